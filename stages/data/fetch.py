@@ -1,0 +1,54 @@
+"""Fetching one file, from an address or a path, with its checksum."""
+
+import shutil
+from pathlib import Path
+
+import pooch
+import requests
+
+from stages.errors import UserError
+from stages.files import atomic_file
+
+
+def fetch(source: str, target: Path, checksum: str | None) -> None:
+    """Copy or download `source` to `target`, whole and verified or not at all.
+
+    source: an http or https address, or a path (relative to the project's folder).
+    checksum: `sha256:<digits>` or `md5:<digits>`; None accepts what comes.
+
+    Raises `UserError` when the source is unreachable or its bytes are not those of the checksum.
+    """
+    with atomic_file(target) as partial:
+        if source.startswith(("http://", "https://")):
+            _download(source, partial)
+        else:
+            _copy(source, partial)
+        if checksum and (found := _checksum(partial, checksum)) != checksum:
+            raise UserError(
+                f"{source!r} is not the file expected: its checksum is {found}, the study expects {checksum}; fetch the "
+                "file again, or correct the checksum if the new file is right."
+            )
+
+
+def _copy(source: str, target: Path) -> None:
+    try:
+        shutil.copyfile(source, target)
+    except OSError as error:
+        raise UserError(f"{source!r} cannot be read ({error.strerror}); correct the path.") from None
+
+
+def _download(address: str, target: Path) -> None:
+    try:
+        pooch.HTTPDownloader(progressbar=True, timeout=30)(address, target, None)
+    except requests.RequestException as error:
+        response = getattr(error, "response", None)
+        reason = f"answer {response.status_code}" if response is not None else type(error).__name__
+        raise UserError(
+            f"{address!r} cannot be downloaded ({reason}); check the connection, or fetch {target.name.removeprefix('.partial-')} "
+            "elsewhere and give its path instead of the address."
+        ) from None
+
+
+def _checksum(path: Path, expected: str) -> str:
+    algorithm = expected.split(":")[0]
+    return f"{algorithm}:{pooch.file_hash(str(path), alg=algorithm)}"

@@ -1,0 +1,99 @@
+"""What training a model left behind, in models/: read by evaluate and fine_tune, written by the training stages.
+
+`models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`, `cost.json`.
+"""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.data.costs import Cost, read_cost
+from stages.data.tasks import SPLITS
+from stages.errors import UserError
+from stages.files import atomic_file, read_json, write_json
+
+FOLDER = Path("models")
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What a model is: equal on every run.
+
+    kind: network, head or fine-tune. repeats: trainings from different seeds. kept_repeat: the one, from 0, whose
+    weights are stored: that of the lowest validation loss. epochs: passes of each repeat. trained_parameters,
+    total_parameters: weights that training changed, and all from the image to the probabilities.
+    weights_sha256: of the backbone's weights, None when they were random. cut, pooling: where a head joins the
+    backbone.
+    """
+
+    kind: str
+    task: str
+    backbone: str
+    weights_sha256: str | None
+    cut: str | None
+    pooling: str | None
+    train_images: int
+    repeats: int
+    kept_repeat: int
+    epochs: list[int]
+    trained_parameters: int
+    total_parameters: int
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predicted probabilities of one split: index (n,) rows of the dataset, probabilities (repeats, n, classes) float32."""
+
+    index: np.ndarray
+    probabilities: np.ndarray
+
+
+@dataclass(frozen=True)
+class Result:
+    """Everything evaluate reads of a model; history has one row an epoch of each repeat."""
+
+    record: ModelRecord
+    cost: Cost
+    history: pd.DataFrame
+    predictions: dict[str, Predictions]
+
+
+def write_result(model: str, result: Result) -> None:
+    """Write all of a result but the weights."""
+    folder = FOLDER / model
+    with atomic_file(folder / "predictions.npz") as partial:
+        arrays = {}
+        for split, found in result.predictions.items():
+            arrays |= {f"{split}_index": found.index, f"{split}_probabilities": found.probabilities}
+        np.savez(partial, **arrays)
+    with atomic_file(folder / "history.csv") as partial:
+        result.history.to_csv(partial, index=False, lineterminator="\n")
+    write_json(folder / "cost.json", asdict(result.cost))
+    write_json(folder / "record.json", asdict(result.record))
+
+
+def read_record(model: str) -> ModelRecord:
+    """The record of a model; `UserError` when it is missing or damaged."""
+    path = FOLDER / model / "record.json"
+    content = read_json(path)
+    try:
+        return ModelRecord(**content)
+    except TypeError as error:
+        raise UserError(f"{path} is damaged ({error}); delete {path.parent} and run `dvc repro`.") from None
+
+
+def read_result(model: str) -> Result:
+    """Read all of a result but the weights; `UserError` when a part is missing or damaged."""
+    folder = FOLDER / model
+    record, cost = read_record(model), read_cost(folder / "cost.json")
+    try:
+        history = pd.read_csv(folder / "history.csv")
+        with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
+            predictions = {
+                split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS
+            }
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
+    return Result(record, cost, history, predictions)

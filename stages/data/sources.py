@@ -1,0 +1,111 @@
+"""Where images come from. A source downloads itself into one folder and then yields its images one by one.
+
+A source is a pair of functions: `download(dataset, folder)` fills an empty folder with the source as it is, and
+`images(dataset, folder)` reads it, as an iterator over `SourceImage`.
+"""
+
+import gzip
+import importlib.resources
+import io
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from stages.data.fetch import fetch
+from stages.errors import UserError
+from stages.study.schema import Archive, Digits
+
+# A file in an archive larger than this is no photograph: it is not read.
+LARGEST_FILE = 200 * 2**20
+
+
+class SourceImage(NamedTuple):
+    """One image of a source.
+
+    name: unique in its dataset. label: the class as the source calls it. content: returns the bytes of an image file;
+    called only once, in the order of the iterator.
+    """
+
+    name: str
+    label: str
+    content: Callable[[], bytes]
+
+
+class Source(NamedTuple):
+    """The two functions of a source; see the head of this module."""
+
+    download: Callable
+    images: Callable
+
+
+def _download_digits(dataset: Digits, folder: Path) -> None:
+    data = importlib.resources.files("sklearn.datasets.data") / "digits.csv.gz"
+    (folder / "digits.csv.gz").write_bytes(data.read_bytes())
+
+
+def _digits(dataset: Digits, folder: Path) -> Iterator[SourceImage]:
+    with gzip.open(folder / "digits.csv.gz", "rt") as file:
+        table = np.loadtxt(file, delimiter=",")  # (1797, 65): 64 grey values from 0 to 16, then the digit
+    for number, row in enumerate(table):
+        grey = np.rint(row[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        yield SourceImage(f"digit-{number:04d}", str(int(row[64])), lambda grey=grey: _as_png(grey))
+
+
+def _as_png(grey: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(grey).save(file, "PNG")
+    return file.getvalue()
+
+
+def _archive_name(dataset: Archive) -> str:
+    return PurePosixPath(dataset.url.split("?")[0]).name
+
+
+def _download_archive(dataset: Archive, folder: Path) -> None:
+    fetch(dataset.url, folder / _archive_name(dataset), f"sha256:{dataset.sha256}")
+
+
+def _archive(dataset: Archive, folder: Path) -> Iterator[SourceImage]:
+    """The `<class>/<image>` files of an archive in the order of their names; nothing is unpacked to disk."""
+    path = folder / _archive_name(dataset)
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
+            sizes = {name: info.file_size for name, info in files.items()}
+            yield from _members(dataset, sizes, archive.read)
+    elif tarfile.is_tarfile(path):
+        with tarfile.open(path) as archive:
+            files = {info.name: info for info in archive if info.isfile()}
+            sizes = {name: info.size for name, info in files.items()}
+            yield from _members(dataset, sizes, lambda name: archive.extractfile(files[name]).read())
+    else:
+        raise UserError(f"{dataset.url!r} is neither a zip nor a tar archive; give one that is.")
+
+
+def _members(dataset: Archive, sizes: dict[str, int], read: Callable[[str], bytes]) -> Iterator[SourceImage]:
+    found = 0
+    for name in sorted(sizes):
+        parts = PurePosixPath(name).parts
+        if len(parts) < 2 or any(part.startswith((".", "__MACOSX")) for part in parts):
+            continue  # files beside the class folders, and what operating systems leave behind
+        found += 1
+        yield SourceImage(name, parts[-2], lambda name=name: _read_member(name, sizes[name], read))
+    if not found:
+        raise UserError(f"{dataset.url!r} holds no <class>/<image> files; put the images of each class in a folder.")
+
+
+def _read_member(name: str, size: int, read: Callable[[str], bytes]) -> bytes:
+    if size > LARGEST_FILE:
+        raise OSError(f"unpacks to {size:,} bytes, more than {LARGEST_FILE:,}")
+    return read(name)
+
+
+SOURCES = {
+    "digits": Source(_download_digits, _digits),
+    "archive": Source(_download_archive, _archive),
+}

@@ -1,0 +1,98 @@
+"""Tasks: which images of a dataset serve for training, validation and test, in data/tasks/<task>."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.data.images import PreparedImages
+from stages.errors import UserError
+from stages.files import atomic_directory, read_json, write_json
+
+FOLDER = Path("data/tasks")
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as the split stage wrote it.
+
+    name: its entry. dataset: the dataset's entry. classes: class names in the order of the labels 0..n-1.
+    images_sha256: of the images the rows speak of.
+    table: one row an image - index (row of the dataset's images), label, class, split (train, validation or test),
+    order (rank within its class, by which a smaller training set is chosen), name in the source.
+    """
+
+    name: str
+    dataset: str
+    classes: list[str]
+    images_sha256: str
+    table: pd.DataFrame
+
+    def rows(self, split: str, max_per_class: int | None = None) -> pd.DataFrame:
+        """The rows of a split, at most so many of each class.
+
+        A smaller choice is always a part of a larger one.
+        """
+        rows = self.table[self.table["split"] == split]
+        if max_per_class is not None:
+            rows = rows[rows.groupby("label")["order"].rank(method="first") <= max_per_class]
+        return rows
+
+    def check_images(self, images_sha256: str, what: str) -> None:
+        """Refuse images, or features, that are not those the task was split from."""
+        if images_sha256 != self.images_sha256:
+            raise UserError(
+                f"{what} was made of other images than task {self.name!r} was split from; run `dvc repro` for the "
+                "stages that make both."
+            )
+
+
+def write_task(task: Task) -> None:
+    """Write data/tasks/<task>: `split.csv`, a readable table, and `task.json`."""
+    with atomic_directory(FOLDER / task.name) as folder:
+        task.table.to_csv(folder / "split.csv", index=False, lineterminator="\n")
+        write_json(
+            folder / "task.json",
+            {"dataset": task.dataset, "classes": task.classes, "images_sha256": task.images_sha256},
+        )
+
+
+def read_task(name: str) -> Task:
+    """Read a task; `UserError` when it is missing or damaged."""
+    folder = FOLDER / name
+    record = read_json(folder / "task.json")
+    try:
+        table = pd.read_csv(folder / "split.csv", dtype={"class": str, "name": str}, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
+    return Task(name, record["dataset"], record["classes"], record["images_sha256"], table)
+
+
+def select_classes(include: list | None, exclude: list | None, images: PreparedImages, where: str) -> list[int]:
+    """The labels a study's `include` and `exclude` leave, ascending; None stands for all and for none.
+
+    Classes are named by label (a number) or by name (text). `UserError` for one that does not exist.
+    """
+    left_out = {_label(entry, images.classes, f"{where}.exclude") for entry in exclude or []}
+    chosen = {_label(entry, images.classes, where) for entry in include} if include else set(range(len(images.classes)))
+    return sorted(chosen - left_out)
+
+
+def _label(entry: int | str, classes: list[str], where: str) -> int:
+    from stages.study.messages import listing, nearest
+
+    if isinstance(entry, str) and entry in classes:
+        return classes.index(entry)
+    if isinstance(entry, int) and 0 <= entry < len(classes):
+        return entry
+    raise UserError(
+        f"{where}: there is no class {entry!r}{nearest(entry, classes)}; accepted: 0 to {len(classes) - 1}, or "
+        f"{listing(classes[:30])}."
+    )
+
+
+def labels_of(rows: pd.DataFrame) -> np.ndarray:
+    """The labels of rows, (n,) int32."""
+    return rows["label"].to_numpy(np.int32)

@@ -1,0 +1,50 @@
+"""Weights of backbones in data/weights/<backbone>: a weights file unless they are random, and `backbone.json`."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from stages.errors import UserError
+from stages.files import read_json, sha256_of, write_json
+
+FOLDER = Path("data/weights")
+
+
+@dataclass(frozen=True)
+class BackboneWeights:
+    """What the weights of a backbone are.
+
+    source: `random`, `imagenet`, a path or address, or the network of the study that was trained.
+    image_size: side in pixels of the images a network of the study was trained on, else None.
+    file: name of the weights file in the backbone's folder, None for random weights. Keras tells its own format from
+    the older one of its published files by the end of the name: .weights.h5 or .h5.
+    sha256: of the file.
+    """
+
+    architecture: str
+    source: str
+    image_size: int | None = None
+    file: str | None = None
+    sha256: str | None = None
+
+
+def write_weights_record(
+    folder: Path, architecture: str, source: str, image_size: int | None = None, file: Path | None = None
+) -> BackboneWeights:
+    """Write `backbone.json` into the (unfinished) folder of a backbone, beside its weights file."""
+    name, sha256 = (file.name, sha256_of(file)) if file else (None, None)
+    record = BackboneWeights(architecture, source, image_size, name, sha256)
+    write_json(folder / "backbone.json", asdict(record))
+    return record
+
+
+def read_weights_record(backbone: str) -> BackboneWeights:
+    """The record of a backbone, its file checked; `UserError` when one of them is missing or damaged."""
+    folder = FOLDER / backbone
+    content = read_json(folder / "backbone.json")
+    try:
+        record = BackboneWeights(**content)
+        if record.file and sha256_of(folder / record.file) != record.sha256:
+            raise ValueError("the weights file is not the one recorded")
+    except (OSError, TypeError, ValueError) as error:
+        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
+    return record

@@ -1,0 +1,1 @@
+"""Building networks: backbones with their preprocessing inside, cuts, heads, and what is frozen."""

@@ -1,0 +1,200 @@
+"""Checks across entries: dangling names, names that do not agree, cycles, impossible layers and image sizes."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from stages.study.architectures import ARCHITECTURES, layers_of
+from stages.study.messages import listing, nearest
+
+# Which key of an entry names an entry of which section. A backbone may also be a network of the study, whose trained
+# weights are then the backbone's.
+REFERENCES = {
+    "tasks": {"dataset": ["datasets"]},
+    "networks": {"dataset": ["datasets"], "task": ["tasks"], "backbone": ["backbones", "networks"]},
+    "features": {"dataset": ["datasets"], "backbone": ["backbones", "networks"]},
+    "heads": {"task": ["tasks"], "features": ["features"]},
+    "fine_tunes": {
+        "dataset": ["datasets"],
+        "task": ["tasks"],
+        "backbone": ["backbones", "networks"],
+        "head": ["heads"],
+        "features": ["features"],
+    },
+}
+
+# Sections whose entries write to the same folder (data/weights/<name> or models/<name>) must not share a name.
+SHARED_FOLDERS = [("networks", "backbones"), ("networks", "heads"), ("networks", "fine_tunes"), ("heads", "fine_tunes")]
+
+
+def reference_problems(study: dict[str, dict[str, Any]], named: dict[str, dict]) -> list[str]:
+    """One sentence for each problem between entries.
+
+    study: section -> name -> well-formed entry. named: the same with every entry the user wrote, so that a reference
+    to an entry with a problem of its own is not reported as dangling.
+    """
+    problems = [*_dangling(study, named), *_shared_names(named), *_cycles(study)]
+    if not any(named[section] for section in ("networks", "heads", "fine_tunes")):
+        problems.append("networks, heads and fine_tunes are all empty: the study has no model; add one.")
+    if problems:
+        return problems  # what follows would stumble over the same names again
+    return [
+        *(problem for name in study["networks"] for problem in _network(study, name)),
+        *(problem for name in study["features"] for problem in _features(study, name)),
+        *(problem for name in study["heads"] for problem in _head(study, name)),
+        *(problem for name in study["fine_tunes"] for problem in _fine_tune(study, name)),
+    ]
+
+
+def _dangling(study: dict, named: dict) -> Iterator[str]:
+    for section, keys in REFERENCES.items():
+        for name, entry in study[section].items():
+            for key, targets in keys.items():
+                value = getattr(entry, key)
+                known = [other for target in targets for other in named[target]]
+                if value not in known:
+                    yield (
+                        f"{section}.{name}.{key}: there is no {value!r} in {' or '.join(targets)}"
+                        f"{nearest(value, known)}; there: {listing(known)}."
+                    )
+
+
+def _shared_names(named: dict) -> Iterator[str]:
+    for one, other in SHARED_FOLDERS:
+        for name in named[one]:
+            if name in named[other]:
+                yield f"{one}.{name}: the name also stands in {other}; give one of them another name."
+
+
+def _cycles(study: dict) -> Iterator[str]:
+    """Networks that start from each other in a ring."""
+    for name in study["networks"]:
+        chain = [name]
+        while (network := study["networks"].get(chain[-1])) and network.backbone not in chain:
+            chain.append(network.backbone)
+        if network and network.backbone == name:
+            yield f"networks.{name}.backbone: the networks {' -> '.join([*chain, name])} start from each other."
+
+
+def architecture_of(study: dict, backbone: str) -> tuple[str, int | None] | None:
+    """The architecture of a backbone and, where a network of the study trained it, its image size.
+
+    None where an entry on the way has a problem of its own.
+    """
+    image_size = None
+    while backbone in study["networks"]:
+        network = study["networks"][backbone]
+        dataset = study["datasets"].get(network.dataset)
+        if dataset is None:
+            return None
+        image_size, backbone = image_size or dataset.image_size, network.backbone
+    entry = study["backbones"].get(backbone)
+    return (entry.architecture, image_size) if entry else None
+
+
+def _agree(where: str, key: str, value: str, source: str, expected: str) -> Iterator[str]:
+    if value != expected:
+        yield f"{where}.{key}: {value!r} is not accepted; {source} has {expected!r}."
+
+
+def _layer(where: str, key: str, value: str, architecture: str, layers: list[str], note: str = "") -> Iterator[str]:
+    if value not in layers:
+        yield (
+            f"{where}.{key}: {architecture} has no layer {value!r}{note}{nearest(value, layers)}; "
+            f"accepted: {listing(layers)}."
+        )
+
+
+def _image_fits(study: dict, where: str, entry: Any) -> Iterator[str]:
+    """The images of the entry's dataset can go through its backbone."""
+    found = architecture_of(study, entry.backbone)
+    dataset = study["datasets"].get(entry.dataset)
+    if found is None or dataset is None:
+        return
+    architecture, trained_size = found
+    smallest = ARCHITECTURES[architecture].smallest_image
+    if dataset.image_size < smallest:
+        yield (
+            f"{where}.dataset: the images of {entry.dataset!r} have {dataset.image_size} pixels a side; {architecture} "
+            f"needs at least {smallest}: raise datasets.{entry.dataset}.image_size."
+        )
+    elif trained_size and not ARCHITECTURES[architecture].any_size and dataset.image_size != trained_size:
+        yield (
+            f"{where}.dataset: the images of {entry.dataset!r} have {dataset.image_size} pixels a side, but backbone "
+            f"{entry.backbone!r} was trained on {trained_size}, and {architecture} cannot change its size."
+        )
+
+
+def _random_backbone(study: dict, entry: Any) -> bool:
+    backbone = study["backbones"].get(entry.backbone)
+    return backbone is not None and backbone.weights == "random"
+
+
+def _dataset_of_task(study: dict, where: str, entry: Any) -> Iterator[str]:
+    if task := study["tasks"].get(entry.task):
+        yield from _agree(where, "dataset", entry.dataset, f"tasks.{entry.task}", task.dataset)
+
+
+def _network(study: dict, name: str) -> Iterator[str]:
+    network, where = study["networks"][name], f"networks.{name}"
+    yield from _dataset_of_task(study, where, network)
+    yield from _image_fits(study, where, network)
+    if network.trainable == "all" or (found := architecture_of(study, network.backbone)) is None:
+        return
+    yield from _layer(where, "trainable", network.trainable, found[0], ["all", *layers_of(found[0])])
+    if _random_backbone(study, network):
+        yield f"{where}.trainable: {network.trainable!r} would freeze random weights; use all."
+
+
+def _features(study: dict, name: str) -> Iterator[str]:
+    features, where = study["features"][name], f"features.{name}"
+    yield from _image_fits(study, where, features)
+    if _random_backbone(study, features):
+        yield f"{where}.backbone: {features.backbone!r} has random weights; name a backbone with trained weights."
+    if found := architecture_of(study, features.backbone):
+        yield from _layer(where, "cut", features.cut, found[0], list(layers_of(found[0])))
+
+
+def _head(study: dict, name: str) -> Iterator[str]:
+    head, where = study["heads"][name], f"heads.{name}"
+    features, task = study["features"].get(head.features), study["tasks"].get(head.task)
+    if features and task and features.dataset != task.dataset:
+        yield (
+            f"{where}.features: {head.features!r} is not accepted; it is made of dataset {features.dataset!r}, but "
+            f"tasks.{head.task} has {task.dataset!r}."
+        )
+    if features is None or head.start_from != "backbone":
+        return
+    found = architecture_of(study, features.backbone)
+    if features.pooling != "none":
+        yield (
+            f"{where}.start_from: the layers above the cut cannot start from features with pooling: "
+            f"{features.pooling}; use features with pooling: none or start_from: random."
+        )
+    elif found and not layers_of(found[0]).get(features.cut, True):
+        separating = [layer for layer, separates in layers_of(found[0]).items() if separates]
+        yield (
+            f"{where}.start_from: other paths pass beside the cut {features.cut!r} of features.{head.features}; cut "
+            f"{found[0]} at one of {listing(separating)}, or use start_from: random."
+        )
+
+
+def _fine_tune(study: dict, name: str) -> Iterator[str]:
+    tune, where = study["fine_tunes"][name], f"fine_tunes.{name}"
+    yield from _dataset_of_task(study, where, tune)
+    head, features = study["heads"].get(tune.head), study["features"].get(tune.features)
+    if features:
+        yield from _agree(where, "backbone", tune.backbone, f"features.{tune.features}", features.backbone)
+        yield from _agree(where, "dataset", tune.dataset, f"features.{tune.features}", features.dataset)
+    if head is None:
+        return
+    yield from _agree(where, "task", tune.task, f"heads.{tune.head}", head.task)
+    below = study["features"].get(head.features)
+    found = architecture_of(study, tune.backbone)
+    if below is None or found is None:
+        return
+    yield from _agree(where, "backbone", tune.backbone, f"the features of heads.{tune.head}", below.backbone)
+    layers = list(layers_of(found[0]))
+    if below.cut in layers:
+        upto = layers[: layers.index(below.cut) + 1]
+        note = f" up to the cut {below.cut!r} of heads.{tune.head}"
+        yield from _layer(where, "unfreeze", tune.unfreeze, found[0], upto, note)

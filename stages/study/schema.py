@@ -1,0 +1,178 @@
+"""What may stand in `params.yaml`: one class per kind of entry, with the type and the range of every key."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from stages.study.architectures import ARCHITECTURES
+
+# Dots in a name break DVC's parameter look-up and bare numbers silently drop the stage.
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
+Share = Annotated[float, Field(gt=0, lt=1)]
+Classes = Annotated[list[int | str], Field(min_length=1)]
+Positive = Annotated[int, Field(ge=1)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+ArchitectureName = Literal[tuple(ARCHITECTURES)]
+
+
+class Entry(BaseModel):
+    """Base of all entries: unknown keys and silent conversions (text for a number, true for 1) are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Digits(Entry):
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, classes 0 to 9."""
+
+    source: Literal["digits"]
+    image_size: Annotated[int, Field(ge=8, le=1024)]
+
+
+class Archive(Entry):
+    """A .zip or .tar (.gz, .bz2, .xz) of `<class>/<image>` files, from a path or an address."""
+
+    source: Literal["archive"]
+    image_size: Annotated[int, Field(ge=8, le=1024)]
+    url: Annotated[str, StringConstraints(min_length=1)]
+    sha256: Sha256
+    max_unreadable: Annotated[float, Field(ge=0, lt=1)] = 0.01
+
+
+Dataset = Annotated[Digits | Archive, Field(discriminator="source")]
+
+
+class Task(Entry):
+    """A subset of a dataset's classes with train / validation / test."""
+
+    dataset: Name
+    include: Classes | None = None
+    exclude: Classes | None = None
+    validation: Share
+    test: Share
+
+    @model_validator(mode="after")
+    def _room_for_training(self) -> "Task":
+        if self.validation + self.test >= 1:
+            raise ValueError("validation and test together must leave images for training: their sum must be below 1")
+        if self.include is not None and self.exclude is not None:
+            raise ValueError("give include or exclude, not both")
+        return self
+
+
+class Backbone(Entry):
+    """A convolutional network and where its weights come from: `random`, `imagenet`, or a path or address."""
+
+    architecture: ArchitectureName
+    weights: Annotated[str, StringConstraints(min_length=1)]
+    sha256: Sha256 | None = None
+
+    @model_validator(mode="after")
+    def _file_has_checksum(self) -> "Backbone":
+        if self.weights == "imagenet" and ARCHITECTURES[self.architecture].imagenet is None:
+            raise ValueError(f"there are no ImageNet weights for {self.architecture}; use weights: random or a file")
+        if self.weights == "random" and self.sha256 is not None:
+            raise ValueError("sha256 goes with a weights file, not with weights: random")
+        if self.weights not in ("random", "imagenet") and self.sha256 is None:
+            raise ValueError(f"a weights file ({self.weights!r}) needs its sha256; or use weights: random or imagenet")
+        return self
+
+
+Epochs = Annotated[int, Field(ge=1, le=100_000)]
+Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
+LearningRate = Annotated[float, Field(gt=0, le=10)]
+
+
+class Training(Entry):
+    """How a model is trained; section `training` holds the defaults.
+
+    epochs: at most so many passes over the training images.
+    early_stopping: stop after so many epochs without a lower validation loss and restore the weights of the lowest;
+        null trains all epochs and keeps the last weights.
+    repeats: so many trainings from different seeds.
+    max_train_per_class: train on at most so many images of each class; null for all.
+    """
+
+    epochs: Epochs
+    batch_size: Positive
+    optimizer: Optimizer
+    learning_rate: LearningRate
+    early_stopping: Positive | None
+    repeats: Annotated[int, Field(ge=1, le=100)]
+    max_train_per_class: Positive | None
+
+
+class Model(Entry):
+    """The keys all models share; a training key given here goes before the default in section `training`."""
+
+    task: Name
+    epochs: Epochs | None = None
+    batch_size: Positive | None = None
+    optimizer: Optimizer | None = None
+    learning_rate: LearningRate | None = None
+    early_stopping: Positive | None = None
+    repeats: Annotated[int, Field(ge=1, le=100)] | None = None
+    max_train_per_class: Positive | None = None
+
+    @model_validator(mode="after")
+    def _only_optional_keys_are_null(self) -> "Model":
+        for key in ("epochs", "batch_size", "optimizer", "learning_rate", "repeats"):
+            if key in self.model_fields_set and getattr(self, key) is None:
+                raise ValueError(f"{key} is empty; give a value or leave the key out")
+        return self
+
+    def training(self, defaults: Training) -> Training:
+        """The training settings of this model: its own keys over the defaults."""
+        own = self.model_fields_set & set(Training.model_fields)
+        return defaults.model_copy(update={key: getattr(self, key) for key in own})
+
+
+class Network(Model):
+    """A whole model trained end to end; `trainable` is `all`, or the lowest backbone layer that is trained."""
+
+    dataset: Name
+    backbone: Name
+    trainable: str = "all"
+
+
+class Features(Entry):
+    """The activations of a backbone at the cut layer for all images of a dataset, or of some of its classes."""
+
+    dataset: Name
+    backbone: Name
+    cut: str
+    classes: Classes | None = None
+    pooling: Literal["none", "average", "max"] = "none"
+    storage: Literal["float16", "float32"] = "float16"
+
+
+class Head(Model):
+    """The layers trained on features: dense layers of `hidden` units with dropout after each, and an output layer.
+
+    With `start_from: backbone` they are the backbone's own layers above the cut instead, with its weights, and a new
+    output layer.
+    """
+
+    features: Name
+    start_from: Literal["random", "backbone"] = "random"
+    hidden: list[Annotated[int, Field(ge=1, le=65_536)]] = []
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+    @model_validator(mode="after")
+    def _layers_come_from_one_place(self) -> "Head":
+        if self.start_from == "backbone" and (self.hidden or self.dropout):
+            raise ValueError("hidden and dropout do not go with start_from: backbone, which brings its own layers")
+        return self
+
+
+class FineTune(Model):
+    """A trained head joined to its backbone again and trained on, from backbone layer `unfreeze` upward.
+
+    `features` are the cached activations training may start from: where their cut lies below `unfreeze`, the frozen
+    layers are not run again.
+    """
+
+    dataset: Name
+    backbone: Name
+    head: Name
+    features: Name
+    unfreeze: str

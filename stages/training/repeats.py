@@ -1,0 +1,172 @@
+"""Trains a model several times from different seeds and keeps the best weights and all predictions."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from stages.data.costs import Cost, this_machine
+from stages.data.results import FOLDER, ModelRecord, Predictions, Result, write_result
+from stages.errors import UserError
+from stages.files import atomic_file
+from stages.networks.runtime import make_deterministic
+from stages.study.schema import Training
+from stages.training.batches import Examples
+
+HISTORY = {
+    "loss": "train_loss",
+    "accuracy": "train_accuracy",
+    "val_loss": "validation_loss",
+    "val_accuracy": "validation_accuracy",
+}
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model made for one repeat.
+
+    whole: all that is stored. trained: the part that is fitted; the same model, or the layers of it above cached
+    features, which share their weights with `whole`.
+    """
+
+    whole: keras.Model
+    trained: keras.Model
+
+
+class EpochBar(keras.callbacks.Callback):
+    """A progress bar over the epochs, with the validation figures of the last one."""
+
+    def __init__(self, description: str, epochs: int):
+        super().__init__()
+        self.bar = tqdm(total=epochs, desc=description, unit=" epochs", disable=None)
+
+    def on_epoch_end(self, epoch, logs=None) -> None:
+        self.bar.set_postfix({"validation loss": logs["val_loss"], "accuracy": logs["val_accuracy"]}, refresh=False)
+        self.bar.update()
+
+    def on_train_end(self, logs=None) -> None:
+        self.bar.close()
+
+
+def train_repeats(
+    name: str,
+    build: Callable[[], Built],
+    examples: dict[str, Examples],
+    settings: Training,
+    seed: int,
+    describe: Callable[[keras.Model, dict], ModelRecord],
+) -> tuple[keras.Model, Result]:
+    """Train `settings.repeats` models from different seeds and write the result of model `name`.
+
+    build: makes a model for a repeat; its random weights come from the seed of the repeat.
+    examples: split -> examples; test examples are only predicted, after training.
+    describe: makes the record, from the whole model and what the repeats have found.
+
+    Returns the whole model with the weights of the repeat of the lowest validation loss, and the result.
+    Raises `UserError` when the loss of every repeat is not finite.
+    """
+    histories, probabilities, losses, seconds = [], {split: [] for split in examples}, [], []
+    kept = None
+    for repeat in range(settings.repeats):
+        repeat_seed = int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
+        make_deterministic(repeat_seed)
+        built = build()
+        compile_model(built.trained, settings)
+        history, took = fit(built.trained, examples, settings, repeat_seed, f"{name} {repeat + 1}/{settings.repeats}")
+        history.insert(0, "repeat", repeat)
+        histories.append(history)
+        seconds.append(took)
+        for split, of_split in examples.items():
+            probabilities[split].append(predict(built.trained, of_split, settings.batch_size))
+        losses.append(log_loss(probabilities["validation"][-1], examples["validation"].labels))
+        if np.isfinite(losses[-1]) and losses[-1] <= np.nanmin(losses):
+            kept, weights = repeat, built.whole.get_weights()
+    if kept is None:
+        raise UserError(
+            f"{name}: the loss of every repeat became infinite or no number; lower learning_rate "
+            f"(now {settings.learning_rate:g})."
+        )
+    built.whole.set_weights(weights)
+
+    epochs = [len(history) for history in histories]
+    train_images = len(examples["train"].rows)
+    found = {"train_images": train_images, "repeats": settings.repeats, "kept_repeat": kept, "epochs": epochs}
+    result = Result(
+        record=describe(built.whole, found),
+        cost=Cost(
+            round(float(np.mean(seconds)), 3), round(train_images * sum(epochs) / sum(seconds), 1), this_machine()
+        ),
+        history=pd.concat(histories),
+        predictions={split: Predictions(examples[split].index, np.stack(probabilities[split])) for split in examples},
+    )
+    return built.whole, result
+
+
+def compile_model(model: keras.Model, settings: Training) -> None:
+    """Give the model its optimizer, cross-entropy loss and accuracy."""
+    optimizer = keras.optimizers.get(settings.optimizer)
+    optimizer.learning_rate = settings.learning_rate
+    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+
+
+def fit(
+    model: keras.Model, examples: dict[str, Examples], settings: Training, seed: int, description: str
+) -> tuple[pd.DataFrame, float]:
+    """Train a compiled model; returns its history, one row an epoch, and the seconds it took.
+
+    The training figures are means over the epoch's batches, dropout active; the validation figures are of the weights
+    at the end of the epoch. With early stopping the model ends with the weights of the lowest validation loss.
+    """
+    callbacks = [EpochBar(description, settings.epochs), keras.callbacks.TerminateOnNaN()]
+    if settings.early_stopping is not None:
+        callbacks.append(
+            keras.callbacks.EarlyStopping(
+                monitor="val_loss", mode="min", patience=settings.early_stopping, restore_best_weights=True
+            )
+        )
+    start = time.perf_counter()
+    history = model.fit(
+        examples["train"].batches(settings.batch_size, shuffle_seed=seed),
+        validation_data=examples["validation"].batches(settings.batch_size),
+        epochs=settings.epochs,
+        shuffle=False,  # Batches shuffles by its own seed
+        callbacks=callbacks,
+        verbose=0,
+    )
+    seconds = time.perf_counter() - start
+    table = pd.DataFrame(history.history).rename(columns=HISTORY)[list(HISTORY.values())]
+    table.insert(0, "epoch", range(1, len(table) + 1))
+    return table, seconds
+
+
+def predict(model: keras.Model, examples: Examples, batch_size: int) -> np.ndarray:
+    """Predicted probabilities in inference mode, (n, classes) float32."""
+    return np.asarray(model.predict(examples.batches(batch_size), verbose=0), np.float32)
+
+
+def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats: probabilities (n, classes), labels (n,)."""
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
+
+
+def save_model(name: str, model: keras.Model, result: Result) -> str:
+    """Write weights and result of a model to models/; returns the line the stage ends with."""
+    with atomic_file(FOLDER / f"{name}.weights.h5") as partial:
+        model.save_weights(partial)
+    write_result(name, result)
+    validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()
+    record = result.record
+    return (
+        f"{record.repeats} x {np.mean(record.epochs):.0f} epochs on {record.train_images} images, "
+        f"{result.cost.seconds:.1f} s each, best validation accuracy {validation:.1%} on average"
+    )
+
+
+def trained_parameters(model: keras.Model) -> int:
+    """Number of weights that training changes."""
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)

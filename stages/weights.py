@@ -1,0 +1,37 @@
+"""Brings the weights of a backbone to data/weights/<backbone>.
+
+The train stage writes the same files for each network, so that a network of the study can be a backbone.
+"""
+
+import h5py
+
+from stages.command import run_stage
+from stages.data.fetch import fetch
+from stages.data.weights import FOLDER, write_weights_record
+from stages.errors import UserError
+from stages.files import atomic_directory
+from stages.study import Study
+from stages.study.architectures import ARCHITECTURES
+
+
+def main(study: Study, name: str) -> str:
+    entry = study.backbones[name]
+    with atomic_directory(FOLDER / name) as folder:
+        if entry.weights == "random":
+            write_weights_record(folder, entry.architecture, "random")
+            return f"{entry.architecture}, random weights"
+        source, checksum = entry.weights, entry.sha256 and f"sha256:{entry.sha256}"
+        if entry.weights == "imagenet":
+            architecture = ARCHITECTURES[entry.architecture]
+            source = architecture.imagenet
+            checksum = checksum or (architecture.imagenet_md5 and f"md5:{architecture.imagenet_md5}")
+        file = folder / ("backbone.weights.h5" if source.endswith(".weights.h5") else "backbone.h5")
+        fetch(source, file, checksum)
+        if not h5py.is_hdf5(file):
+            raise UserError(f"backbones.{name}.weights: {source!r} is no HDF5 file; give weights that Keras saved.")
+        record = write_weights_record(folder, entry.architecture, entry.weights, file=file)
+        return f"{entry.architecture}, {source}, sha256 {record.sha256}"
+
+
+if __name__ == "__main__":
+    run_stage(main, section="backbones")
