@@ -20,7 +20,7 @@ from stages.errors import UserError
 from stages.files import atomic_directory, write_json
 from stages.networks.backbones import layer_names
 from stages.networks.cuts import above, below
-from stages.networks.pretrained import load_backbone
+from stages.networks.pretrained import load_backbone, save_weights
 from stages.networks.runtime import make_deterministic
 from stages.study import Study
 from stages.study.architectures import layers_of
@@ -91,7 +91,7 @@ def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, out: np.n
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:
     """Save the weights of the layers above the cut, where the cut has them to itself, for heads that start from them."""
     if layers_of(architecture)[cut] and cut != layer_names(backbone)[-1]:
-        above(backbone, cut).save_weights(file)
+        save_weights(above(backbone, cut), file)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from stages.data.images import read_images
 from stages.data.tasks import SPLITS, Task, select_classes, write_task
 from stages.errors import UserError
 from stages.study import Study
+from stages.study.messages import listing
 
 
 def main(study: Study, name: str) -> str:
@@ -18,7 +19,8 @@ def main(study: Study, name: str) -> str:
     where = f"tasks.{name}.include" if entry.include else f"tasks.{name}"
     chosen = select_classes(entry.include, entry.exclude, images, where)
     if len(chosen) < 2:
-        raise UserError(f"tasks.{name}: {len(chosen)} classes are left; a task needs at least two.")
+        left = listing(images.classes[label] for label in chosen)
+        raise UserError(f"tasks.{name}: the choice of classes leaves {left}; a task needs at least two.")
 
     table = images.table[images.table["label"].isin(chosen)].drop(columns="sha256")
     contents = images.table.loc[table.index, "sha256"]

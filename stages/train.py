@@ -12,7 +12,7 @@ from stages.data.results import ModelRecord
 from stages.data.tasks import read_task
 from stages.files import atomic_directory
 from stages.networks.cuts import freeze_batch_normalization, freeze_below, with_predictions
-from stages.networks.pretrained import load_backbone
+from stages.networks.pretrained import load_backbone, save_weights
 from stages.study import Study
 from stages.training.batches import examples_of
 from stages.training.repeats import Built, save_model, train_repeats, trained_parameters
@@ -59,7 +59,7 @@ def write_backbone(name: str, network: keras.Model, architecture: str, image_siz
     backbone = keras.Model(network.input, network.get_layer(last).input)
     with atomic_directory(weights.FOLDER / name) as folder:
         file = folder / "backbone.weights.h5"
-        backbone.save_weights(file)
+        save_weights(backbone, file)
         weights.write_weights_record(folder, architecture, name, image_size, file)
 
 

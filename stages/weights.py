@@ -25,10 +25,10 @@ def main(study: Study, name: str) -> str:
             architecture = ARCHITECTURES[entry.architecture]
             source = architecture.imagenet
             checksum = checksum or (architecture.imagenet_md5 and f"md5:{architecture.imagenet_md5}")
-        file = folder / ("backbone.weights.h5" if source.endswith(".weights.h5") else "backbone.h5")
+        file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
         fetch(source, file, checksum)
         if not h5py.is_hdf5(file):
-            raise UserError(f"backbones.{name}.weights: {source!r} is no HDF5 file; give weights that Keras saved.")
+            raise UserError(f"backbones.{name}.weights: {source!r} is not an HDF5 file; give weights that Keras saved.")
         record = write_weights_record(folder, entry.architecture, entry.weights, file=file)
         return f"{entry.architecture}, {source}, sha256 {record.sha256}"
 

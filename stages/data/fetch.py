@@ -25,8 +25,8 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
             _copy(source, partial)
         if checksum and (found := _checksum(partial, checksum)) != checksum:
             raise UserError(
-                f"{source!r} is not the file expected: its checksum is {found}, the study expects {checksum}; fetch the "
-                "file again, or correct the checksum if the new file is right."
+                f"{source!r} is not the file expected: its checksum is {found}, but the study expects {checksum}; "
+                "fetch the file again, or correct the checksum if the new file is right."
             )
 
 
@@ -41,12 +41,20 @@ def _download(address: str, target: Path) -> None:
     try:
         pooch.HTTPDownloader(progressbar=True, timeout=30)(address, target, None)
     except requests.RequestException as error:
-        response = getattr(error, "response", None)
-        reason = f"answer {response.status_code}" if response is not None else type(error).__name__
         raise UserError(
-            f"{address!r} cannot be downloaded ({reason}); check the connection, or fetch {target.name.removeprefix('.partial-')} "
-            "elsewhere and give its path instead of the address."
+            f"{address!r} cannot be downloaded ({_reason(error)}); check the address and the connection, or fetch the "
+            "file by other means and give its path instead of the address."
         ) from None
+
+
+def _reason(error: requests.RequestException) -> str:
+    if error.response is not None:
+        return f"the server answers {error.response.status_code} {error.response.reason}".rstrip()
+    if isinstance(error, requests.Timeout):
+        return "the server does not answer in time"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the connection broke off"
+    return "there is no connection" if isinstance(error, requests.ConnectionError) else str(error)
 
 
 def _checksum(path: Path, expected: str) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
 from stages.data.sources import SourceImage
@@ -63,14 +63,11 @@ def write_images(dataset: str, source: Iterable[SourceImage], image_size: int, m
             for image in tqdm(source, desc=f"prepare {dataset}", unit=" images", disable=None):
                 try:
                     pixels = decode(image.content(), image_size)
-                except (
-                    OSError,
-                    ValueError,
-                    SyntaxError,
-                    Image.DecompressionBombError,
-                    Image.DecompressionBombWarning,
-                ) as error:
-                    quarantine.append({"name": image.name, "class": image.label, "reason": str(error)})
+                except MemoryError:
+                    raise
+                except Exception as error:  # on broken files Pillow and zipfile raise nearly anything
+                    reason = str(error) or type(error).__name__
+                    quarantine.append({"name": image.name, "class": image.label, "reason": reason})
                     continue
                 rows.append({"class": image.label, "sha256": _digest(pixels), "name": image.name})
                 file.write(pixels.tobytes())
@@ -102,9 +99,15 @@ def decode(content: bytes, image_size: int) -> np.ndarray:
 
     Returns (image_size, image_size, 3) uint8. Raises what Pillow raises on files it cannot read.
     """
+    if not content:
+        raise ValueError("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("error", Image.DecompressionBombWarning)
-        with Image.open(io.BytesIO(content)) as image:
+        try:
+            opened = Image.open(io.BytesIO(content))
+        except UnidentifiedImageError:  # its own message holds a memory address, which differs on every run
+            raise ValueError("the file is no image of a known format") from None
+        with opened as image:
             upright = ImageOps.exif_transpose(image)
             return np.asarray(ImageOps.fit(_as_rgb(upright), (image_size, image_size), method=Image.Resampling.BICUBIC))
 

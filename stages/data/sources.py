@@ -7,8 +7,11 @@ A source is a pair of functions: `download(dataset, folder)` fills an empty fold
 import gzip
 import importlib.resources
 import io
+import lzma
 import tarfile
+import unicodedata
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -71,17 +74,26 @@ def _download_archive(dataset: Archive, folder: Path) -> None:
 
 
 def _archive(dataset: Archive, folder: Path) -> Iterator[SourceImage]:
-    """The `<class>/<image>` files of an archive in the order of their names; nothing is unpacked to disk."""
-    path = folder / _archive_name(dataset)
+    """The `<class>/<image>` files of an archive; nothing is unpacked to disk.
+
+    A zip is read in the order of its names, a tar in its own order: to go back in a compressed tar is to start again.
+    """
+    try:
+        yield from _open_archive(dataset, folder / _archive_name(dataset))
+    except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise UserError(f"{dataset.url!r} is damaged ({error}); give a whole archive.") from None
+
+
+def _open_archive(dataset: Archive, path: Path) -> Iterator[SourceImage]:
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             files = {info.filename: info for info in archive.infolist() if not info.is_dir()}
-            sizes = {name: info.file_size for name, info in files.items()}
+            sizes = {name: files[name].file_size for name in sorted(files)}
             yield from _members(dataset, sizes, archive.read)
     elif tarfile.is_tarfile(path):
         with tarfile.open(path) as archive:
             files = {info.name: info for info in archive if info.isfile()}
-            sizes = {name: info.size for name, info in files.items()}
+            sizes = {name: info.size for name, info in sorted(files.items(), key=lambda item: item[1].offset)}
             yield from _members(dataset, sizes, lambda name: archive.extractfile(files[name]).read())
     else:
         raise UserError(f"{dataset.url!r} is neither a zip nor a tar archive; give one that is.")
@@ -89,12 +101,14 @@ def _archive(dataset: Archive, folder: Path) -> Iterator[SourceImage]:
 
 def _members(dataset: Archive, sizes: dict[str, int], read: Callable[[str], bytes]) -> Iterator[SourceImage]:
     found = 0
-    for name in sorted(sizes):
+    for name in sizes:
         parts = PurePosixPath(name).parts
         if len(parts) < 2 or any(part.startswith((".", "__MACOSX")) for part in parts):
             continue  # files beside the class folders, and what operating systems leave behind
         found += 1
-        yield SourceImage(name, parts[-2], lambda name=name: _read_member(name, sizes[name], read))
+        # macOS writes an accented letter as two characters, which a study would have to write so too.
+        label = unicodedata.normalize("NFC", parts[-2])
+        yield SourceImage(name, label, lambda name=name: _read_member(name, sizes[name], read))
     if not found:
         raise UserError(f"{dataset.url!r} holds no <class>/<image> files; put the images of each class in a folder.")
 

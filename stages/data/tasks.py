@@ -9,6 +9,7 @@ import pandas as pd
 from stages.data.images import PreparedImages
 from stages.errors import UserError
 from stages.files import atomic_directory, read_json, write_json
+from stages.study.messages import listing, nearest
 
 FOLDER = Path("data/tasks")
 SPLITS = ("train", "validation", "test")
@@ -81,15 +82,13 @@ def select_classes(include: list | None, exclude: list | None, images: PreparedI
 
 
 def _label(entry: int | str, classes: list[str], where: str) -> int:
-    from stages.study.messages import listing, nearest
-
     if isinstance(entry, str) and entry in classes:
         return classes.index(entry)
     if isinstance(entry, int) and 0 <= entry < len(classes):
         return entry
+    hint = nearest(entry, classes) if isinstance(entry, str) else ""
     raise UserError(
-        f"{where}: there is no class {entry!r}{nearest(entry, classes)}; accepted: 0 to {len(classes) - 1}, or "
-        f"{listing(classes[:30])}."
+        f"{where}: there is no class {entry!r}{hint}; accepted: 0 to {len(classes) - 1}, or {listing(classes[:30])}."
     )
 
 

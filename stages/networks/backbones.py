@@ -33,7 +33,7 @@ def _four_conv(x):
         if number % 2 == 0:
             x = layers.MaxPooling2D(name=f"pool{number // 2}")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = layers.Dense(256, activation="relu", name="fc1")(x)
+    x = layers.Dense(512, activation="relu", name="fc1")(x)
     return layers.Dropout(0.5, name="dropout")(x)
 
 
@@ -66,7 +66,7 @@ def build_backbone(architecture: str, image_size: int) -> keras.Model:
     """
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
     x = Preprocessing(architecture, name="preprocessing")(images)
-    return keras.Model(images, BODIES[architecture](x), name="backbone")
+    return keras.Model(images, BODIES[architecture](x), name=architecture)
 
 
 def layer_names(backbone: keras.Model) -> list[str]:

@@ -1,8 +1,10 @@
-"""Backbones with the weights of data/weights/<backbone>."""
+"""Weights files: backbones with those of data/weights/<backbone>, and saving without the optimizer."""
 
+import warnings
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from stages.data.weights import FOLDER, BackboneWeights, read_weights_record
 from stages.errors import UserError
@@ -22,9 +24,22 @@ def load_backbone(name: str, image_size: int) -> tuple[keras.Model, BackboneWeig
 
 
 def load_weights(model: keras.Model, file: Path, what: str) -> None:
-    """Load a weights file that must fit the model in every layer; `UserError` that begins with `what` when not."""
+    """Load a weights file that must fill every layer of the model; `UserError` that begins with `what` when not."""
+    # Keras only warns about layers that the file does not have. Numbers that are none mark what was not loaded.
+    model.set_weights([np.full(weight.shape, np.nan) for weight in model.weights])
     try:
-        model.load_weights(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.load_weights(file)
+        empty = [weight.path for weight in model.weights if np.isnan(keras.ops.convert_to_numpy(weight)).any()]
+        if empty:
+            raise ValueError(f"it has no weights for {empty[0]}")
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise UserError(f"{what}: {file.name} does not fit {model.name} ({reason}); give weights of it.") from None
+
+
+def save_weights(model: keras.Model, file: Path) -> None:
+    """Save the weights of a model (a name that ends in .weights.h5), and not the two or three times as large state of
+    its optimizer, which Keras saves with a compiled model."""
+    keras.Model(model.inputs, model.outputs).save_weights(file)

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.errors import UserError
-from stages.study.messages import keys_of, listing, nearest, sentences
+from stages.study.messages import accepted_of, listing, nearest, sentences, shown
 from stages.study.references import reference_problems
 from stages.study.schema import (
     Backbone,
@@ -34,7 +34,7 @@ SECTIONS = {
     "heads": Head,
     "fine_tunes": FineTune,
 }
-SETTINGS = ("seed", "training")
+ALL_SECTIONS = ("seed", *SECTIONS, "training")
 
 
 @dataclass(frozen=True)
@@ -74,31 +74,33 @@ def read_params(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; copy a study there: cp studies/digits_class_groups.yaml {path}") from None
+        raise UserError(f"{path} is missing; `cp studies/digits_class_groups.yaml {path}` makes one.") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give the path of a study.") from None
     except UnicodeDecodeError:
         raise UserError(f"{path} is not UTF-8 text; save it as UTF-8.") from None
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{path}{place}: this is not YAML ({getattr(error, 'problem', error)}).") from None
+        reason = " ".join(str(getattr(error, "problem", error)).split())
+        raise UserError(f"{path}{place}: this cannot be read as YAML ({reason}).") from None
 
 
 def study_of(params: Any) -> tuple[Study | None, list[str]]:
     """Check a study read from YAML; returns it with no problems, or None with one sentence for each problem."""
     if not isinstance(params, dict):
-        return None, [f"a study is a mapping with the sections {listing([*SETTINGS, *SECTIONS])}."]
+        return None, [f"{shown(params)} is no study; it must be a mapping with the sections {listing(ALL_SECTIONS)}."]
     problems = [
-        f"{key}: there is no section of this name{nearest(key, [*SETTINGS, *SECTIONS])}; accepted: "
-        f"{listing([*SETTINGS, *SECTIONS])}."
+        f"{key}: there is no section of this name{nearest(key, ALL_SECTIONS)}; accepted: {listing(ALL_SECTIONS)}."
         for key in params
-        if key not in (*SETTINGS, *SECTIONS)
+        if key not in ALL_SECTIONS
     ]
-    seed = _checked(int, params.get("seed"), "seed", problems)
-    if isinstance(seed, int) and seed < 0:
-        problems.append(f"seed: {seed} is not accepted; it must be a whole number from 0 up.")
+    seed = params.get("seed")
+    if type(seed) is not int or seed < 0:  # true is an int too
+        problems.append(f"seed: {shown(seed)} is not accepted; it must be a whole number from 0 up.")
     training = _checked(Training, params.get("training"), "training", problems)
     sections = {section: _entries(section, params, problems) for section in SECTIONS}
-    named = {section: params[section] if isinstance(params.get(section), dict) else {} for section in SECTIONS}
+    named = {section: params[section] for section in SECTIONS if isinstance(params.get(section), dict)}
     problems += reference_problems(sections, named)
     if problems:
         return None, problems
@@ -109,8 +111,8 @@ def _entries(section: str, params: dict, problems: list[str]) -> dict[str, Any]:
     """The well-formed entries of a section; the others are reported."""
     entries = params.get(section)
     if not isinstance(entries, dict):
-        what = "is missing" if section not in params else "is empty" if entries is None else "holds no entries"
-        problems.append(f"{section}: this section {what}; write `{section}: {{}}` where the study has none.")
+        what = "this section is missing" if section not in params else f"{shown(entries)} is not accepted"
+        problems.append(f"{section}: {what}; give entries by name, or write `{section}: {{}}` for none.")
         return {}
     found = {}
     for name, entry in entries.items():
@@ -118,7 +120,8 @@ def _entries(section: str, params: dict, problems: list[str]) -> dict[str, Any]:
             pydantic.TypeAdapter(Name).validate_python(name, strict=True)
         except pydantic.ValidationError:
             problems.append(
-                f"{section}: the name {name!r} is not accepted; use a small letter, then small letters, digits and -."
+                f"{section}: the name {shown(name)} is not accepted; it must be a small letter, then small letters, "
+                "digits and -."
             )
             continue
         checked = _checked(SECTIONS[section], entry, f"{section}.{name}", problems)
@@ -131,16 +134,16 @@ def _checked(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     try:
         return pydantic.TypeAdapter(kind).validate_python(value, strict=True)
     except pydantic.ValidationError as error:
-        problems += sentences(error, where, _keys(kind, value))
+        problems += sentences(error, where, _accepted(kind, value), value)
         return None
 
 
-def _keys(kind: Any, value: Any) -> list[str]:
-    """The keys an entry accepts; for a dataset, those of its source."""
-    if kind is int:
-        return []
+def _accepted(kind: Any, value: Any) -> dict[str, str]:
+    """The keys an entry accepts and their values; for a dataset, those of its source."""
     if kind is not Dataset:
-        return keys_of(kind)
+        return accepted_of(kind)
     sources = {get_args(source.model_fields["source"].annotation)[0]: source for source in get_args(get_args(kind)[0])}
-    source = sources.get(value.get("source")) if isinstance(value, dict) else None
-    return keys_of(source) if source else ["source"]
+    given = value.get("source") if isinstance(value, dict) else None
+    if isinstance(given, str) and given in sources:
+        return accepted_of(sources[given])
+    return {"source": " or ".join(sources)}

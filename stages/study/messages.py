@@ -2,58 +2,69 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
-KINDS = {
-    "int_type": "a whole number",
-    "int_from_float": "a whole number",
-    "float_type": "a number",
-    "string_type": "text",
-    "list_type": "a list, as in [0, 1]",
-    "model_type": "keys and values",
-    "model_attributes_type": "keys and values",
-}
+
+def sentences(error: ValidationError, where: str, accepted: dict[str, str], entry: Any) -> list[str]:
+    """One sentence for each problem of the entry `where` (such as `heads.my-head`); accepted: see `accepted_of`."""
+    return list(dict.fromkeys(_sentence(problem, where, accepted, entry) for problem in error.errors()))
 
 
-def sentences(error: ValidationError, where: str, keys: Iterable[str]) -> list[str]:
-    """One sentence for each problem of the entry `where` (such as `heads.my-head`), whose keys are `keys`."""
-    return list(dict.fromkeys(_sentence(problem, where, list(keys)) for problem in error.errors()))
+def accepted_of(model: type[BaseModel]) -> dict[str, str]:
+    """The keys an entry of this class accepts, each with the values it accepts, in words."""
+    return {key: field.description or _in_words(field.annotation) for key, field in model.model_fields.items()}
 
 
-def nearest(name: object, names: Iterable[str]) -> str:
-    """`; did you mean ...?` for the closest of the names, or nothing where none is close."""
-    match = get_close_matches(str(name), list(names), n=1)
-    return f"; did you mean {match[0]!r}?" if match else ""
+def nearest(name: object, names: Iterable[object]) -> str:
+    """` (did you mean ...?)` for the closest of the names, or nothing where none is close."""
+    match = get_close_matches(str(name), [str(other) for other in names], n=1)
+    return f" (did you mean {match[0]!r}?)" if match else ""
 
 
-def listing(names: Iterable[str]) -> str:
+def listing(names: Iterable[object]) -> str:
     """The names with commas between; `none` for none."""
     return ", ".join(str(name) for name in names) or "none"
 
 
-def _sentence(problem: dict, where: str, keys: list[str]) -> str:
-    kind, value, context = problem["type"], problem["input"], problem.get("ctx", {})
-    key = next((part for part in problem["loc"] if part in keys), None)
-    place = f"{where}.{key}" if key else where
-    if kind == "missing":
-        return f"{where}: the key {problem['loc'][-1]!r} is missing."
-    if kind == "extra_forbidden":
-        name = problem["loc"][-1]
-        return f"{where}: there is no key {name!r}{nearest(name, keys)}; accepted: {listing(keys)}."
-    if kind in KINDS:
-        return f"{place}: {value!r} is not accepted; it must be {KINDS[kind]}."
-    if kind in ("literal_error", "union_tag_invalid"):
-        accepted = context.get("expected") or context["expected_tags"]
-        given = context.get("tag", value)
-        return f"{place}: {given!r} is not accepted; it must be {accepted}."
-    if kind == "union_tag_not_found":
-        return f"{where}: the key {context['discriminator']} is missing."
+def shown(value: Any) -> str:
+    """A value as a sentence can quote it: on one line, cut where it is long, true and false as in YAML."""
+    if value is None:
+        return "an empty value"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return _cut(f"[{', '.join(shown(item) for item in value)}]")
+    return _cut(repr(value) if isinstance(value, str | int | float | dict) else f"'{value}'")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 80 else f"{text[:60]}...{text[-10:]}"
+
+
+def _sentence(problem: dict, where: str, accepted: dict[str, str], entry: Any) -> str:
+    kind, location = problem["type"], problem["loc"]
     if kind == "value_error":
-        return f"{place}: {context['error']}."
-    return f"{place}: {value!r} is not accepted; {problem['msg'][0].lower()}{problem['msg'][1:]}."
+        return f"{where}: {problem['ctx']['error']}."
+    if kind in ("extra_forbidden", "invalid_key"):
+        name = problem["input"] if kind == "invalid_key" else location[-1]
+        return f"{where}: there is no key {name!r}{nearest(name, accepted)}; accepted: {listing(accepted)}."
+    if not isinstance(entry, dict):
+        return f"{where}: {shown(entry)} is not accepted; give keys and values: {listing(accepted)}."
+    # The discriminator of a dataset is the only key whose errors do not stand at its own place.
+    key = next((part for part in location if part in accepted), "source")
+    if key not in entry:
+        return f"{where}: the key {key!r} is missing; give {accepted[key]}."
+    return f"{where}.{key}: {shown(entry[key])} is not accepted; it must be {accepted[key]}."
 
 
-def keys_of(model: type[BaseModel]) -> list[str]:
-    """The keys an entry of this class accepts."""
-    return list(model.model_fields)
+def _in_words(annotation: Any) -> str:
+    """What a type accepts: its description, wherever in the type it stands, or the choices of a `Literal`."""
+    for part in getattr(annotation, "__metadata__", ()):
+        if getattr(part, "description", None):
+            return part.description
+    if get_origin(annotation) is Literal:
+        *others, last = get_args(annotation)
+        return f"{', '.join(others)} or {last}" if others else last
+    return next(filter(None, map(_in_words, get_args(annotation))), "")

@@ -29,12 +29,12 @@ SHARED_FOLDERS = [("networks", "backbones"), ("networks", "heads"), ("networks",
 def reference_problems(study: dict[str, dict[str, Any]], named: dict[str, dict]) -> list[str]:
     """One sentence for each problem between entries.
 
-    study: section -> name -> well-formed entry. named: the same with every entry the user wrote, so that a reference
-    to an entry with a problem of its own is not reported as dangling.
+    study: section -> name -> well-formed entry. named: the same with every entry the user wrote and without malformed
+    sections, so that a reference to something with a problem of its own is not reported as dangling.
     """
     problems = [*_dangling(study, named), *_shared_names(named), *_cycles(study)]
-    if not any(named[section] for section in ("networks", "heads", "fine_tunes")):
-        problems.append("networks, heads and fine_tunes are all empty: the study has no model; add one.")
+    if not any(named.get(section, "malformed") for section in ("networks", "heads", "fine_tunes")):
+        problems.append("networks, heads and fine_tunes are all empty; a study needs at least one model.")
     if problems:
         return problems  # what follows would stumble over the same names again
     return [
@@ -50,29 +50,32 @@ def _dangling(study: dict, named: dict) -> Iterator[str]:
         for name, entry in study[section].items():
             for key, targets in keys.items():
                 value = getattr(entry, key)
-                known = [other for target in targets for other in named[target]]
+                known = [other for target in targets for other in named.get(target, [value])]
                 if value not in known:
                     yield (
                         f"{section}.{name}.{key}: there is no {value!r} in {' or '.join(targets)}"
-                        f"{nearest(value, known)}; there: {listing(known)}."
+                        f"{nearest(value, known)}; accepted: {listing(known)}."
                     )
 
 
 def _shared_names(named: dict) -> Iterator[str]:
     for one, other in SHARED_FOLDERS:
-        for name in named[one]:
-            if name in named[other]:
+        for name in named.get(one, ()):
+            if name in named.get(other, ()):
                 yield f"{one}.{name}: the name also stands in {other}; give one of them another name."
 
 
 def _cycles(study: dict) -> Iterator[str]:
-    """Networks that start from each other in a ring."""
+    """Networks that start from each other in a ring; each ring is reported once, at the first of its names."""
     for name in study["networks"]:
         chain = [name]
         while (network := study["networks"].get(chain[-1])) and network.backbone not in chain:
             chain.append(network.backbone)
-        if network and network.backbone == name:
-            yield f"networks.{name}.backbone: the networks {' -> '.join([*chain, name])} start from each other."
+        if network and network.backbone == name == min(chain) and name not in study["backbones"]:
+            yield (
+                f"networks.{name}.backbone: {study['networks'][name].backbone!r} is not accepted; the network would "
+                f"start from itself ({' -> '.join([*chain, name])}): name an entry of backbones in one of them."
+            )
 
 
 def architecture_of(study: dict, backbone: str) -> tuple[str, int | None] | None:
@@ -93,7 +96,7 @@ def architecture_of(study: dict, backbone: str) -> tuple[str, int | None] | None
 
 def _agree(where: str, key: str, value: str, source: str, expected: str) -> Iterator[str]:
     if value != expected:
-        yield f"{where}.{key}: {value!r} is not accepted; {source} has {expected!r}."
+        yield f"{where}.{key}: {value!r} is not accepted; it must be {expected!r}, as in {source}."
 
 
 def _layer(where: str, key: str, value: str, architecture: str, layers: list[str], note: str = "") -> Iterator[str]:
@@ -114,13 +117,14 @@ def _image_fits(study: dict, where: str, entry: Any) -> Iterator[str]:
     smallest = ARCHITECTURES[architecture].smallest_image
     if dataset.image_size < smallest:
         yield (
-            f"{where}.dataset: the images of {entry.dataset!r} have {dataset.image_size} pixels a side; {architecture} "
-            f"needs at least {smallest}: raise datasets.{entry.dataset}.image_size."
+            f"{where}.dataset: the images of {entry.dataset!r} have {dataset.image_size} pixels a side, but "
+            f"{architecture} needs at least {smallest}; raise datasets.{entry.dataset}.image_size."
         )
     elif trained_size and not ARCHITECTURES[architecture].any_size and dataset.image_size != trained_size:
         yield (
             f"{where}.dataset: the images of {entry.dataset!r} have {dataset.image_size} pixels a side, but backbone "
-            f"{entry.backbone!r} was trained on {trained_size}, and {architecture} cannot change its size."
+            f"{entry.backbone!r} was trained on {trained_size} and {architecture} cannot change its size; use a "
+            f"dataset with image_size: {trained_size}."
         )
 
 
@@ -140,8 +144,9 @@ def _network(study: dict, name: str) -> Iterator[str]:
     yield from _image_fits(study, where, network)
     if network.trainable == "all" or (found := architecture_of(study, network.backbone)) is None:
         return
-    yield from _layer(where, "trainable", network.trainable, found[0], ["all", *layers_of(found[0])])
-    if _random_backbone(study, network):
+    layers = ["all", *layers_of(found[0])]
+    yield from _layer(where, "trainable", network.trainable, found[0], layers)
+    if network.trainable in layers and _random_backbone(study, network):
         yield f"{where}.trainable: {network.trainable!r} would freeze random weights; use all."
 
 
@@ -149,7 +154,7 @@ def _features(study: dict, name: str) -> Iterator[str]:
     features, where = study["features"][name], f"features.{name}"
     yield from _image_fits(study, where, features)
     if _random_backbone(study, features):
-        yield f"{where}.backbone: {features.backbone!r} has random weights; name a backbone with trained weights."
+        yield f"{where}.backbone: {features.backbone!r} has random weights; name a network or a trained backbone."
     if found := architecture_of(study, features.backbone):
         yield from _layer(where, "cut", features.cut, found[0], list(layers_of(found[0])))
 
@@ -159,22 +164,22 @@ def _head(study: dict, name: str) -> Iterator[str]:
     features, task = study["features"].get(head.features), study["tasks"].get(head.task)
     if features and task and features.dataset != task.dataset:
         yield (
-            f"{where}.features: {head.features!r} is not accepted; it is made of dataset {features.dataset!r}, but "
-            f"tasks.{head.task} has {task.dataset!r}."
+            f"{where}.features: {head.features!r} is made of dataset {features.dataset!r}; name features of "
+            f"{task.dataset!r}, the dataset of tasks.{head.task}."
         )
     if features is None or head.start_from != "backbone":
         return
     found = architecture_of(study, features.backbone)
     if features.pooling != "none":
         yield (
-            f"{where}.start_from: the layers above the cut cannot start from features with pooling: "
-            f"{features.pooling}; use features with pooling: none or start_from: random."
+            f"{where}.start_from: 'backbone' is not accepted, because features.{head.features} has pooling: "
+            f"{features.pooling}; use features with pooling: none, or start_from: random."
         )
     elif found and not layers_of(found[0]).get(features.cut, True):
         separating = [layer for layer, separates in layers_of(found[0]).items() if separates]
         yield (
-            f"{where}.start_from: other paths pass beside the cut {features.cut!r} of features.{head.features}; cut "
-            f"{found[0]} at one of {listing(separating)}, or use start_from: random."
+            f"{where}.start_from: 'backbone' is not accepted, because other paths pass beside the cut {features.cut!r} "
+            f"of features.{head.features}; use start_from: random, or cut {found[0]} at one of {listing(separating)}."
         )
 
 
@@ -183,16 +188,19 @@ def _fine_tune(study: dict, name: str) -> Iterator[str]:
     yield from _dataset_of_task(study, where, tune)
     head, features = study["heads"].get(tune.head), study["features"].get(tune.features)
     if features:
-        yield from _agree(where, "backbone", tune.backbone, f"features.{tune.features}", features.backbone)
         yield from _agree(where, "dataset", tune.dataset, f"features.{tune.features}", features.dataset)
     if head is None:
         return
     yield from _agree(where, "task", tune.task, f"heads.{tune.head}", head.task)
     below = study["features"].get(head.features)
+    # A backbone that disagrees with both features is one problem, and then its layers say nothing.
+    for name, made_of in ((head.features, below), (tune.features, features)):
+        if made_of and made_of.backbone != tune.backbone:
+            yield from _agree(where, "backbone", tune.backbone, f"features.{name}", made_of.backbone)
+            return
     found = architecture_of(study, tune.backbone)
     if below is None or found is None:
         return
-    yield from _agree(where, "backbone", tune.backbone, f"the features of heads.{tune.head}", below.backbone)
     layers = list(layers_of(found[0]))
     if below.cut in layers:
         upto = layers[: layers.index(below.cut) + 1]

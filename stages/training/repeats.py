@@ -13,6 +13,7 @@ from stages.data.costs import Cost, this_machine
 from stages.data.results import FOLDER, ModelRecord, Predictions, Result, write_result
 from stages.errors import UserError
 from stages.files import atomic_file
+from stages.networks.pretrained import save_weights
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
 from stages.training.batches import Examples
@@ -157,7 +158,7 @@ def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
 def save_model(name: str, model: keras.Model, result: Result) -> str:
     """Write weights and result of a model to models/; returns the line the stage ends with."""
     with atomic_file(FOLDER / f"{name}.weights.h5") as partial:
-        model.save_weights(partial)
+        save_weights(model, partial)
     write_result(name, result)
     validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()
     record = result.record

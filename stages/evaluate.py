@@ -1,0 +1,179 @@
+"""Turns predictions, histories and records of all models into reports/*.json and *.csv: figures, comparisons, verdict.
+
+Needs neither Keras nor a GPU: a change in a metric reruns no training.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from stages.command import run_stage
+from stages.data.results import Result, read_result
+from stages.data.tasks import SPLITS, Task, read_task
+from stages.files import atomic_file, write_json
+from stages.reporting.comparisons import compare_models
+from stages.reporting.costs import parts_of, total_seconds
+from stages.reporting.metrics import NO_ANSWER, Answers, answers_of, rounded, split_metrics
+from stages.reporting.sanity import warnings_of
+from stages.reporting.verdict import choose, contradiction, verdict
+from stages.study import Study
+
+FOLDER = Path("reports")
+
+
+def main(study: Study) -> str:
+    used = {entry.task for entry in study.models.values()}
+    tasks = {name: read_task(name) for name in study.tasks if name in used}
+    results = {model: read_result(model) for model in study.models}  # never what else lies in models/
+    answers = {
+        model: {
+            split: answers_of(model, split, tasks[entry.task], results[model].predictions[split]) for split in SPLITS
+        }
+        for model, entry in study.models.items()
+    }
+    metrics = {model: metrics_of(study, model, results, answers[model]) for model in study.models}
+    members = {task: [model for model, entry in study.models.items() if entry.task == task] for task in tasks}
+    comparisons = {
+        name: compare_task(
+            tasks[name], study.seed, *({each: part[each] for each in models} for part in (results, answers, metrics))
+        )
+        for name, models in members.items()
+    }
+
+    write_json(FOLDER / "metrics.json", metrics)
+    write_json(FOLDER / "comparisons.json", comparisons)
+    write_json(FOLDER / "study.json", describe(study, tasks, members, results, answers))
+    write_csv(
+        FOLDER / "curves.csv", pd.concat([result.history.assign(model=model) for model, result in results.items()])
+    )
+    write_csv(FOLDER / "confusion.csv", confusions(study, tasks, results, answers))
+
+    for name, of_task in comparisons.items():
+        for warning in of_task["warnings"]:
+            print(f"Warning, {name}: {warning}")
+    chosen = ", ".join(f"{of_task['recommended']} for {name}" for name, of_task in comparisons.items())
+    return f"{len(metrics)} models compared; recommended: {chosen}"
+
+
+def metrics_of(study: Study, model: str, results: dict[str, Result], answers: dict[str, Answers]) -> dict[str, Any]:
+    """The part of metrics.json for one model: the figures of every split, training and cost; numbers and None only."""
+    record, cost = results[model].record, results[model].cost
+    costs = {name: result.cost for name, result in results.items()}
+    return {
+        **{split: split_metrics(of_split) for split, of_split in answers.items()},
+        "training": {
+            "epochs": rounded(np.mean(record.epochs)),
+            "repeats": record.repeats,
+            "diverged_repeats": len(set().union(*(of_split.diverged for of_split in answers.values()))),
+            "images": record.train_images,
+        },
+        "cost": {
+            "seconds": cost.seconds,
+            "total_seconds": round(total_seconds(study, model, costs), 3),
+            "images_per_second": cost.images_per_second,
+            "trained_parameters": record.trained_parameters,
+            "total_parameters": record.total_parameters,
+        },
+    }
+
+
+def compare_task(
+    task: Task,
+    seed: int,
+    results: dict[str, Result],
+    answers: dict[str, dict[str, Answers]],
+    metrics: dict[str, Any],
+) -> dict[str, Any]:
+    """The part of comparisons.json for one task; the three dicts hold its models."""
+    kept = {model: result.record.kept_repeat for model, result in results.items()}
+    validation, test = (
+        compare_models({model: of_model[split].correct for model, of_model in answers.items()}, kept, seed)
+        for split in ("validation", "test")
+    )
+    choice = choose(metrics, validation)
+    warnings = [
+        warning
+        for model, result in results.items()
+        for warning in warnings_of(model, task.classes, answers[model], metrics[model], result.history, kept[model])
+    ]
+    return {
+        "best_on_validation": choice.best,
+        "candidates": choice.candidates,
+        "recommended": choice.recommended,
+        "verdict": verdict(choice, metrics, test),
+        "warnings": [*contradiction(choice, test), *warnings],
+        "validation": [asdict(pair) for pair in validation],
+        "test": [asdict(pair) for pair in test],
+    }
+
+
+def describe(
+    study: Study,
+    tasks: dict[str, Task],
+    members: dict[str, list[str]],
+    results: dict[str, Result],
+    answers: dict[str, dict[str, Answers]],
+) -> dict[str, Any]:
+    """study.json: what the report says of tasks and models beside their figures."""
+    return {
+        "tasks": {
+            name: {
+                "dataset": task.dataset,
+                "models": members[name],
+                "classes": task.classes,
+                "images": {
+                    split: np.bincount(task.rows(split)["label"], minlength=len(task.classes)).tolist()
+                    for split in SPLITS
+                },
+            }
+            for name, task in tasks.items()
+        },
+        "models": {
+            model: {
+                "kind": result.record.kind,
+                "task": study.models[model].task,
+                "backbone": result.record.backbone,
+                "cut": result.record.cut,
+                "kept_repeat": result.record.kept_repeat,
+                "built_on": [part for _, part in parts_of(study, model)[1:]],
+                "machine": result.cost.machine,
+                "accuracies": {split: answers[model][split].accuracies for split in SPLITS},
+            }
+            for model, result in results.items()
+        },
+    }
+
+
+def confusions(
+    study: Study, tasks: dict[str, Task], results: dict[str, Result], answers: dict[str, dict[str, Answers]]
+) -> pd.DataFrame:
+    """Columns model, actual, predicted: class names, one row a test image of every model's kept repeat."""
+    tables = []
+    for model, entry in study.models.items():
+        names = {**dict(enumerate(tasks[entry.task].classes)), NO_ANSWER: ""}
+        test = answers[model]["test"]
+        predicted = test.predicted[results[model].record.kept_repeat]
+        tables.append(
+            pd.DataFrame(
+                {
+                    "model": model,
+                    "actual": [names[each] for each in test.labels],
+                    "predicted": [names[each] for each in predicted],
+                }
+            )
+        )
+    return pd.concat(tables)
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write a table, the column `model` first; six significant digits."""
+    columns = ["model", *table.columns.drop("model")]
+    with atomic_file(path) as partial:
+        table.to_csv(partial, index=False, columns=columns, float_format="%.6g", lineterminator="\n")
+
+
+if __name__ == "__main__":
+    run_stage(main)

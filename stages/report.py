@@ -1,0 +1,52 @@
+"""Shows what evaluate found: reports/report.html (one file), reports/report.md and reports/figures/.
+
+Reads only what evaluate wrote under reports/, so that a change to a picture runs nothing else.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from stages.command import run_stage
+from stages.errors import UserError
+from stages.files import atomic_directory, read_json, write_text
+from stages.reporting.figures import STYLE, draw_task
+from stages.reporting.page import render, task_sections
+from stages.study import Study
+
+FOLDER = Path("reports")
+
+
+def main(study: Study) -> str:
+    found, metrics, comparisons = (read_json(FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons"))
+    curves, confusion = read_table("curves"), read_table("confusion")
+    pictures = {
+        task: draw_task(task, of_task, found, metrics, curves, confusion) for task, of_task in comparisons.items()
+    }
+
+    png = {}
+    with atomic_directory(FOLDER / "figures") as folder:
+        for picture in (picture for of_task in pictures.values() for picture in of_task):
+            path = folder / picture.name
+            # Without the version of matplotlib the bytes depend on what is shown alone.
+            picture.figure.savefig(path, dpi=STYLE["savefig.dpi"], metadata={"Software": None})
+            png[picture.name] = path.read_bytes()
+    content = {"tasks": task_sections(found, metrics, comparisons, pictures), "models": found["models"]}
+    write_text(FOLDER / "report.html", render("report.html.j2", png=png, **content))
+    write_text(FOLDER / "report.md", render("report.md.j2", **content))
+    return f"{FOLDER / 'report.html'} shows {len(metrics)} models of {len(comparisons)} tasks"
+
+
+def read_table(name: str) -> pd.DataFrame:
+    """A table that evaluate wrote; class names stay text, also `nan` and `007`."""
+    path = FOLDER / f"{name}.csv"
+    text = dict.fromkeys(("model", "actual", "predicted"), str)
+    empty = {f"{split}_{measure}": [""] for split in ("train", "validation") for measure in ("loss", "accuracy")}
+    try:
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+    except FileNotFoundError:
+        raise UserError(f"{path} is missing; `dvc repro` makes it.") from None
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,136 @@
+"""The report as one HTML page that needs nothing else, and as Markdown for pull requests."""
+
+import base64
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from stages.reporting.figures import Picture
+from stages.reporting.words import duration, percent, points, small
+
+# Header, and where the value of a model comes from in metrics.json; see `cell` for the formats.
+COLUMNS = [
+    ("test accuracy", "test", "accuracy"),
+    ("in all", "cost.total_seconds", "duration"),
+    ("training", "cost.seconds", "duration"),
+    ("validation accuracy", "validation", "accuracy"),
+    ("train accuracy", "train", "accuracy"),
+    ("train images", "training.images", "count"),
+    ("epochs", "training.epochs", "count"),
+    ("test top-5", "test.top5_accuracy", "percent"),
+    ("macro precision", "test.macro_precision", "percent"),
+    ("macro recall", "test.macro_recall", "percent"),
+    ("macro F1", "test.macro_f1", "percent"),
+    ("test loss", "test.loss", "number"),
+    ("images/s", "cost.images_per_second", "count"),
+    ("trained weights", "cost.trained_parameters", "count"),
+    ("all weights", "cost.total_parameters", "count"),
+]
+
+
+def render(template: str, **content: Any) -> str:
+    """Fill a template of this folder; values are escaped in HTML, and by the filter `md` in Markdown."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=select_autoescape(["html.j2"]),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"md": markdown, "data_uri": data_uri}
+    return environment.get_template(template).render(**content)
+
+
+def task_sections(
+    study: dict, metrics: dict, comparisons: dict, pictures: dict[str, list[Picture]]
+) -> list[dict[str, Any]]:
+    """What the templates show of each task; those with most models, where the question lies, first.
+
+    study, metrics, comparisons: what evaluate wrote. pictures: of each task.
+    """
+    names = sorted(comparisons, key=lambda name: -len(study["tasks"][name]["models"]))
+    return [
+        {
+            "name": name,
+            **study["tasks"][name],
+            "recommended": comparisons[name]["recommended"],
+            "verdict": comparisons[name]["verdict"],
+            "warnings": comparisons[name]["warnings"],
+            "columns": ["model", "kind", *(column[0] for column in columns_of(name, study, metrics))],
+            "rows": [model_row(model, name, study, metrics) for model in study["tasks"][name]["models"]],
+            "matrices": {
+                split: matrix(study["tasks"][name]["models"], comparisons[name][split])
+                for split in ("test", "validation")
+            },
+            "pictures": pictures[name],
+        }
+        for name in names
+    ]
+
+
+def columns_of(task: str, study: dict, metrics: dict) -> list[tuple[str, str, str]]:
+    """The columns of a task's table: without top-5 accuracy where the task has too few classes for it."""
+    first = metrics[study["tasks"][task]["models"][0]]
+    return [column for column in COLUMNS if column[1] != "test.top5_accuracy" or "top5_accuracy" in first["test"]]
+
+
+def model_row(model: str, task: str, study: dict, metrics: dict) -> dict[str, Any]:
+    """One row of the study table: the model's name, its kind, and (value, detail) of every column."""
+    return {
+        "model": model,
+        "kind": study["models"][model]["kind"],
+        "cells": [cell(metrics[model], path, form) for _, path, form in columns_of(task, study, metrics)],
+    }
+
+
+def cell(of_model: dict, path: str, form: str) -> tuple[str, str]:
+    """The value at `path` of a model's metrics, and its detail: for an accuracy, interval and spread over repeats."""
+    value: Any = of_model
+    for key in path.split("."):
+        value = value[key]
+    if value is None:
+        return "-", ""
+    if form == "accuracy":
+        spread = "" if value["accuracy_std"] is None else f" ± {points(value['accuracy_std'])}"
+        interval = f"[{points(value['accuracy_low'])}, {points(value['accuracy_high'])}]"
+        return percent(value["accuracy"]), interval + spread
+    forms = {
+        "percent": percent,
+        "duration": duration,
+        "number": lambda number: f"{number:.3f}",
+        "count": lambda number: f"{number:,.0f}",
+    }
+    return forms[form](value), ""
+
+
+def matrix(models: list[str], pairs: list[dict]) -> list[dict[str, Any]]:
+    """Rows of cells, row model less column model in points; None on the diagonal.
+
+    A cell has the value, its interval, the corrected p, and whether the row model is better, worse or the same.
+    """
+    found = {}
+    for pair in pairs:
+        for one, other, sign in ((pair["a"], pair["b"], 1), (pair["b"], pair["a"], -1)):
+            difference, low, high = (sign * pair[key] for key in ("difference", "low", "high"))
+            found[one, other] = {
+                "value": f"{difference * 100:+.1f}".replace("-0.0", "+0.0"),
+                "interval": f"[{points(min(low, high))}, {points(max(low, high))}]",
+                "state": ("better" if difference > 0 else "worse") if pair["distinguishable"] else "same",
+                "p": f"p {small(pair['p_holm'])}",
+            }
+    return [{"model": row, "cells": [found.get((row, column)) for column in models]} for row in models]
+
+
+def markdown(text: str) -> str:
+    """Text that stands for itself in Markdown, also within a table: one line, no markup, no HTML."""
+    line = html.escape(" ".join(str(text).split()), quote=False)
+    return re.sub(r"([\\`*_|])", r"\\\1", line).replace("](", "]\\(")
+
+
+def data_uri(png: bytes) -> str:
+    """A picture as a `data:` address, so that the page needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -1,0 +1,23 @@
+"""Numbers as the reader sees them, in sentences, tables and warnings."""
+
+
+def percent(share: float) -> str:
+    """0.9312 -> `93.1 %`."""
+    return f"{points(share)} %"
+
+
+def points(share: float) -> str:
+    """0.9312 -> `93.1`; never `-0.0`."""
+    return f"{round(100 * share, 1) + 0:.1f}"
+
+
+def small(p: float) -> str:
+    """A p value: `= 0.013`, `< 0.001`."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in readable units: `4.2 s`, `3.5 min`, `2.1 h`."""
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

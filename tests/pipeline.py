@@ -1,0 +1,55 @@
+"""Running the real pipeline through DVC in a copy of the project."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).parents[1]
+yaml = YAML(typ="safe", pure=True)
+
+
+def copy_of_project(folder: Path) -> Path:
+    """The project as it stands in the working tree, as a git repository of its own with one commit."""
+    listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
+    for name in filter(None, listed.split("\0")):
+        if (ROOT / name).exists():  # not deleted in the working tree
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    run(folder, "git", "init", "-q")
+    commit(folder)
+    return folder
+
+
+def commit(folder: Path) -> None:
+    run(folder, "git", "add", "-A")
+    name = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    run(folder, "git", *name, "commit", "-q", "--allow-empty", "-m", "test")
+
+
+def run(folder: Path, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
+    """Run a command in a folder, with the Python of the tests as `python`."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode != 0) == fails, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done
+
+
+def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
+    return run(folder, sys.executable, "-m", "dvc", *arguments, fails=fails)
+
+
+def stages_run(done: subprocess.CompletedProcess) -> set[str]:
+    """The stages that a `dvc repro` or `dvc exp run` has run."""
+    return set(re.findall(r"Running stage '([^']+)'", done.stdout))
+
+
+def edit_study(folder: Path, change) -> None:
+    """Change params.yaml by a function that is given its content."""
+    study = yaml.load(folder / "params.yaml")
+    change(study)
+    yaml.dump(study, folder / "params.yaml")

@@ -1,0 +1,125 @@
+"""The default study, with few epochs, run through DVC in a copy of the project."""
+
+import json
+
+import pytest
+
+from tests.pipeline import commit, copy_of_project, dvc, edit_study, run, stages_run, yaml
+
+MODELS_OF_B = {
+    "train@b-scratch",
+    "train@b-all-layers",
+    "head@b-one-layer",
+    "head@b-two-layers",
+    "fine_tune@b-top-conv",
+}
+
+
+def few_epochs(study: dict) -> None:
+    for section in ("networks", "heads", "fine_tunes"):
+        for entry in study[section].values():
+            entry["epochs"] = 2
+    study["training"]["repeats"] = 2
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A copy of the project in which the study has run, committed; the output of that run beside it."""
+    folder = copy_of_project(tmp_path_factory.mktemp("project"))
+    edit_study(folder, few_epochs)
+    done = dvc(folder, "repro")
+    commit(folder)
+    return folder, done
+
+
+@pytest.fixture
+def project(finished):
+    """That copy, with everything as it was committed."""
+    folder, _ = finished
+    run(folder, "git", "checkout", "-q", "--", ".")
+    dvc(folder, "checkout", "-q")
+    return folder
+
+
+def metrics(folder) -> dict:
+    return json.loads((folder / "reports/metrics.json").read_text())
+
+
+def test_the_study_runs_through_and_every_stage_says_what_it_made(finished):
+    folder, done = finished
+    listed = set(dvc(folder, "stage", "list", "--name-only").stdout.split())
+    assert stages_run(done) == listed and len(listed) == 16
+    for stage in listed:
+        stage = stage.replace("@", " ")
+        assert [line for line in done.stdout.splitlines() if line.startswith(f"{stage}: ")], stage
+    for model, found in metrics(folder).items():
+        assert {"train", "validation", "test", "cost"} <= set(found), model
+        assert 0 <= found["test"]["accuracy"] <= 1 and found["test"]["loss"] > 0
+        assert {"seconds", "images_per_second", "trained_parameters", "total_parameters"} <= set(found["cost"])
+        for file in (f"{model}.weights.h5", f"{model}/history.csv", f"{model}/predictions.npz"):
+            assert (folder / "models" / file).stat().st_size > 0
+    assert "b-two-layers" in (folder / "reports/report.html").read_text()
+    assert "b-two-layers" in (folder / "reports/report.md").read_text()
+
+
+def test_running_again_runs_nothing(project):
+    done = dvc(project, "repro")
+    assert not stages_run(done)
+    assert "up to date" in done.stdout
+    assert not run(project, "git", "status", "--porcelain").stdout
+
+
+def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project):
+    done = dvc(project, "exp", "run", "-S", "heads.b-two-layers.learning_rate=3e-03")
+    assert stages_run(done) == {"head@b-two-layers", "fine_tune@b-top-conv", "evaluate", "report"}
+    assert yaml.load(project / "params.yaml")["heads"]["b-two-layers"]["learning_rate"] == 0.003
+    changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)["reports/metrics.json"]
+    assert "b-two-layers.test.loss" in changes and changes["b-two-layers.test.loss"]["diff"] != 0
+    assert not any(change.startswith(("b-one-layer.test", "b-scratch.test")) for change in changes)
+
+
+def test_another_validation_share_reruns_the_split_and_the_models_of_the_task(project):
+    edit_study(project, lambda study: study["tasks"]["digits-b"].update(validation=0.2))
+    assert stages_run(dvc(project, "repro")) == {"split@digits-b", *MODELS_OF_B, "evaluate", "report"}
+
+
+def test_another_figure_or_metric_reruns_no_training(project):
+    for module in (project / "stages/reporting").glob("*.py"):
+        module.write_text(module.read_text() + "\n# changed\n")
+    assert stages_run(dvc(project, "repro")) == {"evaluate", "report"}
+
+
+def test_a_removed_model_is_gone_from_the_report_though_its_files_are_there(project):
+    edit_study(project, lambda study: study["networks"].pop("b-all-layers"))
+    assert stages_run(dvc(project, "repro")) == {"evaluate", "report"}
+    assert (project / "models/b-all-layers/history.csv").exists()
+    assert "b-all-layers" not in metrics(project)
+    assert "b-all-layers" not in (project / "reports/report.html").read_text()
+
+
+def test_a_bad_study_stops_the_run_with_its_sentence_and_loses_no_result(project):
+    before = metrics(project)
+    edit_study(project, lambda study: study["heads"]["b-one-layer"].update(learning_rate=-1))
+    done = dvc(project, "repro", fails=True)
+    assert "heads.b-one-layer.learning_rate: -1 is not accepted; " in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr + done.stdout
+    assert metrics(project) == before
+    dvc(project, "checkout")
+    run(project, "git", "checkout", "-q", "--", ".")
+    assert not stages_run(dvc(project, "repro"))
+
+
+def test_the_same_study_in_another_copy_gives_the_same_bytes(finished, tmp_path):
+    folder, _ = finished
+    other = copy_of_project(tmp_path)
+    edit_study(other, few_epochs)
+    dvc(other, "repro", "fine_tune@b-top-conv")
+    compared = 0
+    locks = [yaml.load(copy / "dvc.lock")["stages"] for copy in (folder, other)]
+    for stage in ("train@a-scratch", "features@b-pool1", "head@b-two-layers", "fine_tune@b-top-conv"):
+        outs = [{out["path"]: out["md5"] for out in lock[stage]["outs"]} for lock in locks]
+        for path in outs[0]:
+            if "cost" not in path:
+                assert outs[0][path] == outs[1][path], path
+                compared += 1
+    assert compared == 5 + 1 + 4 + 4

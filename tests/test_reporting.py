@@ -1,0 +1,473 @@
+import base64
+import html
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+
+from stages import evaluate, report
+from stages.data.costs import Cost, write_cost
+from stages.data.results import ModelRecord, Predictions, Result, read_result, write_result
+from stages.data.tasks import SPLITS, Task, read_task, write_task
+from stages.errors import UserError
+from stages.reporting.comparisons import Comparison, bootstrap_difference, compare_models, mcnemar
+from stages.reporting.costs import parts_of
+from stages.reporting.metrics import Answers, split_metrics
+from stages.reporting.page import markdown
+from stages.reporting.verdict import choose, contradiction, sentence
+from stages.study import study_of
+
+ROOT = Path(__file__).parents[1]
+NASTY = "<script>alert(1)</script>|x"
+CLASSES = ["plain", NASTY, "$_*a*^$\nb"]  # the last is not a formula
+ACCURACY = {"a-net": 0.95, "b-net": 0.9, "b-head": 0.4, "b-tune": 0.9}
+SECONDS = {"a-net": 10.0, "b-net": 5.0, "b-head": 2.0, "b-tune": 3.0}
+
+
+def make_study():
+    model = {"task": "b"}
+    study, problems = study_of(
+        {
+            "seed": 3,
+            "training": {
+                "epochs": 3, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.001, "early_stopping": None,
+                "repeats": 2, "max_train_per_class": None,
+            },
+            "datasets": {"d": {"source": "digits", "image_size": 32}},
+            "tasks": {
+                "a": {"dataset": "d", "include": [0, 1, 2], "validation": 0.2, "test": 0.4},
+                "b": {"dataset": "d", "include": [3, 4, 5], "validation": 0.2, "test": 0.4},
+            },
+            "backbones": {"blank": {"architecture": "four_conv", "weights": "random"}},
+            "networks": {
+                "a-net": {"dataset": "d", "task": "a", "backbone": "blank"},
+                "b-net": {"dataset": "d", "backbone": "blank", **model},
+            },
+            "features": {"f": {"dataset": "d", "backbone": "a-net", "cut": "flatten"}},
+            "heads": {"b-head": {"features": "f", **model}},
+            "fine_tunes": {
+                "b-tune": {
+                    "dataset": "d", "backbone": "a-net", "head": "b-head", "features": "f", "unfreeze": "conv4",
+                    **model,
+                }
+            },
+        }
+    )  # fmt: skip
+    assert problems == []
+    return study
+
+
+def make_task(name, first_row):
+    labels = np.tile(np.arange(3), 200)
+    splits = np.repeat(SPLITS, [240, 120, 240])
+    table = pd.DataFrame({"index": first_row + np.arange(600), "label": labels, "class": [CLASSES[i] for i in labels]})
+    table = table.assign(split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]])
+    return Task(name, "d", CLASSES, "0" * 64, table)
+
+
+def predict(random, labels, accuracy, repeats=2):
+    """Probabilities (repeats, n, 3) whose most probable class is the label in `accuracy` of the cases."""
+    wrong = random.random((repeats, len(labels))) > accuracy
+    predicted = (labels + wrong * random.integers(1, 3, wrong.shape)) % 3
+    probabilities = np.eye(3)[predicted] + random.random((*wrong.shape, 3)) * 0.5
+    return (probabilities / probabilities.sum(-1, keepdims=True)).astype(np.float32)
+
+
+def write_model(name, task, repeats=2):
+    random = np.random.default_rng(len(name) + ord(name[2]))
+    predictions = {}
+    for split in SPLITS:
+        rows = task.rows(split)
+        predictions[split] = Predictions(
+            rows["index"].to_numpy(), predict(random, rows["label"].to_numpy(), ACCURACY[name], repeats)
+        )
+    history = pd.DataFrame(
+        [[repeat, epoch, 1 / epoch, 0.5, 1.5 / epoch, 0.4] for repeat in range(repeats) for epoch in (1, 2, 3)],
+        columns=["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
+    )
+    record = ModelRecord(
+        "network", task.name, "blank", None, None, None, 240, repeats, 0, [3] * repeats, 10, 20
+    )  # fmt: skip
+    write_result(name, Result(record, Cost(SECONDS[name], 100.0, "test machine"), history, predictions))
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    study = make_study()
+    for name, first_row in (("a", 0), ("b", 1000)):
+        write_task(make_task(name, first_row))
+    for name, entry in study.models.items():
+        write_model(name, read_task(entry.task))
+    write_cost(tmp_path / "reports/costs/f.json", 1.0, 50.0)
+    return study
+
+
+def read(tmp_path, name):
+    return json.loads((tmp_path / f"reports/{name}.json").read_text(encoding="utf-8"))
+
+
+def change(name, **changes):
+    """Rewrite the test predictions of a model."""
+    result = read_result(name)
+    test = replace(result.predictions["test"], **changes)
+    write_result(name, replace(result, predictions={**result.predictions, "test": test}))
+
+
+# Metrics
+
+
+@pytest.mark.parametrize("classes", [2, 5, 7])
+def test_metrics_agree_with_scikit_learn(classes):
+    random = np.random.default_rng(classes)
+    labels = np.r_[np.arange(classes), random.integers(0, classes, 80)]
+    probabilities = random.dirichlet(np.ones(classes), (3, len(labels))).astype(np.float32)
+    found = split_metrics(Answers(labels, probabilities))
+    predicted = probabilities.argmax(2)
+    accuracies = [sk.accuracy_score(labels, each) for each in predicted]
+    assert found["accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-6)
+    assert found["accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1), abs=1e-6)
+    for key, score in (("precision", sk.precision_score), ("recall", sk.recall_score), ("f1", sk.f1_score)):
+        expected = np.mean([score(labels, each, average="macro", zero_division=0) for each in predicted])
+        assert found[f"macro_{key}"] == pytest.approx(expected, abs=1e-6)
+    assert found["loss"] == pytest.approx(np.mean([sk.log_loss(labels, each) for each in probabilities]), abs=1e-5)
+    assert found["majority_rate"] == pytest.approx(np.bincount(labels).max() / len(labels), abs=1e-6)
+    if classes > 5:
+        expected = np.mean([sk.top_k_accuracy_score(labels, each, k=5) for each in probabilities])
+        assert found["top5_accuracy"] == pytest.approx(expected, abs=1e-6)
+    else:
+        assert "top5_accuracy" not in found
+
+
+def test_interval_is_wilsons():
+    """7 of 10 right: 0.397 to 0.892 (Wilson 1927)."""
+    labels = np.zeros(10, int)
+    probabilities = np.where(np.arange(10)[:, None] < 7, [0.9, 0.1], [0.1, 0.9])[None]
+    found = split_metrics(Answers(labels, probabilities))
+    assert (found["accuracy_low"], found["accuracy_high"]) == (
+        pytest.approx(0.3968, abs=1e-4), pytest.approx(0.8922, abs=1e-4),
+    )  # fmt: skip
+    assert found["accuracy_std"] is None
+
+
+def test_repeat_without_finite_probabilities_counts_as_wrong():
+    labels = np.array([0, 1, 2, 0])
+    probabilities = np.stack([np.eye(3)[labels], np.full((4, 3), np.nan)])
+    found = split_metrics(Answers(labels, probabilities))
+    assert found["accuracy"] == 0.5
+    assert found["macro_recall"] == 0.5
+    assert found["loss"] is None
+
+
+# Comparisons
+
+
+def test_bootstrap_does_not_distinguish_a_model_from_itself():
+    right = np.random.default_rng(0).random((3, 200)) < 0.8
+    low, high, p = bootstrap_difference(right, right, seed=0)
+    assert low <= 0 <= high
+    assert p > 0.5
+
+
+def test_bootstrap_interval_of_one_repeat_agrees_with_the_normal_one():
+    random = np.random.default_rng(1)
+    a, b = random.random((1, 2000)) < 0.8, random.random((1, 2000)) < 0.75
+    low, high, _ = bootstrap_difference(a, b, seed=0)
+    difference = a[0].astype(float) - b[0]
+    half = 1.96 * difference.std() / np.sqrt(2000)
+    assert low == pytest.approx(difference.mean() - half, abs=0.002)
+    assert high == pytest.approx(difference.mean() + half, abs=0.002)
+
+
+def test_bootstrap_widens_with_the_spread_over_repeats():
+    """Two repeats that are always right and always wrong: the difference could be anything."""
+    a = np.stack([np.ones(500, bool), np.zeros(500, bool)])
+    low, high, p = bootstrap_difference(a, np.arange(500)[None] % 2 == 0, seed=0)
+    assert low < -0.4
+    assert high > 0.4
+    assert p > 0.05
+
+
+def test_one_repeat_less_is_drawn_than_there_are():
+    """Repeats that differ and images that do not: of 3 repeats 2 are drawn, both of the right ones with (2 / 3)**2."""
+    a = np.repeat([[True], [True], [False]], 50, axis=1)
+    b = np.ones((1, 50), bool)
+    low, high, p = bootstrap_difference(a, b, seed=0, resamples=20_000)
+    assert (low, high) == (-1.0, 0.0)
+    assert p == pytest.approx(2 * 4 / 9, abs=0.02)
+
+
+def test_order_of_the_images_does_not_matter():
+    random = np.random.default_rng(5)
+    a, b = random.random((2, 100)) < 0.7, random.random((3, 100)) < 0.6
+    order = random.permutation(100)
+    assert bootstrap_difference(a, b, seed=4) == bootstrap_difference(a[:, order], b[:, order], seed=4)
+
+
+def test_different_models_are_distinguishable_and_equal_ones_are_not():
+    random = np.random.default_rng(2)
+    correct = {name: random.random((2, 400)) < accuracy for name, accuracy in (("x", 0.9), ("y", 0.5), ("z", 0.9))}
+    pairs = {(pair.a, pair.b): pair for pair in compare_models(correct, dict.fromkeys("xyz", 0), seed=0)}
+    assert pairs["x", "y"].distinguishable
+    assert pairs["x", "y"].difference > 0.3
+    assert pairs["y", "z"].distinguishable
+    assert pairs["y", "z"].difference < 0
+    assert not pairs["x", "z"].distinguishable
+
+
+def test_holm_by_hand_and_monotone():
+    random = np.random.default_rng(3)
+    correct = {name: random.random((2, 300)) < 0.6 + 0.04 * number for number, name in enumerate("abcd")}
+    pairs = sorted(compare_models(correct, dict.fromkeys("abcd", 1), seed=0), key=lambda pair: pair.p_bootstrap)
+    running = 0.0
+    for place, pair in enumerate(pairs):
+        running = max(running, min(1, (len(pairs) - place) * pair.p_bootstrap))
+        assert pair.p_holm == pytest.approx(running, abs=1e-5)
+        assert pair.p_holm >= pair.p_bootstrap
+
+
+def test_many_models_leave_room_below_the_level():
+    """Holm over 780 pairs needs p values far below 2 / 10,001."""
+    perfect = np.ones((1, 60), bool)
+    correct = {f"m{number}": perfect if number else ~perfect for number in range(40)}
+    pairs = compare_models(correct, dict.fromkeys(correct, 0), seed=0)
+    assert all(pair.distinguishable == (pair.a == "m0") for pair in pairs)
+
+
+def test_mcnemar_by_hand():
+    """8 images only a has right, 2 only b: p = 2 * (45 + 10 + 1) / 2**10."""
+    a = np.r_[np.ones(8, bool), np.zeros(2, bool), np.ones(5, bool)]
+    b = np.r_[np.zeros(8, bool), np.ones(2, bool), np.ones(5, bool)]
+    assert mcnemar(a, b) == (8, 2, pytest.approx(112 / 1024))
+    assert mcnemar(a, b)[2] == pytest.approx(reference_mcnemar([[5, 8], [2, 0]], exact=True).pvalue)
+    assert mcnemar(a, a) == (0, 0, 1.0)
+
+
+# Verdict
+
+
+def pair(a, b, difference, distinguishable):
+    p = 0.001 if distinguishable else 0.4
+    return Comparison(a, b, difference, difference - 0.02, difference + 0.03, p, p, distinguishable, 0, 0, 1.0)
+
+
+def of_models(**models):
+    return {
+        name: {"validation": {"accuracy": accuracy}, "cost": {"total_seconds": cost}}
+        for name, (accuracy, cost) in models.items()
+    }
+
+
+def test_the_cheapest_not_distinguishable_from_the_best_is_recommended():
+    metrics = of_models(best=(0.9, 70.0), near=(0.89, 10.0), far=(0.5, 1.0))
+    pairs = [pair("best", "near", 0.01, False), pair("best", "far", 0.4, True), pair("near", "far", 0.39, False)]
+    choice = choose(metrics, pairs)
+    assert (choice.best, choice.recommended, choice.candidates) == ("best", "near", ["best", "near"])
+
+
+def test_sentences_name_the_better_model_first():
+    cost = {"x": 10.0, "y": 70.0}
+    assert sentence(pair("x", "y", -0.173, True), cost) == (
+        "y is better than x by 17.3 points [14.3, 19.3] on the test images: distinguishable (Holm-corrected p = 0.001)"
+        ", at 7 times the cost."
+    )
+    assert "x is ahead of y by 1.0 points [-1.0, 4.0]" in sentence(pair("x", "y", 0.01, False), cost)
+    assert "not distinguishable" in sentence(pair("x", "y", 0.01, False), cost)
+    assert sentence(pair("x", "y", 0.0, False), cost).startswith("x is level with y [-2.0, 3.0] on the test images")
+
+
+def test_a_better_model_on_the_test_images_is_a_warning():
+    choice = choose(of_models(x=(0.9, 1.0), y=(0.9, 2.0)), [pair("x", "y", 0.0, False)])
+    assert choice.recommended == "x"
+    assert contradiction(choice, [pair("x", "y", -0.2, True)])[0].startswith("y is distinguishably better than")
+    assert contradiction(choice, [pair("x", "y", 0.2, True)]) == []
+    assert contradiction(choice, [pair("x", "y", -0.2, False)]) == []
+
+
+# The stage evaluate
+
+
+def test_total_cost_counts_a_shared_part_once(study, tmp_path):
+    assert parts_of(study, "b-tune") == [
+        ("fine_tunes", "b-tune"), ("networks", "a-net"), ("heads", "b-head"), ("features", "f"),
+    ]  # fmt: skip
+    evaluate.main(study)
+    metrics = read(tmp_path, "metrics")
+    assert {name: metrics[name]["cost"]["total_seconds"] for name in metrics} == {
+        "a-net": 10.0, "b-net": 5.0, "b-head": 2.0 + 1.0 + 10.0, "b-tune": 3.0 + 2.0 + 1.0 + 10.0,
+    }  # fmt: skip
+
+
+def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):
+    write_model("b-net", read_task("b"))
+    (tmp_path / "models/b-net").rename(tmp_path / "models/stale")
+    write_model("b-net", read_task("b"))
+    names = ["metrics.json", "comparisons.json", "study.json", "curves.csv", "confusion.csv"]
+    evaluate.main(study)
+    first = {name: (tmp_path / "reports" / name).read_bytes() for name in names}
+    evaluate.main(study)
+    for name in names:
+        assert (tmp_path / "reports" / name).read_bytes() == first[name]
+        assert b"stale" not in first[name]
+    assert list(json.loads(first["metrics.json"])) == list(study.models)
+
+
+def test_order_of_the_predictions_does_not_matter(study, tmp_path):
+    evaluate.main(study)
+    before = (tmp_path / "reports/comparisons.json").read_bytes()
+    found = read_result("b-head").predictions["test"]
+    change("b-head", index=found.index[::-1], probabilities=found.probabilities[:, ::-1])
+    evaluate.main(study)
+    assert (tmp_path / "reports/comparisons.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("how", ["missing", "foreign", "twice", "validation"])
+def test_predictions_of_other_images_are_refused(study, how):
+    found = read_result("b-head").predictions["test"]
+    index, probabilities = found.index.copy(), found.probabilities
+    if how == "missing":
+        index, probabilities = index[1:], probabilities[:, 1:]
+    elif how == "foreign":
+        index[0] = 5
+    elif how == "twice":
+        index[0] = index[1]
+    else:
+        index[0] = read_task("b").rows("validation")["index"].iloc[0]
+    change("b-head", index=index, probabilities=probabilities)
+    with pytest.raises(UserError, match=r"models/b-head: the test predictions are not of the test images of task 'b'"):
+        evaluate.main(study)
+
+
+def test_predictions_with_other_classes_are_refused(study):
+    change("b-head", probabilities=read_result("b-head").predictions["test"].probabilities[:, :, :2])
+    with pytest.raises(UserError, match="has 3 classes"):
+        evaluate.main(study)
+
+
+def test_a_part_of_the_training_images_is_accepted(study, tmp_path):
+    result = read_result("b-net")
+    train = result.predictions["train"]
+    part = Predictions(train.index[:30], train.probabilities[:, :30])
+    write_result("b-net", replace(result, predictions={**result.predictions, "train": part}))
+    evaluate.main(study)
+    assert read(tmp_path, "metrics")["b-net"]["train"]["images"] == 30
+
+
+def test_warnings_make_themselves_heard(study, tmp_path, capsys):
+    found = read_result("b-head").predictions["test"]
+    constant = np.zeros_like(found.probabilities)
+    constant[:, :, 0] = 1
+    change("b-head", probabilities=constant)
+    diverged = read_result("b-net").predictions["test"].probabilities.copy()
+    diverged[1] = np.nan
+    change("b-net", probabilities=diverged)
+    result = read_result("b-tune")
+    result.history.loc[1, "train_loss"] = np.nan
+    write_result("b-tune", result)
+
+    evaluate.main(study)
+    warnings = "\n".join(read(tmp_path, "comparisons")["b"]["warnings"])
+    assert "b-head: the test accuracy 33.3 % is not above the 33.3 %" in warnings
+    assert "b-head: no test image is ever taken for" in warnings
+    assert "b-net: training diverged in repeat 2" in warnings
+    assert "b-net: validation accuracy" in warnings  # half of its test answers count as wrong
+    assert "b-tune: the loss was not finite at some epoch of repeat 1" in warnings
+    assert "b-tune: validation accuracy" not in warnings
+    assert warnings.splitlines()[0] in capsys.readouterr().out
+    assert read(tmp_path, "comparisons")["a"]["warnings"] == []
+    metrics = read(tmp_path, "metrics")["b-net"]
+    assert (metrics["test"]["loss"], metrics["training"]["diverged_repeats"]) == (None, 1)
+    report.main(study)
+
+
+def test_confusion_and_curves_are_long_tables(study, tmp_path):
+    evaluate.main(study)
+    confusion = pd.read_csv(tmp_path / "reports/confusion.csv")
+    assert list(confusion.columns) == ["model", "actual", "predicted"]
+    of_model = confusion[confusion["model"] == "b-tune"]
+    kept = read(tmp_path, "study")["models"]["b-tune"]["accuracies"]["test"][0]
+    assert (of_model["actual"] == of_model["predicted"]).mean() == pytest.approx(kept, abs=1e-6)
+    assert set(of_model["actual"]) == set(CLASSES)
+    curves = pd.read_csv(tmp_path / "reports/curves.csv")
+    assert list(curves.columns) == [
+        "model", "repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
+    ]  # fmt: skip
+    assert len(curves) == len(study.models) * 2 * 3
+
+
+# The stage report
+
+
+def test_report_end_to_end_reads_only_what_evaluate_wrote(study, tmp_path):
+    evaluate.main(study)
+    for folder in ("models", "data"):
+        (tmp_path / folder).rename(tmp_path / f"away-{folder}")
+    report.main(study)
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "reports/report.md").read_text(encoding="utf-8")
+    comparisons = read(tmp_path, "comparisons")
+    for sentence_ in comparisons["b"]["verdict"]:
+        assert sentence_ in html.unescape(page)
+    pictures = {path.name for path in (tmp_path / "reports/figures").iterdir()}
+    assert pictures == {
+        "accuracy-b.png", "cost-b.png", "curves-b.png", "models-b.png", "confusion-b.png", "models-a.png",
+        "confusion-a.png",
+    }  # fmt: skip
+    assert set(re.findall(r"\]\(figures/([^)]*)\)", text)) == pictures
+    shown = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="([^"]+)">', page)
+    assert {base64.b64decode(png) for png, _ in shown} == {
+        path.read_bytes() for path in (tmp_path / "reports/figures").iterdir()
+    }
+    assert len(page) < 2_000_000
+
+
+def test_report_writes_equal_bytes(study, tmp_path):
+    evaluate.main(study)
+    files = ["report.html", "report.md", "figures/accuracy-b.png"]
+    report.main(study)
+    first = [(tmp_path / "reports" / file).read_bytes() for file in files]
+    report.main(study)
+    assert [(tmp_path / "reports" / file).read_bytes() for file in files] == first
+
+
+def test_page_loads_nothing_and_class_names_are_only_text(study, tmp_path):
+    change("b-head", probabilities=np.tile(np.float32([1, 0, 0]), (2, 240, 1)))  # a warning that names the class
+    evaluate.main(study)
+    report.main(study)
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    assert "http:" not in page
+    assert "https:" not in page
+    assert not re.search(r"<script|<link|<iframe|@import|url\(", page)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;|x" in page
+    text = (tmp_path / "reports/report.md").read_text(encoding="utf-8")
+    assert "no test image is ever taken for" in text
+    assert "<script" not in text
+    assert r"&lt;script&gt;alert(1)&lt;/script&gt;\|x" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table.splitlines()}) == 1
+
+
+def test_markdown_stays_on_its_line():
+    assert markdown("a|b\nc <i> `x` [t](u)") == r"a\|b c &lt;i&gt; \`x\` [t]\(u)"
+
+
+def test_missing_results_are_explained(study, tmp_path):
+    with pytest.raises(UserError, match=r"reports/study.json is missing"):
+        report.main(study)
+
+
+def test_neither_stage_imports_tensorflow_or_keras():
+    code = (
+        "import sys, stages.evaluate, stages.report; "
+        "print([name for name in ('keras', 'tensorflow', 'matplotlib.pyplot') if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert found.stdout.strip() == "[]"

@@ -1,0 +1,680 @@
+"""The study file: what the check refuses, and in which words."""
+
+import copy
+import json
+import subprocess
+import sys
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+
+import pytest
+from ruamel.yaml import YAML
+
+from stages.command import run_stage
+from stages.errors import UserError
+from stages.study import load_study, read_params, study_of
+
+ROOT = Path(__file__).parents[1]
+GOOD = read_params(ROOT / "params.yaml")
+
+SECTIONS = "seed, datasets, tasks, backbones, networks, features, heads, fine_tunes, training"
+TRAINING_KEYS = "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class"
+HEAD_KEYS = f"task, {TRAINING_KEYS}, features, start_from, hidden, dropout"
+LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
+NAME = "it must be a small letter, then small letters, digits and -."
+SHA256 = "64 hexadecimal digits, 0 to 9 and a to f."
+SHARE = "a number above 0 and below 1."
+CLASSES = "a list of classes by number or name, as in [0, 1] or [cat, dog]."
+UNITS = "a list of whole numbers from 1 to 65536, as in [64, 32], or []."
+
+SMALL = {"source": "digits", "image_size": 16}
+OTHER = {"source": "digits", "image_size": 32}
+ARCHIVE = {"source": "archive", "image_size": 32, "url": "images.zip", "sha256": "0" * 64}
+VGG = {"architecture": "vgg16", "weights": "imagenet"}
+MOBILENET = {"architecture": "mobilenet_v2", "weights": "imagenet"}
+
+# A change is a dict from the place, with slashes, to the new value; DROP removes the key.
+DROP = object()
+
+BAD_STUDIES = [
+    # Sections.
+    (
+        "an unknown section",
+        {"head": {}},
+        f"head: there is no section of this name (did you mean 'heads'?); accepted: {SECTIONS}.",
+    ),
+    ("a section named by a number", {7: {}}, f"7: there is no section of this name; accepted: {SECTIONS}."),
+    (
+        "a missing section",
+        {"heads": DROP},
+        "heads: this section is missing; give entries by name, or write `heads: {}` for none.",
+    ),
+    (
+        "an empty section",
+        {"fine_tunes": None},
+        "fine_tunes: an empty value is not accepted; give entries by name, or write `fine_tunes: {}` for none.",
+    ),
+    (
+        "a list for a section",
+        {"fine_tunes": ["top"]},
+        "fine_tunes: ['top'] is not accepted; give entries by name, or write `fine_tunes: {}` for none.",
+    ),
+    (
+        "no training defaults",
+        {"training": DROP},
+        f"training: an empty value is not accepted; give keys and values: {TRAINING_KEYS}.",
+    ),
+    (
+        "no model at all",
+        {"networks": {}, "heads": {}, "fine_tunes": {}, "features": {}},
+        "networks, heads and fine_tunes are all empty; a study needs at least one model.",
+    ),
+    # The seed.
+    ("no seed", {"seed": DROP}, "seed: an empty value is not accepted; it must be a whole number from 0 up."),
+    ("text for the seed", {"seed": "one"}, "seed: 'one' is not accepted; it must be a whole number from 0 up."),
+    ("a negative seed", {"seed": -1}, "seed: -1 is not accepted; it must be a whole number from 0 up."),
+    ("true for the seed", {"seed": True}, "seed: true is not accepted; it must be a whole number from 0 up."),
+    # Entries and keys.
+    (
+        "a dot in a name",
+        {"datasets/dig.its": OTHER},
+        f"datasets: the name 'dig.its' is not accepted; {NAME}",
+    ),
+    (
+        "a capital in a name",
+        {"datasets/Digits": OTHER},
+        f"datasets: the name 'Digits' is not accepted; {NAME}",
+    ),
+    ("a number for a name", {"datasets": {7: OTHER, "digits": OTHER}}, f"datasets: the name 7 is not accepted; {NAME}"),
+    (
+        "a number in quotes for a name",
+        {"datasets/7": OTHER},
+        f"datasets: the name '7' is not accepted; {NAME}",
+    ),
+    (
+        "an empty entry",
+        {"heads/b-one-layer": None},
+        f"heads.b-one-layer: an empty value is not accepted; give keys and values: {HEAD_KEYS}.",
+    ),
+    (
+        "text for an entry",
+        {"datasets/digits": "digits"},
+        "datasets.digits: 'digits' is not accepted; give keys and values: source.",
+    ),
+    (
+        "an unknown key",
+        {"heads/b-one-layer/epoch": 3},
+        f"heads.b-one-layer: there is no key 'epoch' (did you mean 'epochs'?); accepted: {HEAD_KEYS}.",
+    ),
+    (
+        "a number for a key",
+        {"datasets/digits": {**OTHER, 3: 3}},
+        "datasets.digits: there is no key 3; accepted: source, image_size.",
+    ),
+    (
+        "a key of another source",
+        {"datasets/digits/url": "images.zip"},
+        "datasets.digits: there is no key 'url'; accepted: source, image_size.",
+    ),
+    (
+        "a missing reference",
+        {"heads/b-one-layer/features": DROP},
+        "heads.b-one-layer: the key 'features' is missing; give the name of an entry.",
+    ),
+    (
+        "a missing training default",
+        {"training/epochs": DROP},
+        "training: the key 'epochs' is missing; give a whole number from 1 to 100000.",
+    ),
+    # Types and ranges.
+    (
+        "text for a whole number",
+        {"training/epochs": "sixty"},
+        "training.epochs: 'sixty' is not accepted; it must be a whole number from 1 to 100000.",
+    ),
+    (
+        "a fraction for a whole number",
+        {"training/epochs": 2.5},
+        "training.epochs: 2.5 is not accepted; it must be a whole number from 1 to 100000.",
+    ),
+    (
+        "true for a whole number",
+        {"training/repeats": True},
+        "training.repeats: true is not accepted; it must be a whole number from 1 to 100.",
+    ),
+    (
+        "text for a number",
+        {"training/learning_rate": "1e-3"},
+        "training.learning_rate: '1e-3' is not accepted; it must be a number above 0, at most 10.",
+    ),
+    (
+        "a number for text",
+        {"features/b-fc1/cut": 3},
+        "features.b-fc1.cut: 3 is not accepted; it must be the name of a layer.",
+    ),
+    (
+        "a negative batch size",
+        {"training/batch_size": -1},
+        "training.batch_size: -1 is not accepted; it must be a whole number from 1 up.",
+    ),
+    (
+        "a learning rate of zero",
+        {"heads/b-one-layer/learning_rate": 0},
+        "heads.b-one-layer.learning_rate: 0 is not accepted; it must be a number above 0, at most 10.",
+    ),
+    (
+        "a learning rate that is no number",
+        {"training/learning_rate": float("nan")},
+        "training.learning_rate: nan is not accepted; it must be a number above 0, at most 10.",
+    ),
+    (
+        "early stopping after no epochs",
+        {"training/early_stopping": 0},
+        "training.early_stopping: 0 is not accepted; it must be a whole number from 1 up, or null.",
+    ),
+    (
+        "null where a value is needed",
+        {"heads/b-one-layer/epochs": None},
+        "heads.b-one-layer: epochs is empty; give a value or leave the key out.",
+    ),
+    (
+        "an unknown optimizer",
+        {"training/optimizer": "adamm"},
+        "training.optimizer: 'adamm' is not accepted; it must be adam, adamw, rmsprop or sgd.",
+    ),
+    # Datasets.
+    (
+        "an unknown source",
+        {"datasets/digits/source": "digit"},
+        "datasets.digits.source: 'digit' is not accepted; it must be digits or archive.",
+    ),
+    (
+        "no source",
+        {"datasets/digits/source": DROP},
+        "datasets.digits: the key 'source' is missing; give digits or archive.",
+    ),
+    (
+        "an image size no network can take",
+        {"datasets/digits/image_size": 4},
+        "datasets.digits.image_size: 4 is not accepted; it must be a whole number from 8 to 1024.",
+    ),
+    (
+        "an archive without checksum",
+        {"datasets/photos": {key: value for key, value in ARCHIVE.items() if key != "sha256"}},
+        f"datasets.photos: the key 'sha256' is missing; give {SHA256}",
+    ),
+    (
+        "an archive without address",
+        {"datasets/photos": {**ARCHIVE, "url": ""}},
+        "datasets.photos.url: '' is not accepted; it must be a path or an address.",
+    ),
+    # Tasks.
+    (
+        "a share of nothing",
+        {"tasks/digits-b/validation": 0},
+        f"tasks.digits-b.validation: 0 is not accepted; it must be {SHARE}",
+    ),
+    (
+        "a share above one",
+        {"tasks/digits-b/test": 1.5},
+        f"tasks.digits-b.test: 1.5 is not accepted; it must be {SHARE}",
+    ),
+    (
+        "shares that leave nothing",
+        {"tasks/digits-b/validation": 0.5},
+        "tasks.digits-b: validation 0.5 and test 0.5 leave no images for training; their sum must be below 1.",
+    ),
+    (
+        "include and exclude",
+        {"tasks/digits-b/include": [5]},
+        "tasks.digits-b: include and exclude do not go together; give one of them.",
+    ),
+    (
+        "a number for a list",
+        {"tasks/digits-b/exclude": 5},
+        f"tasks.digits-b.exclude: 5 is not accepted; it must be {CLASSES}",
+    ),
+    (
+        "true for a class",
+        {"tasks/digits-b/exclude": [True]},
+        f"tasks.digits-b.exclude: [true] is not accepted; it must be {CLASSES}",
+    ),
+    (
+        "a negative class",
+        {"tasks/digits-b/exclude": [-1]},
+        f"tasks.digits-b.exclude: [-1] is not accepted; it must be {CLASSES}",
+    ),
+    # Names of other entries.
+    (
+        "a dataset there is not",
+        {"features/b-fc1/dataset": "digit"},
+        "features.b-fc1.dataset: there is no 'digit' in datasets (did you mean 'digits'?); accepted: digits.",
+    ),
+    (
+        "a task there is not",
+        {"heads/b-one-layer/task": "mnist"},
+        "heads.b-one-layer.task: there is no 'mnist' in tasks; accepted: digits-a, digits-b.",
+    ),
+    (
+        "a backbone there is not",
+        {"networks/a-scratch/backbone": "four-con"},
+        "networks.a-scratch.backbone: there is no 'four-con' in backbones or networks (did you mean 'four-conv'?); "
+        "accepted: four-conv, a-scratch, b-scratch, b-all-layers.",
+    ),
+    (
+        "features there are not",
+        {"heads/b-one-layer/features": "fc1"},
+        "heads.b-one-layer.features: there is no 'fc1' in features (did you mean 'b-fc1'?); accepted: b-fc1, "
+        "b-flatten, b-pool1.",
+    ),
+    (
+        "a head there is not",
+        {"fine_tunes/b-top-conv/head": "Zzz"},
+        "fine_tunes.b-top-conv.head: there is no 'Zzz' in heads; accepted: b-one-layer, b-two-layers.",
+    ),
+    (
+        "a task of another dataset",
+        {"datasets/other": OTHER, "networks/a-scratch/dataset": "other"},
+        "networks.a-scratch.dataset: 'other' is not accepted; it must be 'digits', as in tasks.digits-a.",
+    ),
+    (
+        "features of another dataset",
+        {"datasets/other": OTHER, "features/b-fc1/dataset": "other"},
+        "heads.b-one-layer.features: 'b-fc1' is made of dataset 'other'; name features of 'digits', the dataset of "
+        "tasks.digits-b.",
+    ),
+    (
+        "a head of another task",
+        {"fine_tunes/b-top-conv/task": "digits-a"},
+        "fine_tunes.b-top-conv.task: 'digits-a' is not accepted; it must be 'digits-b', as in heads.b-two-layers.",
+    ),
+    (
+        "a backbone that neither head nor features have",
+        {"fine_tunes/b-top-conv/backbone": "b-all-layers"},
+        "fine_tunes.b-top-conv.backbone: 'b-all-layers' is not accepted; it must be 'a-scratch', as in "
+        "features.b-flatten.",
+    ),
+    (
+        "features of another backbone than the head's",
+        {"features/b-pool1/backbone": "b-scratch"},
+        "fine_tunes.b-top-conv.backbone: 'a-scratch' is not accepted; it must be 'b-scratch', as in features.b-pool1.",
+    ),
+    (
+        "networks in a ring",
+        {"networks/a-scratch/backbone": "b-all-layers"},
+        "networks.a-scratch.backbone: 'b-all-layers' is not accepted; the network would start from itself "
+        "(a-scratch -> b-all-layers -> a-scratch): name an entry of backbones in one of them.",
+    ),
+    (
+        "a network that starts from itself",
+        {"networks/a-scratch/backbone": "a-scratch"},
+        "networks.a-scratch.backbone: 'a-scratch' is not accepted; the network would start from itself (a-scratch -> "
+        "a-scratch): name an entry of backbones in one of them.",
+    ),
+    (
+        "a network and a head of one name",
+        {"heads/b-scratch": GOOD["heads"]["b-one-layer"]},
+        "networks.b-scratch: the name also stands in heads; give one of them another name.",
+    ),
+    (
+        "a network and a backbone of one name",
+        {"networks/four-conv": GOOD["networks"]["b-scratch"]},
+        "networks.four-conv: the name also stands in backbones; give one of them another name.",
+    ),
+    # Layers and image sizes.
+    (
+        "a cut at no layer",
+        {"features/b-fc1/cut": "fc9"},
+        f"features.b-fc1.cut: four_conv has no layer 'fc9' (did you mean 'fc1'?); accepted: {LAYERS}.",
+    ),
+    (
+        "unfreezing above the cut",
+        {"fine_tunes/b-top-conv/unfreeze": "fc1"},
+        "fine_tunes.b-top-conv.unfreeze: four_conv has no layer 'fc1' up to the cut 'flatten' of heads.b-two-layers; "
+        "accepted: conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
+    ),
+    (
+        "training from no layer",
+        {"networks/b-all-layers/trainable": "conv5"},
+        "networks.b-all-layers.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, "
+        f"{LAYERS}.",
+    ),
+    (
+        "training random weights from no layer",
+        {"networks/b-scratch/trainable": "conv5"},
+        "networks.b-scratch.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, "
+        f"{LAYERS}.",
+    ),
+    (
+        "frozen random weights",
+        {"networks/b-scratch/trainable": "conv3"},
+        "networks.b-scratch.trainable: 'conv3' would freeze random weights; use all.",
+    ),
+    (
+        "features of random weights",
+        {"features/b-fc1/backbone": "four-conv"},
+        "features.b-fc1.backbone: 'four-conv' has random weights; name a network or a trained backbone.",
+    ),
+    (
+        "images too small for the network",
+        {
+            "datasets/small": SMALL,
+            "backbones/vgg": VGG,
+            "features/small": {"dataset": "small", "backbone": "vgg", "cut": "block5_pool"},
+        },
+        "features.small.dataset: the images of 'small' have 16 pixels a side, but vgg16 needs at least 32; raise "
+        "datasets.small.image_size.",
+    ),
+    (
+        "images of another size than a network of fixed size was trained on",
+        {"datasets/small": SMALL, "features/small": {"dataset": "small", "backbone": "a-scratch", "cut": "fc1"}},
+        "features.small.dataset: the images of 'small' have 16 pixels a side, but backbone 'a-scratch' was trained on "
+        "32 and four_conv cannot change its size; use a dataset with image_size: 32.",
+    ),
+    # Weights.
+    (
+        "an unknown architecture",
+        {"backbones/four-conv/architecture": "vgg19"},
+        "backbones.four-conv.architecture: 'vgg19' is not accepted; it must be four_conv, vgg16 or mobilenet_v2.",
+    ),
+    (
+        "weights that do not exist",
+        {"backbones/four-conv/weights": "imagenet"},
+        "backbones.four-conv: weights 'imagenet' do not exist for four_conv; accepted: random, or a path or address "
+        "with its sha256.",
+    ),
+    (
+        "a weights file without checksum",
+        {"backbones/four-conv/weights": "four.weights.h5"},
+        "backbones.four-conv: weights 'four.weights.h5' is taken for a file, which needs its sha256; accepted: random, "
+        "imagenet, or a path or address with its sha256.",
+    ),
+    (
+        "a checksum that is none",
+        {"backbones/four-conv/weights": "four.weights.h5", "backbones/four-conv/sha256": "abc"},
+        f"backbones.four-conv.sha256: 'abc' is not accepted; it must be {SHA256}",
+    ),
+    (
+        "a checksum of random weights",
+        {"backbones/four-conv/sha256": "a" * 64},
+        "backbones.four-conv: sha256 goes with a file of weights; leave it out with weights: random.",
+    ),
+    # Heads.
+    (
+        "hidden layers above the backbone's own",
+        {"heads/b-two-layers/hidden": [10]},
+        "heads.b-two-layers: hidden [10] and dropout 0.0 do not go with start_from: backbone, which brings its own "
+        "layers; leave them out, or use start_from: random.",
+    ),
+    (
+        "the backbone's own layers on pooled features",
+        {"features/b-flatten/pooling": "max"},
+        "heads.b-two-layers.start_from: 'backbone' is not accepted, because features.b-flatten has pooling: max; use "
+        "features with pooling: none, or start_from: random.",
+    ),
+    (
+        "the backbone's own layers above a cut that other paths pass",
+        {
+            "backbones/mobile": MOBILENET,
+            "features/mobile": {"dataset": "digits", "backbone": "mobile", "cut": "block_2_expand"},
+            "heads/mobile": {"task": "digits-a", "features": "mobile", "start_from": "backbone"},
+        },
+        "heads.mobile.start_from: 'backbone' is not accepted, because other paths pass beside the cut 'block_2_expand' "
+        "of features.mobile; use start_from: random, or cut mobilenet_v2 at one of Conv1, bn_Conv1, ",
+    ),
+    (
+        "no units in a hidden layer",
+        {"heads/b-one-layer/hidden": [0]},
+        f"heads.b-one-layer.hidden: [0] is not accepted; it must be {UNITS}",
+    ),
+    (
+        "dropout of everything",
+        {"heads/b-one-layer/dropout": 1},
+        "heads.b-one-layer.dropout: 1 is not accepted; it must be a number from 0 to below 1.",
+    ),
+]
+IDS = [name for name, *_ in BAD_STUDIES]
+
+BAD_FILES = {
+    "a key given twice": (
+        "seed: 0\nseed: 1\n",
+        "params.yaml, line 2, column 1: this cannot be read as YAML (found dup",
+    ),
+    "a bracket left open": ("seed: [0\n", "params.yaml, line 2, column 1: this cannot be read as YAML (expected ','"),
+    "a tab": (
+        "training:\n\tepochs: 1\n",
+        "params.yaml, line 2, column 1: this cannot be read as YAML (found character",
+    ),
+    "a control character": ("seed: \0\n", "params.yaml: this cannot be read as YAML (unacceptable character"),
+    "a list": ("- seed\n", f"['seed'] is no study; it must be a mapping with the sections {SECTIONS}."),
+    "nothing": ("", f"an empty value is no study; it must be a mapping with the sections {SECTIONS}."),
+    "text": ("hello", f"'hello' is no study; it must be a mapping with the sections {SECTIONS}."),
+}
+
+
+def changed(changes):
+    """A copy of the good study with the changes made."""
+    study = copy.deepcopy(GOOD)
+    for place, value in changes.items():
+        *way, last = place.split("/") if isinstance(place, str) else [place]
+        section = reduce(getitem, way, study)
+        if value is DROP:
+            del section[last]
+        else:
+            section[last] = value
+    return study
+
+
+def write_study(folder, study):
+    yaml = YAML(typ="safe", pure=True)
+    yaml.sort_base_mapping_type_on_output = False
+    yaml.dump(study, folder / "params.yaml")
+
+
+def run_check(folder):
+    return subprocess.run(
+        [sys.executable, "-B", "-m", "stages.check"],
+        cwd=folder,
+        env={"PYTHONPATH": str(ROOT), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_study_that_runs_is_one_of_the_ready_studies():
+    assert (ROOT / "params.yaml").read_bytes() == (ROOT / "studies/digits_class_groups.yaml").read_bytes()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_ready_study_is_sound(path):
+    assert load_study(path).models
+
+
+@pytest.mark.parametrize(("name", "changes", "sentence"), BAD_STUDIES, ids=IDS)
+def test_a_bad_study_is_answered_with_one_sentence(name, changes, sentence):
+    study, problems = study_of(changed(changes))
+    assert study is None
+    assert len(problems) == 1
+    if sentence.endswith("."):
+        assert problems[0] == sentence
+    else:  # the sentence goes on with a long list
+        assert problems[0].startswith(sentence)
+        assert problems[0].endswith(".")
+        assert "\n" not in problems[0]
+
+
+@pytest.mark.parametrize(("name", "changes", "sentence"), BAD_STUDIES, ids=IDS)
+@pytest.mark.parametrize("arguments", [[], ["digits"]], ids=["all", "one entry"])
+def test_no_stage_works_on_a_bad_study(name, changes, sentence, arguments, tmp_path, monkeypatch, capsys):
+    write_study(tmp_path, changed(changes))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
+    calls = []
+    with pytest.raises(SystemExit) as end:
+        run_stage(lambda *given: calls.append(given), section="datasets" if arguments else None)
+    assert end.value.code == 1
+    assert not calls
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert printed.err.startswith(f"prepare: params.yaml has 1 problem:\n  {sentence}")
+
+
+@pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_file_that_is_no_study_is_answered_with_its_place(text, message, tmp_path, monkeypatch):
+    (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError) as error:
+        load_study(Path("params.yaml"))
+    sentence = str(error.value).removeprefix("params.yaml has 1 problem:\n  ")
+    assert sentence.startswith(message)
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+
+
+def test_a_missing_study_is_answered_with_the_way_to_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(
+        UserError, match=r"^params\.yaml is missing; `cp studies/digits_class_groups\.yaml params\.yaml`"
+    ):
+        load_study(Path("params.yaml"))
+
+
+def test_a_folder_and_text_in_another_encoding_are_no_study(tmp_path):
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\); give the path of a study\.$"):
+        load_study(tmp_path)
+    (tmp_path / "latin.yaml").write_bytes("seed: é".encode("latin-1"))
+    with pytest.raises(UserError, match=r"is not UTF-8 text; save it as UTF-8\.$"):
+        load_study(tmp_path / "latin.yaml")
+
+
+def test_all_problems_are_listed_at_once(tmp_path):
+    changes = {
+        "training/epochs": 0,
+        "tasks/digits-b/test": 1.5,
+        "heads/b-one-layer/features": "fc1",
+        "networks/b-scratch/backbone": "b-scratch",
+        "datasets/Digits": OTHER,
+        "lists": {},
+    }
+    write_study(tmp_path, changed(changes))
+    with pytest.raises(UserError) as error:
+        load_study(tmp_path / "params.yaml")
+    first, *problems = str(error.value).splitlines()
+    assert first.endswith("params.yaml has 6 problems:")
+    assert [problem.split()[0] for problem in problems] == [
+        "lists:",
+        "training.epochs:",
+        "datasets:",
+        "tasks.digits-b.test:",
+        "heads.b-one-layer.features:",
+        "networks.b-scratch.backbone:",
+    ]
+
+
+def test_a_reference_to_an_entry_with_a_problem_is_no_second_problem():
+    _, problems = study_of(changed({"datasets/digits/image_size": "large"}))
+    assert len(problems) == 1
+
+
+def test_a_name_that_is_a_number_does_not_disturb_the_search_for_the_nearest():
+    _, problems = study_of(changed({"datasets": {7: OTHER}}))
+    assert any("there is no 'digits' in datasets; accepted: 7." in problem for problem in problems)
+
+
+def test_a_long_value_is_cut():
+    _, [problem] = study_of(changed({"training/epochs": "9" * 1000}))
+    assert len(problem) < 160
+
+
+def test_check_says_that_a_sound_study_is_sound(tmp_path):
+    write_study(tmp_path, GOOD)
+    done = run_check(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "check: params.yaml is a sound study: 6 models, 3 feature caches\n"
+
+
+@pytest.mark.parametrize("name", ["an unknown key", "networks in a ring"])
+def test_check_ends_with_the_sentence_and_writes_nothing(name, tmp_path):
+    changes, sentence = next(row[1:] for row in BAD_STUDIES if row[0] == name)
+    write_study(tmp_path, changed(changes))
+    done = run_check(tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"check: params.yaml has 1 problem:\n  {sentence}\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "split: stages.split takes one entry; name one of tasks in params.yaml: digits-a, digits-b.\n"),
+        (["a", "b"], "split: stages.split takes one entry; name one of tasks in params.yaml: digits-a, digits-b.\n"),
+        (["c"], "split: there is no 'c' in tasks; name one of tasks in params.yaml: digits-a, digits-b.\n"),
+    ],
+)
+def test_a_stage_asks_for_one_of_its_entries(arguments, message, tmp_path, monkeypatch, capsys):
+    write_study(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["split.py", *arguments])
+    with pytest.raises(SystemExit):
+        run_stage(lambda *given: pytest.fail("worked"), section="tasks")
+    assert capsys.readouterr().err == message
+
+
+def test_a_stage_works_on_the_entry_it_is_given(tmp_path, monkeypatch, capsys):
+    write_study(tmp_path, GOOD)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["split.py", "digits-a"])
+    run_stage(lambda study, name: f"validation {study.tasks[name].validation}", section="tasks")
+    assert capsys.readouterr().out == "split digits-a: validation 0.1\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("1e-05", 1e-05),
+        ("1.0e-5", 1e-05),
+        ("3E-4", 3e-4),
+        ("0.0001", 1e-4),
+        ("12", 12),
+        ("no", "no"),
+        ("on", "on"),
+        ("true", True),
+        ("null", None),
+        ("[5, cat]", [5, "cat"]),
+    ],
+)
+def test_values_are_read_as_dvc_writes_them(text, value, tmp_path):
+    (tmp_path / "params.yaml").write_text(f"value: {text}\n", encoding="utf-8")
+    found = read_params(tmp_path / "params.yaml")["value"]
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_json_is_a_study_too(tmp_path):
+    (tmp_path / "params.yaml").write_text(json.dumps(GOOD), encoding="utf-8")
+    assert load_study(tmp_path / "params.yaml") == load_study(ROOT / "params.yaml")
+
+
+def test_a_model_trains_with_its_own_keys_over_the_defaults():
+    changes = {"heads/b-one-layer/epochs": 7, "heads/b-one-layer/early_stopping": None, "training/early_stopping": 3}
+    study, problems = study_of(changed(changes))
+    assert not problems
+    settings = study.heads["b-one-layer"].training(study.training)
+    assert (settings.epochs, settings.early_stopping, settings.batch_size) == (7, None, 32)
+    assert study.heads["b-two-layers"].training(study.training).early_stopping == 3
+    assert study.training.epochs == 60
+
+
+def test_models_are_networks_then_heads_then_fine_tunes():
+    study, _ = study_of(GOOD)
+    assert list(study.models) == [
+        "a-scratch",
+        "b-scratch",
+        "b-all-layers",
+        "b-one-layer",
+        "b-two-layers",
+        "b-top-conv",
+    ]

@@ -1,0 +1,412 @@
+"""Features, heads, fine-tunes and networks on a tiny study, stage by stage in one process."""
+
+import importlib
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from stages.data.features import FeatureRecord, read_features
+from stages.data.images import read_images
+from stages.data.results import read_record, read_result
+from stages.data.tasks import read_task
+from stages.errors import UserError
+from stages.files import read_json, write_json
+from stages.fine_tune import join, starts_from
+from stages.networks.runtime import make_deterministic
+from stages.study import study_of
+from stages.study.schema import Training
+from stages.training.batches import Batches, Examples, examples_of
+from stages.training.repeats import compile_model, fit, predict, train_repeats
+
+STUDY = {
+    "seed": 3,
+    "datasets": {"digits": {"source": "digits", "image_size": 16}},
+    "tasks": {
+        "low": {"dataset": "digits", "include": [0, 1, 2], "validation": 0.1, "test": 0.3},
+        "high": {"dataset": "digits", "include": [7, 8, 9], "validation": 0.1, "test": 0.3},
+    },
+    "backbones": {"new": {"architecture": "four_conv", "weights": "random"}},
+    "networks": {
+        "base": {"dataset": "digits", "task": "low", "backbone": "new", "repeats": 1},
+        "top": {"dataset": "digits", "task": "high", "backbone": "base", "trainable": "fc1", "repeats": 1},
+    },
+    "features": {
+        "exact": {"dataset": "digits", "classes": [7, 8, 9], "backbone": "base", "cut": "pool1", "storage": "float32"},
+        "upper": {"dataset": "digits", "classes": [7, 8, 9], "backbone": "base", "cut": "flatten"},
+        "some": {"dataset": "digits", "classes": [7, 8], "backbone": "base", "cut": "fc1"},
+    },
+    "heads": {
+        "fresh": {"task": "high", "features": "upper", "hidden": [8], "dropout": 0.2},
+        "above": {"task": "high", "features": "upper", "start_from": "backbone"},
+        "short": {"task": "high", "features": "some"},
+    },
+    "fine_tunes": {
+        "cached": {
+            "dataset": "digits",
+            "task": "high",
+            "backbone": "base",
+            "head": "above",
+            "features": "exact",
+            "unfreeze": "conv3",
+        },
+        "uncached": {
+            "dataset": "digits",
+            "task": "high",
+            "backbone": "base",
+            "head": "above",
+            "features": "upper",
+            "unfreeze": "conv3",
+        },
+    },
+    "training": {
+        "epochs": 2,
+        "batch_size": 32,
+        "optimizer": "adam",
+        "learning_rate": 0.001,
+        "early_stopping": None,
+        "repeats": 2,
+        "max_train_per_class": 40,
+    },
+}
+
+ORDER = [
+    *(("download", "digits"), ("prepare", "digits"), ("split", "low"), ("split", "high"), ("weights", "new")),
+    *(("train", "base"), ("train", "top")),
+    *(("features", "exact"), ("features", "upper"), ("features", "some")),
+    *(("head", "fresh"), ("head", "above"), ("fine_tune", "cached"), ("fine_tune", "uncached")),
+]
+
+
+def study():
+    found, problems = study_of(STUDY)
+    assert not problems
+    return found
+
+
+def run(stage: str, entry: str) -> str:
+    return importlib.import_module(f"stages.{stage}").main(study(), entry)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A folder in which the whole tiny study has run."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage, entry in ORDER:
+            run(stage, entry)
+    return folder
+
+
+@pytest.fixture
+def here(ran, tmp_path, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(ran, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")
+
+
+def test_features_are_the_activations_of_the_trained_network(here):
+    features, images = read_features("exact"), read_images("digits")
+    network = keras.Model(*build_network("base"))
+    expected = keras.Model(network.input, network.get_layer("pool1").output).predict(
+        images.pixels[features.index], verbose=0
+    )
+    np.testing.assert_allclose(features.array, expected, rtol=1e-5, atol=1e-6)
+    assert set(images.table["class"][features.index]) == {"7", "8", "9"}
+
+
+def build_network(name: str):
+    from stages.networks.backbones import build_backbone
+    from stages.networks.cuts import with_predictions
+
+    network = with_predictions(build_backbone("four_conv", 16), 3, name)
+    network.load_weights(Path("models") / f"{name}.weights.h5")
+    return network.input, network.output
+
+
+def test_the_stored_weights_give_the_stored_predictions_of_the_kept_repeat(here):
+    images = read_images("digits")
+    for name in ("base", "top"):
+        result = read_result(name)
+        network = keras.Model(*build_network(name))
+        for predictions in result.predictions.values():
+            np.testing.assert_allclose(
+                network.predict(images.pixels[predictions.index], verbose=0),
+                predictions.probabilities[result.record.kept_repeat],
+                rtol=1e-4,
+                atol=1e-6,
+            )
+
+
+def test_predictions_cover_exactly_the_rows_of_each_split(here):
+    task = read_task("high")
+    predictions = read_result("above").predictions
+    for split in ("validation", "test"):
+        np.testing.assert_array_equal(predictions[split].index, task.rows(split)["index"])
+    assert len(predictions["train"].index) == 3 * 40
+    assert set(predictions["train"].index) < set(task.rows("train")["index"])
+    for split in predictions.values():
+        assert split.probabilities.shape == (2, len(split.index), 3)
+
+
+def test_a_head_on_cached_features_predicts_what_the_joined_model_predicts(here):
+    entry = study().fine_tunes["cached"]
+    for head in ("above", "fresh"):
+        record = read_record(head)
+        joined = join(entry.model_copy(update={"head": head}), study().heads[head], record, 16, 3)
+        stored = read_result(head).predictions["test"]
+        found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
+        # Features are stored in float16: eleven bits, so about three digits of each activation.
+        np.testing.assert_allclose(found, stored.probabilities[record.kept_repeat], atol=5e-3)
+
+
+def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
+    cached, uncached = read_result("cached"), read_result("uncached")
+    assert starts_from(read_features("exact").record, "conv3")
+    assert not starts_from(read_features("upper").record, "conv3")
+    columns = ["train_loss", "validation_loss"]
+    np.testing.assert_allclose(cached.history[columns], uncached.history[columns], rtol=1e-3)
+    assert cached.record == uncached.record
+
+
+def test_fine_tuning_changes_the_layers_from_unfreeze_upward_only(here):
+    entry, record = study().fine_tunes["cached"], read_record("above")
+    start = join(entry, study().heads["above"], record, 16, 3)
+    tuned = join(entry, study().heads["above"], record, 16, 3)
+    tuned.load_weights("models/cached.weights.h5")
+
+    def same(layer):
+        pairs = zip(start.get_layer(layer).weights, tuned.get_layer(layer).weights, strict=True)
+        return all(np.array_equal(old, new) for old, new in pairs)
+
+    assert [same(layer) for layer in ("conv1", "conv2", "conv3", "conv4", "head")] == [True, True, False, False, False]
+
+
+def test_a_partly_trainable_network_changes_the_layers_from_trainable_upward_only(here):
+    base, top = keras.Model(*build_network("base")), keras.Model(*build_network("top"))
+    assert all(np.array_equal(base.get_layer(f"conv{n}").kernel, top.get_layer(f"conv{n}").kernel) for n in (1, 2, 3, 4))
+    assert not np.array_equal(base.get_layer("fc1").kernel, top.get_layer("fc1").kernel)
+    assert read_record("top").trained_parameters == (4 * 4 * 64 + 1) * 512 + (512 + 1) * 3
+
+
+def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
+    from stages.networks.heads import build_head
+
+    record = read_features("upper").record
+    head = build_head(
+        study().heads["above"],
+        3,
+        record.shape,
+        record.architecture,
+        16,
+        "flatten",
+        Path("data/features/upper/above.weights.h5"),
+    )
+    base = keras.Model(*build_network("base"))
+    np.testing.assert_array_equal(head.get_layer("fc1").kernel, base.get_layer("fc1").kernel)
+
+
+def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
+    files = [
+        *(f"models/{model}/{file}" for model in ("fresh", "cached") for file in ("history.csv", "record.json")),
+        *(f"models/{model}/predictions.npz" for model in ("fresh", "cached")),
+        *(f"models/{model}.weights.h5" for model in ("fresh", "cached")),
+        *(f"data/features/upper/{file}" for file in ("features.npy", "above.weights.h5", "record.json")),
+    ]
+    before = {file: Path(file).read_bytes() for file in files}
+    run("features", "upper")
+    run("head", "fresh")
+    run("fine_tune", "cached")
+    assert [file for file in files if Path(file).read_bytes() != before[file]] == []
+
+
+def test_features_without_some_classes_of_the_task_are_refused(here):
+    with pytest.raises(UserError, match=r"^features\.some\.classes: \d+ of 120 images of task 'high' have no features"):
+        run("head", "short")
+    assert not Path("models/short").exists() and not Path("models/short.weights.h5").exists()
+
+
+def test_features_of_other_images_are_refused(here):
+    record = read_json(Path("data/features/upper/record.json"))
+    write_json(Path("data/features/upper/record.json"), {**record, "images_sha256": "0" * 64})
+    with pytest.raises(UserError, match=r"^data/features/upper was made of other images than task 'high'"):
+        run("head", "fresh")
+
+
+@pytest.mark.parametrize("damage", ["rows", "dtype", "key", "truncated", "missing"])
+def test_damaged_features_are_refused(here, damage):
+    folder = Path("data/features/upper")
+    record = read_json(folder / "record.json")
+    if damage == "rows":
+        write_json(folder / "record.json", {**record, "images": record["images"] - 1})
+    elif damage == "dtype":
+        write_json(folder / "record.json", {**record, "storage": "float32"})
+    elif damage == "key":
+        write_json(folder / "record.json", {**record, "surprise": 1})
+    elif damage == "truncated":
+        content = (folder / "features.npy").read_bytes()
+        (folder / "features.npy").write_bytes(content[: len(content) // 2])
+    else:
+        (folder / "record.json").unlink()
+    with pytest.raises(UserError, match=r"^data/features/upper(/record\.json)? (is damaged|does not hold|is missing)"):
+        read_features("upper")
+
+
+@pytest.mark.parametrize("part", ["features", "head"])
+def test_a_fine_tune_refuses_parts_made_with_other_weights(here, part):
+    path = {"features": Path("data/features/exact/record.json"), "head": Path("models/above/record.json")}[part]
+    write_json(path, {**read_json(path), "weights_sha256": "0" * 64})
+    with pytest.raises(UserError, match=rf"^fine_tunes\.cached\.{part}: .* was made with other weights of 'base'"):
+        run("fine_tune", "cached")
+
+
+def test_activations_beyond_float16_are_refused(here, monkeypatch):
+    inputs = keras.Input((16, 16, 3), dtype="uint8")
+    model = keras.Model(inputs, keras.layers.Rescaling(1000.0)(inputs))
+    from stages.features import extract
+
+    pixels = read_images("digits").pixels
+    out = np.empty((70, 16, 16, 3), np.float16)
+    with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16; set"):
+        extract(model, pixels, np.arange(70), out, "features.x")
+    out = np.empty((70, 16, 16, 3), np.float32)
+    extract(model, pixels, np.arange(5, 75), out, "features.x")
+    np.testing.assert_array_equal(out, pixels[5:75] * 1000.0)
+
+
+def examples(count: int = 10, seed: int = 0) -> Examples:
+    random = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % 2
+    array = (random.normal(size=(count, 4)) + labels[:, None]).astype(np.float16)
+    return Examples(array, np.arange(count), labels, np.arange(count))
+
+
+def test_an_epoch_passes_every_row_once_in_an_order_of_its_seed():
+    batches = Batches(examples(), 3, shuffle_seed=1)
+
+    def epoch(batches):
+        return np.concatenate([batches[number][0] for number in range(len(batches))])
+
+    first = epoch(batches)
+    batches.on_epoch_end()
+    second = epoch(batches)
+    assert [len(batches[n][0]) for n in range(len(batches))] == [3, 3, 3, 1]
+    np.testing.assert_array_equal(np.sort(first, axis=0), np.sort(examples().array, axis=0))
+    np.testing.assert_array_equal(np.sort(second, axis=0), np.sort(first, axis=0))
+    assert not np.array_equal(first, second)
+    np.testing.assert_array_equal(first, epoch(Batches(examples(), 3, shuffle_seed=1)))
+    np.testing.assert_array_equal(epoch(Batches(examples(), 3)), examples().array)
+
+
+def test_keras_passes_every_row_of_every_epoch_once():
+    class Seen(Batches):
+        def __getitem__(self, number):
+            inputs, labels = super().__getitem__(number)
+            seen.append(labels.tolist())
+            return inputs, labels
+
+    seen = []
+    ten = examples()
+    ten = Examples(ten.array, ten.rows, np.arange(10, dtype=np.int32), ten.index)
+    model = small_model(10)
+    compile_model(model, training())
+    model.fit(Seen(ten, 5, shuffle_seed=0), epochs=3, shuffle=False, verbose=0)
+    epochs = [sorted(seen[n] + seen[n + 1]) for n in (0, 2, 4)]
+    assert epochs == [list(range(10))] * 3
+
+
+def small_model(classes: int = 2) -> keras.Model:
+    inputs = keras.Input((4,))
+    return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(inputs))
+
+
+def training(**changes) -> Training:
+    return Training(**{**STUDY["training"], "batch_size": 4, **changes})
+
+
+def splits(**sizes) -> dict[str, Examples]:
+    return {split: examples(sizes.get(split, 10), seed) for seed, split in enumerate(("train", "validation", "test"))}
+
+
+def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
+    make_deterministic(0)
+    model = small_model()
+    settings = training(epochs=200, early_stopping=3, learning_rate=0.3)
+    compile_model(model, settings)
+    parts = splits()
+    history, _ = fit(model, parts, settings, 0, "test")
+    best = history["validation_loss"].idxmin()
+    assert len(history) == best + 1 + 3 < 200
+    assert model.evaluate(parts["validation"].batches(4), verbose=0)[0] == pytest.approx(
+        history["validation_loss"][best], rel=1e-5
+    )
+
+
+def describe(model, found):
+    return found
+
+
+def test_the_repeat_of_the_lowest_validation_loss_is_kept():
+    def build():
+        from stages.training.repeats import Built
+
+        model = small_model()
+        return Built(model, model)
+
+    parts = splits()
+    model, result = train_repeats("test", build, parts, training(repeats=4), 0, describe)
+    final = result.history.groupby("repeat")["validation_loss"].last()
+    kept = result.record["kept_repeat"]
+    assert kept == final.idxmin() and final.nunique() == 4
+    np.testing.assert_array_equal(
+        predict(model, parts["test"], 4), result.predictions["test"].probabilities[kept]
+    )
+
+
+def test_a_loss_that_is_no_number_in_every_repeat_is_an_error():
+    def build():
+        from stages.training.repeats import Built
+
+        model = small_model()
+        model.layers[1].kernel.assign(np.full((4, 2), np.nan))
+        return Built(model, model)
+
+    with pytest.raises(UserError, match=r"^test: the loss of every repeat .* lower learning_rate \(now 0\.001\)"):
+        train_repeats("test", build, splits(), training(), 0, describe)
+
+
+def test_test_rows_do_not_change_training():
+    """Only the predictions differ when the test images do."""
+
+    def build():
+        from stages.training.repeats import Built
+
+        model = small_model()
+        return Built(model, model)
+
+    one, _ = train_repeats("test", build, splits(test=10), training(), 0, describe)
+    two, _ = train_repeats("test", build, splits(test=4), training(), 0, describe)
+    for left, right in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_fewer_training_images_are_chosen_from_train_only(here):
+    task, images = read_task("high"), read_images("digits")
+    few = examples_of(task, images.pixels, lambda rows: rows, 2)
+    more = examples_of(task, images.pixels, lambda rows: rows, 5)
+    assert set(few["train"].index) < set(more["train"].index) <= set(task.rows("train")["index"])
+    assert np.bincount(few["train"].labels).tolist() == [2, 2, 2]
+    assert len(few["test"].index) == len(more["test"].index)
+    assert pd.Index(few["train"].index).is_unique
+
+
+def test_a_feature_record_says_what_its_features_are_made_of(here):
+    record = read_features("upper").record
+    assert isinstance(record, FeatureRecord)
+    assert record.images_sha256 == read_images("digits").sha256
+    assert (record.cut, record.pooling, record.storage, record.precision) == ("flatten", "none", "float16", "float32")
+    assert record.weights_sha256 == read_json(Path("data/weights/base/backbone.json"))["sha256"]
