@@ -3,8 +3,8 @@
 import sys
 from pathlib import Path
 
-from stages.command import PARAMS
-from stages.errors import UserError
+from stages.base.command import PARAMS
+from stages.base.errors import UserError
 from stages.study import load_study
 
 

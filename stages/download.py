@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from stages.command import run_stage
-from stages.data.sources import SOURCES
-from stages.files import atomic_directory
+from stages.base.command import run_stage
+from stages.base.files import atomic_directory
+from stages.sources.readers import SOURCES
 from stages.study import Study
 
 

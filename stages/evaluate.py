@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.command import run_stage
+from stages.base.command import run_stage
+from stages.base.files import atomic_file, write_json
 from stages.data.results import Result, read_result
 from stages.data.tasks import SPLITS, Task, read_task
-from stages.files import atomic_file, write_json
 from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
 from stages.reporting.metrics import NO_ANSWER, Answers, answers_of, rounded, split_metrics

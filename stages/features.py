@@ -5,19 +5,20 @@ in the order of the images.
 """
 
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
-from stages.command import run_stage
+from stages.base.command import run_stage
+from stages.base.errors import UserError
+from stages.base.files import atomic_directory, write_json
 from stages.data.costs import write_cost
 from stages.data.features import FOLDER, FeatureRecord
 from stages.data.images import read_images
 from stages.data.tasks import select_classes
-from stages.errors import UserError
-from stages.files import atomic_directory, write_json
 from stages.networks.backbones import layer_names
 from stages.networks.cuts import above, below
 from stages.networks.pretrained import load_backbone, save_weights
@@ -32,7 +33,7 @@ def main(study: Study, name: str) -> str:
     entry = study.features[name]
     make_deterministic(seed=0)  # nothing random is left in a trained backbone
     images = read_images(entry.dataset)
-    chosen = select_classes(entry.classes, None, images, f"features.{name}.classes")
+    chosen = select_classes(entry.classes, None, images.classes, f"features.{name}.classes")
     index = np.flatnonzero(images.table["label"].isin(chosen))
     image_size = images.pixels.shape[1]
     backbone, weights = load_backbone(entry.backbone, image_size)
@@ -64,7 +65,7 @@ def main(study: Study, name: str) -> str:
             shape=shape,
             parameters=model.count_params(),
         )
-        write_json(folder / "record.json", record.as_json())
+        write_json(folder / "record.json", asdict(record))
     write_cost(Path(f"reports/costs/{name}.json"), seconds, len(index) / seconds)
     size = f"{'x'.join(map(str, shape))} {entry.storage}"
     return f"{len(index)} images x {size} at {entry.cut}, {len(index) / seconds:.0f} images/s"
@@ -85,11 +86,10 @@ def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, out: np.n
             raise UserError(
                 f"{where}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32."
             )
-    out.flush() if isinstance(out, np.memmap) else None
 
 
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:
-    """Save the weights of the layers above the cut, where the cut has them to itself, for heads that start from them."""
+    """Save the weights of the layers above a cut that separates them, for heads that start from them."""
     if layers_of(architecture)[cut] and cut != layer_names(backbone)[-1]:
         save_weights(above(backbone, cut), file)
 

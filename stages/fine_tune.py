@@ -6,13 +6,13 @@ run again; else it starts from the images. Both train the same model.
 
 import keras
 
-from stages.command import run_stage
+from stages.base.command import run_stage
+from stages.base.errors import UserError
 from stages.data.features import FeatureRecord, read_features
 from stages.data.images import read_images
 from stages.data.results import FOLDER, ModelRecord, read_record
 from stages.data.tasks import read_task
 from stages.data.weights import read_weights_record
-from stages.errors import UserError
 from stages.networks.cuts import above, below, freeze_batch_normalization, freeze_below
 from stages.networks.heads import build_head
 from stages.networks.pretrained import load_backbone, load_weights

@@ -2,7 +2,7 @@
 
 import keras
 
-from stages.command import run_stage
+from stages.base.command import run_stage
 from stages.data.features import read_features
 from stages.data.results import ModelRecord
 from stages.data.tasks import read_task

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from stages.command import run_stage
-from stages.data.images import write_images
-from stages.data.sources import SOURCES
+from stages.base.command import run_stage
+from stages.sources.decoding import write_images
+from stages.sources.readers import SOURCES
 from stages.study import Study
 
 

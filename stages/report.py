@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.command import run_stage
-from stages.errors import UserError
-from stages.files import atomic_directory, read_json, write_text
+from stages.base.command import run_stage
+from stages.base.errors import UserError
+from stages.base.files import atomic_directory, read_json, write_text
 from stages.reporting.figures import STYLE, draw_task
 from stages.reporting.page import render, task_sections
 from stages.study import Study

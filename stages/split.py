@@ -5,10 +5,10 @@ import hashlib
 import numpy as np
 import pandas as pd
 
-from stages.command import run_stage
+from stages.base.command import run_stage
+from stages.base.errors import UserError
 from stages.data.images import read_images
 from stages.data.tasks import SPLITS, Task, select_classes, write_task
-from stages.errors import UserError
 from stages.study import Study
 from stages.study.messages import listing
 
@@ -17,7 +17,7 @@ def main(study: Study, name: str) -> str:
     entry = study.tasks[name]
     images = read_images(entry.dataset)
     where = f"tasks.{name}.include" if entry.include else f"tasks.{name}"
-    chosen = select_classes(entry.include, entry.exclude, images, where)
+    chosen = select_classes(entry.include, entry.exclude, images.classes, where)
     if len(chosen) < 2:
         left = listing(images.classes[label] for label in chosen)
         raise UserError(f"tasks.{name}: the choice of classes leaves {left}; a task needs at least two.")

@@ -5,12 +5,12 @@ The trained network without its output layer is written to data/weights/<network
 
 import keras
 
-from stages.command import run_stage
+from stages.base.command import run_stage
+from stages.base.files import atomic_directory
 from stages.data import weights
 from stages.data.images import read_images
 from stages.data.results import ModelRecord
 from stages.data.tasks import read_task
-from stages.files import atomic_directory
 from stages.networks.cuts import freeze_batch_normalization, freeze_below, with_predictions
 from stages.networks.pretrained import load_backbone, save_weights
 from stages.study import Study

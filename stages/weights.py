@@ -5,11 +5,11 @@ The train stage writes the same files for each network, so that a network of the
 
 import h5py
 
-from stages.command import run_stage
-from stages.data.fetch import fetch
+from stages.base.command import run_stage
+from stages.base.errors import UserError
+from stages.base.files import atomic_directory
 from stages.data.weights import FOLDER, write_weights_record
-from stages.errors import UserError
-from stages.files import atomic_directory
+from stages.sources.fetch import fetch
 from stages.study import Study
 from stages.study.architectures import ARCHITECTURES
 

@@ -16,11 +16,12 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stages import download, prepare
-from stages.data import sources
-from stages.data.images import decode, read_images, write_images
-from stages.data.sources import SourceImage
-from stages.errors import UserError
-from stages.files import sha256_of
+from stages.base.errors import UserError
+from stages.base.files import sha256_of
+from stages.data.images import read_images
+from stages.sources import readers
+from stages.sources.decoding import decode, write_images
+from stages.sources.readers import SourceImage
 from stages.study.schema import Archive, Digits
 from tests.conftest import encode, plain, png, write_archive
 
@@ -195,7 +196,7 @@ def test_a_decompression_bomb_is_left_out(side):
 
 @pytest.mark.parametrize("name", ["a.zip", "a.tar.gz"])
 def test_a_file_too_large_for_an_image_is_not_unpacked(name, monkeypatch):
-    monkeypatch.setattr(sources, "LARGEST_FILE", 1000)
+    monkeypatch.setattr(readers, "LARGEST_FILE", 1000)
     files = {"a/1.png": png(plain(RED)), "a/2.png": bytes(1001)}
     prepared(archive_of(name, files, max_unreadable=0.5))
     assert quarantine().loc["a/2.png", "reason"] == "unpacks to 1,001 bytes, more than 1,000"

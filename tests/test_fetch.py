@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import h5py
 import pytest
 
-from stages.data.fetch import fetch
+from stages.base.errors import UserError
 from stages.data.weights import read_weights_record
-from stages.errors import UserError
+from stages.sources.fetch import fetch
 from stages.weights import main as weights_stage
 
 CONTENT = bytes(range(256)) * 2000

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from stages.errors import UserError
-from stages.files import atomic_directory, atomic_file, read_json, sha256_of, write_json, write_text
+from stages.base.errors import UserError
+from stages.base.files import atomic_directory, atomic_file, read_json, sha256_of, write_json, write_text
 
 
 def names(folder):

@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 
+from stages.base.errors import UserError
 from stages.data.weights import write_weights_record
-from stages.errors import UserError
 from stages.networks.backbones import build_backbone
 from stages.networks.cuts import above, below, dense_head, freeze_below, with_predictions
 from stages.networks.layers import layer_table
@@ -125,7 +125,8 @@ def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     build_backbone("four_conv", 32).save_weights(folder / "backbone.weights.h5")
     write_weights_record(folder, "vgg16", "mine.weights.h5", file=folder / "backbone.weights.h5")
-    with pytest.raises(UserError, match=r"^backbones\.mine\.weights: backbone\.weights\.h5 does not fit .*vgg16") as error:
+    sentence = r"^backbones\.mine\.weights: backbone\.weights\.h5 does not fit vgg16 \(.*\); give weights of it\.$"
+    with pytest.raises(UserError, match=sentence) as error:
         load_backbone("mine", 32)
     assert "\n" not in str(error.value)
 

@@ -14,10 +14,10 @@ from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from stages import evaluate, report
+from stages.base.errors import UserError
 from stages.data.costs import Cost, write_cost
 from stages.data.results import ModelRecord, Predictions, Result, read_result, write_result
 from stages.data.tasks import SPLITS, Task, read_task, write_task
-from stages.errors import UserError
 from stages.reporting.comparisons import Comparison, bootstrap_difference, compare_models, mcnemar
 from stages.reporting.costs import parts_of
 from stages.reporting.metrics import Answers, split_metrics

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from stages.data.images import read_images, write_images
-from stages.data.sources import SourceImage
+from stages.base.errors import UserError
+from stages.data.images import read_images
 from stages.data.tasks import SPLITS, Task, read_task, select_classes
-from stages.errors import UserError
+from stages.sources.decoding import write_images
+from stages.sources.readers import SourceImage
 from stages.split import check_counts, hash_positions, main, split_rows
 from tests.conftest import png
 
@@ -160,7 +161,7 @@ def test_a_smaller_training_set_is_a_part_of_a_larger_one(images, seed, small, m
     ],
 )
 def test_classes_are_chosen_by_number_or_name(include, exclude, chosen):
-    assert select_classes(include, exclude, IMAGES, "tasks.t") == chosen
+    assert select_classes(include, exclude, IMAGES.classes, "tasks.t") == chosen
 
 
 @pytest.mark.parametrize(
@@ -178,13 +179,13 @@ def test_classes_are_chosen_by_number_or_name(include, exclude, chosen):
 )
 def test_a_class_there_is_not_is_answered_with_those_there_are(include, exclude, sentence):
     with pytest.raises(UserError) as error:
-        select_classes(include, exclude, IMAGES, "tasks.t")
+        select_classes(include, exclude, IMAGES.classes, "tasks.t")
     assert str(error.value) == sentence
 
 
 def test_a_class_number_is_answered_without_a_guess():
     with pytest.raises(UserError, match="there is no class 12; accepted: 0 to 9"):
-        select_classes([12], None, SimpleNamespace(classes=list("0123456789")), "tasks.t")
+        select_classes([12], None, list("0123456789"), "tasks.t")
 
 
 def test_every_class_needs_two_images_on_every_side():

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.command import run_stage
-from stages.errors import UserError
+from stages.base.command import run_stage
+from stages.base.errors import UserError
 from stages.study import load_study, read_params, study_of
 
 ROOT = Path(__file__).parents[1]

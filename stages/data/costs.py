@@ -5,7 +5,7 @@ import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.files import read_json, write_json
+from stages.base.files import read_json, write_json
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ In data/features/<features>: `features.npy` (n, ...) float16 or float32, `index.
 images in ascending order, `above.weights.h5` the weights of the backbone above the cut, `record.json`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from stages.errors import UserError
-from stages.files import read_json
+from stages.base.errors import UserError
+from stages.base.files import read_json
 
 FOLDER = Path("data/features")
 
@@ -39,9 +39,6 @@ class FeatureRecord:
     views: int
     shape: list[int]
     parameters: int
-
-    def as_json(self) -> dict:
-        return asdict(self)
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from stages.base.errors import UserError
+from stages.base.files import atomic_file, read_json, write_json
 from stages.data.costs import Cost, read_cost
 from stages.data.tasks import SPLITS
-from stages.errors import UserError
-from stages.files import atomic_file, read_json, write_json
 
 FOLDER = Path("models")
 
@@ -44,7 +44,10 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predicted probabilities of one split: index (n,) rows of the dataset, probabilities (repeats, n, classes) float32."""
+    """Predictions of one split.
+
+    index: (n,) int64 rows of the dataset. probabilities: (repeats, n, classes) float32.
+    """
 
     index: np.ndarray
     probabilities: np.ndarray

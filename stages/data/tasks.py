@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.data.images import PreparedImages
-from stages.errors import UserError
-from stages.files import atomic_directory, read_json, write_json
+from stages.base.errors import UserError
+from stages.base.files import atomic_directory, read_json, write_json
 from stages.study.messages import listing, nearest
 
 FOLDER = Path("data/tasks")
@@ -71,13 +70,14 @@ def read_task(name: str) -> Task:
     return Task(name, record["dataset"], record["classes"], record["images_sha256"], table)
 
 
-def select_classes(include: list | None, exclude: list | None, images: PreparedImages, where: str) -> list[int]:
+def select_classes(include: list | None, exclude: list | None, classes: list[str], where: str) -> list[int]:
     """The labels a study's `include` and `exclude` leave, ascending; None stands for all and for none.
 
-    Classes are named by label (a number) or by name (text). `UserError` for one that does not exist.
+    classes: the names of the dataset's classes in the order of their labels. A study names a class by its label (a
+    number) or its name (text). `UserError` for one that does not exist.
     """
-    left_out = {_label(entry, images.classes, f"{where}.exclude") for entry in exclude or []}
-    chosen = {_label(entry, images.classes, where) for entry in include} if include else set(range(len(images.classes)))
+    left_out = {_label(entry, classes, f"{where}.exclude") for entry in exclude or []}
+    chosen = {_label(entry, classes, where) for entry in include} if include else set(range(len(classes)))
     return sorted(chosen - left_out)
 
 

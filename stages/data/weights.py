@@ -3,8 +3,8 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.errors import UserError
-from stages.files import read_json, sha256_of, write_json
+from stages.base.errors import UserError
+from stages.base.files import read_json, sha256_of, write_json
 
 FOLDER = Path("data/weights")
 

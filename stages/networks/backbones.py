@@ -18,15 +18,17 @@ class Preprocessing(layers.Layer):
         super().__init__(**kwargs)
         self.architecture = architecture
 
-    def call(self, images):
+    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
+        """Scale the pixels; see the class."""
         images = keras.ops.cast(images, self.compute_dtype)
         return PREPROCESSING[self.architecture](images)
 
     def get_config(self) -> dict:
+        """What a saved model needs to make the layer again."""
         return {**super().get_config(), "architecture": self.architecture}
 
 
-def _four_conv(x):
+def _four_conv(x: keras.KerasTensor) -> keras.KerasTensor:
     """Four 3x3 convolutions, two max-pooling layers and a fully connected layer, with dropout."""
     for number, filters in enumerate((32, 32, 64, 64), start=1):
         x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{number}")(x)

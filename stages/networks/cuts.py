@@ -3,7 +3,7 @@
 import keras
 from keras import layers
 
-from stages.errors import UserError
+from stages.base.errors import UserError
 from stages.networks.backbones import layer_names
 
 POOLING = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}

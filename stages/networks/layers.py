@@ -4,7 +4,7 @@ import json
 
 import keras
 
-from stages.files import write_text
+from stages.base.files import write_text
 from stages.networks.backbones import build_backbone, layer_names
 from stages.study.architectures import ARCHITECTURES, LAYERS_FILE
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from stages.base.errors import UserError
 from stages.data.weights import FOLDER, BackboneWeights, read_weights_record
-from stages.errors import UserError
 from stages.networks.backbones import build_backbone
 
 

@@ -8,9 +8,9 @@ import pandas as pd
 from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
+from stages.base.errors import UserError
 from stages.data.results import Predictions
 from stages.data.tasks import Task, labels_of
-from stages.errors import UserError
 
 NO_ANSWER = -1
 DECIMALS = 6  # of the numbers in the JSON files: below what images can tell apart, above the noise of summation order

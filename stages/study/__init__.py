@@ -8,7 +8,7 @@ import pydantic
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from stages.errors import UserError
+from stages.base.errors import UserError
 from stages.study.messages import accepted_of, listing, nearest, sentences, shown
 from stages.study.references import reference_problems
 from stages.study.schema import (

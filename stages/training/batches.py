@@ -1,5 +1,6 @@
 """Batches from an array that may be larger than memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import keras
@@ -22,10 +23,16 @@ class Examples:
     index: np.ndarray
 
     def batches(self, size: int, shuffle_seed: int | None = None) -> "Batches":
+        """Batches of `size`, shuffled anew in every epoch where there is a seed."""
         return Batches(self, size, shuffle_seed)
 
 
-def examples_of(task: Task, array: np.ndarray, positions, max_train_per_class: int | None) -> dict[str, Examples]:
+def examples_of(
+    task: Task,
+    array: np.ndarray,
+    positions: Callable[[np.ndarray], np.ndarray],
+    max_train_per_class: int | None,
+) -> dict[str, Examples]:
     """The examples of every split of a task.
 
     positions: function from rows of the dataset (n,) to rows of `array` (n,). max_train_per_class: see `Task.rows`.
@@ -63,5 +70,6 @@ class Batches(keras.utils.PyDataset):
         return inputs, self.examples.labels[chosen]
 
     def on_epoch_end(self) -> None:
+        """Draw the order of the next epoch; Keras calls it."""
         if self.random is not None:
             self.order = self.random.permutation(len(self.order))

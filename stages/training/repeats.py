@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from stages.base.errors import UserError
+from stages.base.files import atomic_file
 from stages.data.costs import Cost, this_machine
 from stages.data.results import FOLDER, ModelRecord, Predictions, Result, write_result
-from stages.errors import UserError
-from stages.files import atomic_file
 from stages.networks.pretrained import save_weights
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
@@ -45,11 +45,13 @@ class EpochBar(keras.callbacks.Callback):
         super().__init__()
         self.bar = tqdm(total=epochs, desc=description, unit=" epochs", disable=None)
 
-    def on_epoch_end(self, epoch, logs=None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict) -> None:
+        """Show the epoch; Keras calls it."""
         self.bar.set_postfix({"validation loss": logs["val_loss"], "accuracy": logs["val_accuracy"]}, refresh=False)
         self.bar.update()
 
-    def on_train_end(self, logs=None) -> None:
+    def on_train_end(self, logs: dict | None = None) -> None:
+        """Close the bar; Keras calls it."""
         self.bar.close()
 
 

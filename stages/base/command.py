@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.errors import UserError
+from stages.base.errors import UserError
 from stages.study import Study, load_study
 
 PARAMS = Path("params.yaml")

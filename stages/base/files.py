@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from stages.errors import UserError
+from stages.base.errors import UserError
 
 
 def _partial(path: Path) -> Path:

@@ -19,8 +19,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from stages.data.fetch import fetch
-from stages.errors import UserError
+from stages.base.errors import UserError
+from stages.sources.fetch import fetch
 from stages.study.schema import Archive, Digits
 
 # A file in an archive larger than this is no photograph: it is not read.
@@ -66,7 +66,7 @@ def _as_png(grey: np.ndarray) -> bytes:
 
 
 def _archive_name(dataset: Archive) -> str:
-    return PurePosixPath(dataset.url.split("?")[0]).name
+    return PurePosixPath(dataset.url.split("?")[0]).name or "archive"
 
 
 def _download_archive(dataset: Archive, folder: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pooch
 import requests
 
-from stages.errors import UserError
-from stages.files import atomic_file
+from stages.base.errors import UserError
+from stages.base.files import atomic_file
 
 
 def fetch(source: str, target: Path, checksum: str | None) -> None:

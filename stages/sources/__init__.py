@@ -1,0 +1,1 @@
+"""Where data come from: fetching files, reading the images of a source, decoding them."""
