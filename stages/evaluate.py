@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base.command import run_stage
-from stages.base.files import atomic_file, write_json
+from stages.base.files import atomic_directory, atomic_file, write_json
 from stages.data.results import Result, read_result
 from stages.data.tasks import SPLITS, Task, read_task
 from stages.reporting.comparisons import compare_models
@@ -46,10 +46,16 @@ def main(study: Study) -> str:
     write_json(FOLDER / "metrics.json", metrics)
     write_json(FOLDER / "comparisons.json", comparisons)
     write_json(FOLDER / "study.json", describe(study, tasks, members, results, answers))
-    write_csv(
-        FOLDER / "curves.csv", pd.concat([result.history.assign(model=model) for model, result in results.items()])
+    histories = {model: result.history for model, result in results.items()}
+    write_csv(FOLDER / "history.csv", pd.concat(histories, names=["model", None]).reset_index(level="model"))
+    write_tables(FOLDER / "curves", {model: mean_curves(history) for model, history in histories.items()})
+    write_tables(
+        FOLDER / "confusion",
+        {
+            model: confusion(tasks[entry.task], answers[model]["test"], results[model].record.kept_repeat)
+            for model, entry in study.models.items()
+        },
     )
-    write_csv(FOLDER / "confusion.csv", confusions(study, tasks, results, answers))
 
     for name, of_task in comparisons.items():
         for warning in of_task["warnings"]:
@@ -147,32 +153,34 @@ def describe(
     }
 
 
-def confusions(
-    study: Study, tasks: dict[str, Task], results: dict[str, Result], answers: dict[str, dict[str, Answers]]
-) -> pd.DataFrame:
-    """Columns model, actual, predicted: class names, one row a test image of every model's kept repeat."""
-    tables = []
-    for model, entry in study.models.items():
-        names = {**dict(enumerate(tasks[entry.task].classes)), NO_ANSWER: ""}
-        test = answers[model]["test"]
-        predicted = test.predicted[results[model].record.kept_repeat]
-        tables.append(
-            pd.DataFrame(
-                {
-                    "model": model,
-                    "actual": [names[each] for each in test.labels],
-                    "predicted": [names[each] for each in predicted],
-                }
-            )
-        )
-    return pd.concat(tables)
+def mean_curves(history: pd.DataFrame) -> pd.DataFrame:
+    """One row an epoch: the mean over the repeats, as long as all of them run."""
+    shortest = history.groupby("repeat")["epoch"].max().min()
+    return history[history["epoch"] <= shortest].drop(columns="repeat").groupby("epoch", as_index=False).mean()
+
+
+def confusion(task: Task, test: Answers, kept: int) -> pd.DataFrame:
+    """Columns actual, predicted: class names, one row a test image, as the kept repeat sees it."""
+    names = {**dict(enumerate(task.classes)), NO_ANSWER: ""}
+    return pd.DataFrame(
+        {
+            "actual": [names[label] for label in test.labels],
+            "predicted": [names[label] for label in test.predicted[kept]],
+        }
+    )
+
+
+def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
+    """Write one table a model into a folder that holds no others, the form in which `dvc plots` overlays revisions."""
+    with atomic_directory(folder) as partial:
+        for model, table in tables.items():
+            write_csv(partial / f"{model}.csv", table)
 
 
 def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table, the column `model` first; six significant digits."""
-    columns = ["model", *table.columns.drop("model")]
+    """Write a table; six significant digits."""
     with atomic_file(path) as partial:
-        table.to_csv(partial, index=False, columns=columns, float_format="%.6g", lineterminator="\n")
+        table.to_csv(partial, index=False, float_format="%.6g", lineterminator="\n")
 
 
 if __name__ == "__main__":

@@ -77,15 +77,18 @@ def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, out: np.n
     pixels (n, h, w, 3) uint8; index (m,) the rows to take; out (m, ...) float16 or float32, written in place and
     often memory-mapped. Raises `UserError` when an activation does not fit the dtype of `out`.
     """
-    for start in tqdm(range(0, len(index), BATCH), desc=where, unit=" batches", disable=None):
-        rows = index[start : start + BATCH]
-        with np.errstate(over="ignore"):
-            out[start : start + len(rows)] = activations = model.predict_on_batch(pixels[rows])
-        if not np.isfinite(out[start : start + len(rows)]).all():
-            largest = np.abs(activations).max()
-            raise UserError(
-                f"{where}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32."
-            )
+    with tqdm(total=len(index), desc=where, unit=" images", disable=None) as bar:
+        for start in range(0, len(index), BATCH):
+            rows = index[start : start + BATCH]
+            activations = model.predict_on_batch(pixels[rows])
+            with np.errstate(over="ignore"):
+                out[start : start + len(rows)] = activations
+            if not np.isfinite(out[start : start + len(rows)]).all():
+                largest = np.abs(activations).max()
+                raise UserError(
+                    f"{where}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32."
+                )
+            bar.update(len(rows))
 
 
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:

@@ -19,7 +19,8 @@ FOLDER = Path("reports")
 
 def main(study: Study) -> str:
     found, metrics, comparisons = (read_json(FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons"))
-    curves, confusion = read_table("curves"), read_table("confusion")
+    curves = read_table("history")
+    confusion = {model: read_table(f"confusion/{model}") for model in found["models"]}
     pictures = {
         task: draw_task(task, of_task, found, metrics, curves, confusion) for task, of_task in comparisons.items()
     }

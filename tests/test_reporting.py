@@ -310,7 +310,14 @@ def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):
     write_model("b-net", read_task("b"))
     (tmp_path / "models/b-net").rename(tmp_path / "models/stale")
     write_model("b-net", read_task("b"))
-    names = ["metrics.json", "comparisons.json", "study.json", "curves.csv", "confusion.csv"]
+    names = [
+        "metrics.json",
+        "comparisons.json",
+        "study.json",
+        "history.csv",
+        "curves/b-tune.csv",
+        "confusion/b-tune.csv",
+    ]
     evaluate.main(study)
     first = {name: (tmp_path / "reports" / name).read_bytes() for name in names}
     evaluate.main(study)
@@ -388,19 +395,24 @@ def test_warnings_make_themselves_heard(study, tmp_path, capsys):
     report.main(study)
 
 
-def test_confusion_and_curves_are_long_tables(study, tmp_path):
+def test_tables_hold_the_answers_and_the_curves_of_every_model(study, tmp_path):
     evaluate.main(study)
-    confusion = pd.read_csv(tmp_path / "reports/confusion.csv")
-    assert list(confusion.columns) == ["model", "actual", "predicted"]
-    of_model = confusion[confusion["model"] == "b-tune"]
+    assert {path.stem for path in (tmp_path / "reports/confusion").iterdir()} == set(study.models)
+    confusion = pd.read_csv(tmp_path / "reports/confusion/b-tune.csv")
+    assert list(confusion.columns) == ["actual", "predicted"]
     kept = read(tmp_path, "study")["models"]["b-tune"]["accuracies"]["test"][0]
-    assert (of_model["actual"] == of_model["predicted"]).mean() == pytest.approx(kept, abs=1e-6)
-    assert set(of_model["actual"]) == set(CLASSES)
-    curves = pd.read_csv(tmp_path / "reports/curves.csv")
-    assert list(curves.columns) == [
+    assert (confusion["actual"] == confusion["predicted"]).mean() == pytest.approx(kept, abs=1e-6)
+    assert set(confusion["actual"]) == set(CLASSES)
+    history = pd.read_csv(tmp_path / "reports/history.csv")
+    assert list(history.columns) == [
         "model", "repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
     ]  # fmt: skip
-    assert len(curves) == len(study.models) * 2 * 3
+    assert len(history) == len(study.models) * 2 * 3
+
+
+def test_mean_curves_end_where_the_first_repeat_ends():
+    history = pd.DataFrame({"repeat": [0, 0, 0, 1, 1], "epoch": [1, 2, 3, 1, 2], "train_loss": [4.0, 2, 1, 6, 4]})
+    assert evaluate.mean_curves(history).to_dict("list") == {"epoch": [1, 2], "train_loss": [5.0, 3.0]}
 
 
 # The stage report

@@ -71,11 +71,12 @@ def look_of(place: int) -> Look:
 
 
 def draw_task(
-    task: str, of_task: dict, study: dict, metrics: dict, curves: pd.DataFrame, confusion: pd.DataFrame
+    task: str, of_task: dict, study: dict, metrics: dict, curves: pd.DataFrame, confusion: dict[str, pd.DataFrame]
 ) -> list[Picture]:
     """All pictures of one task.
 
-    of_task: its part of comparisons.json. study, metrics, curves, confusion: what evaluate wrote.
+    of_task: its part of comparisons.json. study, metrics: what evaluate wrote. curves: the history of all models.
+    confusion: model -> actual and predicted class of every test image.
     """
     models = study["tasks"][task]["models"]
     looks = {model: look_of(place) for place, model in enumerate(models)}
@@ -224,7 +225,7 @@ def finish_curves(grid: np.ndarray) -> None:
             axes.set_xlabel("epoch (log scale)")
 
 
-def draw_confusion(task: str, classes: list[str], confusion: pd.DataFrame, models: list[str]) -> Picture:
+def draw_confusion(task: str, classes: list[str], confusion: dict[str, pd.DataFrame], models: list[str]) -> Picture:
     """The share of each actual class (row) that is taken for each class (column), for every model."""
     columns = min(2, len(models))
     rows = -(-len(models) // columns)
@@ -232,8 +233,7 @@ def draw_confusion(task: str, classes: list[str], confusion: pd.DataFrame, model
     grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
     weakest = []
     for axes, model in zip(grid.flat, models, strict=False):
-        of_model = confusion[confusion["model"] == model]
-        counts = pd.crosstab(of_model["actual"], of_model["predicted"], normalize="index")
+        counts = pd.crosstab(confusion[model]["actual"], confusion[model]["predicted"], normalize="index")
         shares = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         panel_title(axes, model)

@@ -86,7 +86,7 @@ def train_repeats(
         for split, of_split in examples.items():
             probabilities[split].append(predict(built.trained, of_split, settings.batch_size))
         losses.append(log_loss(probabilities["validation"][-1], examples["validation"].labels))
-        if np.isfinite(losses[-1]) and losses[-1] <= np.nanmin(losses):
+        if np.isfinite(losses[-1]) and (kept is None or losses[-1] < losses[kept]):
             kept, weights = repeat, built.whole.get_weights()
     if kept is None:
         raise UserError(
