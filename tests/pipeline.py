@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml as pyyaml
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
@@ -52,4 +53,9 @@ def edit_study(folder: Path, change) -> None:
     """Change params.yaml by a function that is given its content."""
     study = yaml.load(folder / "params.yaml")
     change(study)
-    yaml.dump(study, folder / "params.yaml")
+    write_study(folder, study)
+
+
+def write_study(folder: Path, study: dict) -> None:
+    """Write params.yaml with another YAML library than the one that reads it."""
+    (folder / "params.yaml").write_text(pyyaml.safe_dump(study, sort_keys=False))

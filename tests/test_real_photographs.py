@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pipeline import copy_of_project, dvc, yaml
+from tests.pipeline import copy_of_project, dvc, write_study
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 PHOTOS = SHARED / "data" / "flowers.zip"
@@ -53,7 +53,7 @@ def flowers_study() -> dict:
 @pytest.mark.skipif(not WEIGHTS.exists(), reason="the ImageNet weights of MobileNetV2 are not here")
 def test_a_head_on_frozen_features_recognises_flowers(tmp_path):
     project = copy_of_project(tmp_path)
-    yaml.dump(flowers_study(), project / "params.yaml")
+    write_study(project, flowers_study())
     done = dvc(project, "repro")
     assert "prepare flowers: 500 images of 5 classes, 160x160\n" in done.stdout
     metrics = json.loads((project / "reports/metrics.json").read_text())
