@@ -15,7 +15,7 @@ from tqdm import tqdm
 from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.base.files import atomic_directory, write_json
-from stages.data.costs import write_cost
+from stages.data.costs import Cost, write_cost
 from stages.data.features import FOLDER, FeatureRecord
 from stages.data.images import read_images
 from stages.data.tasks import select_classes
@@ -66,7 +66,7 @@ def main(study: Study, name: str) -> str:
             parameters=model.count_params(),
         )
         write_json(folder / "record.json", asdict(record))
-    write_cost(Path(f"reports/costs/{name}.json"), seconds, len(index) / seconds)
+    write_cost(Path(f"reports/costs/{name}.json"), Cost.measured(seconds, len(index) / seconds))
     size = f"{'x'.join(map(str, shape))} {entry.storage}"
     return f"{len(index)} images x {size} at {entry.cut}, {len(index) / seconds:.0f} images/s"
 

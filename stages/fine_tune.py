@@ -10,7 +10,7 @@ from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.data.features import FeatureRecord, read_features
 from stages.data.images import read_images
-from stages.data.results import FOLDER, ModelRecord, read_record
+from stages.data.results import FOLDER, ModelRecord, Origin, read_record
 from stages.data.tasks import read_task
 from stages.data.weights import read_weights_record
 from stages.networks.cuts import above, below, freeze_batch_normalization, freeze_below
@@ -20,7 +20,7 @@ from stages.study import Study
 from stages.study.architectures import layers_of
 from stages.study.schema import FineTune, Head
 from stages.training.batches import examples_of
-from stages.training.repeats import Built, save_model, train_repeats, trained_parameters
+from stages.training.repeats import Built, save_model, train_repeats
 
 
 def main(study: Study, name: str) -> str:
@@ -44,25 +44,20 @@ def main(study: Study, name: str) -> str:
         whole = join(entry, study.heads[entry.head], head, image_size, len(task.classes))
         return Built(whole, above(whole, features.record.cut) if from_features else whole)
 
-    def describe(whole: keras.Model, found: dict) -> ModelRecord:
-        return ModelRecord(
-            kind="fine-tune",
-            task=entry.task,
-            backbone=entry.backbone,
-            weights_sha256=weights.sha256,
-            cut=head.cut,
-            pooling=head.pooling,
-            trained_parameters=trained_parameters(whole),
-            total_parameters=whole.count_params(),
-            **found,
-        )
-
+    origin = Origin(
+        kind="fine-tune",
+        task=entry.task,
+        backbone=entry.backbone,
+        weights_sha256=weights.sha256,
+        cut=head.cut,
+        pooling=head.pooling,
+    )
     if from_features:
         array, positions = features.array, lambda rows: features.positions(rows, f"task {task.name!r}")
     else:
         array, positions = images.pixels, lambda rows: rows
     examples = examples_of(task, array, positions, settings.max_train_per_class)
-    whole, result = train_repeats(name, build, examples, settings, study.seed, describe)
+    whole, result = train_repeats(name, build, examples, settings, study.seed, origin)
     start = f"features {entry.features!r}" if from_features else "images"
     return f"{save_model(name, whole, result)}, from {start}"
 

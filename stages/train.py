@@ -9,13 +9,13 @@ from stages.base.command import run_stage
 from stages.base.files import atomic_directory
 from stages.data import weights
 from stages.data.images import read_images
-from stages.data.results import ModelRecord
+from stages.data.results import Origin
 from stages.data.tasks import read_task
 from stages.networks.cuts import freeze_batch_normalization, freeze_below, with_predictions
 from stages.networks.pretrained import load_backbone, save_weights
 from stages.study import Study
 from stages.training.batches import examples_of
-from stages.training.repeats import Built, save_model, train_repeats, trained_parameters
+from stages.training.repeats import Built, save_model, train_repeats
 
 
 def main(study: Study, name: str) -> str:
@@ -34,21 +34,9 @@ def main(study: Study, name: str) -> str:
         network = with_predictions(backbone, len(task.classes), name)
         return Built(network, network)
 
-    def describe(network: keras.Model, found: dict) -> ModelRecord:
-        return ModelRecord(
-            kind="network",
-            task=entry.task,
-            backbone=entry.backbone,
-            weights_sha256=backbone_weights.sha256,
-            cut=None,
-            pooling=None,
-            trained_parameters=trained_parameters(network),
-            total_parameters=network.count_params(),
-            **found,
-        )
-
+    origin = Origin(kind="network", task=entry.task, backbone=entry.backbone, weights_sha256=backbone_weights.sha256)
     examples = examples_of(task, images.pixels, lambda rows: rows, settings.max_train_per_class)
-    network, result = train_repeats(name, build, examples, settings, study.seed, describe)
+    network, result = train_repeats(name, build, examples, settings, study.seed, origin)
     write_backbone(name, network, backbone_weights.architecture, image_size)
     return save_model(name, network, result)
 

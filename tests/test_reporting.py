@@ -94,7 +94,8 @@ def write_model(name, task, repeats=2):
         columns=["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
     )
     record = ModelRecord(
-        "network", task.name, "blank", None, None, None, 240, repeats, 0, [3] * repeats, 10, 20
+        kind="network", task=task.name, backbone="blank", weights_sha256=None, train_images=240, repeats=repeats,
+        kept_repeat=0, epochs=[3] * repeats, trained_parameters=10, total_parameters=20,
     )  # fmt: skip
     write_result(name, Result(record, Cost(SECONDS[name], 100.0, "test machine"), history, predictions))
 
@@ -107,7 +108,7 @@ def study(tmp_path, monkeypatch):
         write_task(make_task(name, first_row))
     for name, entry in study.models.items():
         write_model(name, read_task(entry.task))
-    write_cost(tmp_path / "reports/costs/f.json", 1.0, 50.0)
+    write_cost(tmp_path / "reports/costs/f.json", Cost(1.0, 50.0, "test machine"))
     return study
 
 

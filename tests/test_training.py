@@ -13,14 +13,14 @@ from stages.base.errors import UserError
 from stages.base.files import read_json, write_json
 from stages.data.features import FeatureRecord, read_features
 from stages.data.images import read_images
-from stages.data.results import read_record, read_result
+from stages.data.results import Origin, read_record, read_result
 from stages.data.tasks import read_task
 from stages.fine_tune import join, starts_from
 from stages.networks.runtime import make_deterministic
 from stages.study import study_of
 from stages.study.schema import Training
 from stages.training.batches import Batches, Examples, examples_of
-from stages.training.repeats import compile_model, fit, predict, train_repeats
+from stages.training.repeats import Built, compile_model, fit, predict, train_repeats
 
 STUDY = {
     "seed": 3,
@@ -347,48 +347,41 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     )
 
 
-def describe(model, found):
-    return found
+ORIGIN = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
 
 
 def test_the_repeat_of_the_lowest_validation_loss_is_kept():
     def build():
-        from stages.training.repeats import Built
-
         model = small_model()
         return Built(model, model)
 
     parts = splits()
-    model, result = train_repeats("test", build, parts, training(repeats=4), 0, describe)
+    model, result = train_repeats("test", build, parts, training(repeats=4), 0, ORIGIN)
     final = result.history.groupby("repeat")["validation_loss"].last()
-    kept = result.record["kept_repeat"]
+    kept = result.record.kept_repeat
     assert kept == final.idxmin() and final.nunique() == 4
     np.testing.assert_array_equal(predict(model, parts["test"], 4), result.predictions["test"].probabilities[kept])
 
 
 def test_a_loss_that_is_no_number_in_every_repeat_is_an_error():
     def build():
-        from stages.training.repeats import Built
-
         model = small_model()
         model.layers[1].kernel.assign(np.full((4, 2), np.nan))
         return Built(model, model)
 
     with pytest.raises(UserError, match=r"^test: the loss of every repeat .* lower learning_rate \(now 0\.001\)"):
-        train_repeats("test", build, splits(), training(), 0, describe)
+        train_repeats("test", build, splits(), training(), 0, ORIGIN)
 
 
 def test_test_rows_do_not_change_training():
     """Only the predictions differ when the test images do."""
 
     def build():
-        from stages.training.repeats import Built
-
         model = small_model()
         return Built(model, model)
 
-    one, _ = train_repeats("test", build, splits(test=10), training(), 0, describe)
-    two, _ = train_repeats("test", build, splits(test=4), training(), 0, describe)
+    one, _ = train_repeats("test", build, splits(test=10), training(), 0, ORIGIN)
+    two, _ = train_repeats("test", build, splits(test=4), training(), 0, ORIGIN)
     for left, right in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 

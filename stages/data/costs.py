@@ -17,15 +17,16 @@ class Cost:
     images_per_second: float
     machine: str
 
+    @classmethod
+    def measured(cls, seconds: float, images_per_second: float) -> "Cost":
+        """A cost measured on this machine; its processor type and number of cores are noted."""
+        machine = f"{platform.machine()}, {os.cpu_count()} cores"
+        return cls(round(seconds, 3), round(images_per_second, 1), machine)
 
-def write_cost(path: Path, seconds: float, images_per_second: float) -> None:
-    """Write the cost of a step on this machine."""
-    write_json(path, asdict(Cost(round(seconds, 3), round(images_per_second, 1), this_machine())))
 
-
-def this_machine() -> str:
-    """Processor type and number of cores."""
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+def write_cost(path: Path, cost: Cost) -> None:
+    """Write the cost of a step."""
+    write_json(path, asdict(cost))
 
 
 def read_cost(path: Path) -> Cost:

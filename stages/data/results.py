@@ -11,29 +11,39 @@ import pandas as pd
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_file, read_json, write_json
-from stages.data.costs import Cost, read_cost
+from stages.data.costs import Cost, read_cost, write_cost
 from stages.data.tasks import SPLITS
 
 FOLDER = Path("models")
 
 
-@dataclass(frozen=True)
-class ModelRecord:
-    """What a model is: equal on every run.
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a model is made of.
 
-    kind: network, head or fine-tune. repeats: trainings from different seeds. kept_repeat: the one, from 0, whose
-    weights are stored: that of the lowest validation loss. epochs: passes of each repeat. trained_parameters,
-    total_parameters: weights that training changed, and all from the image to the probabilities.
-    weights_sha256: of the backbone's weights, None when they were random. cut, pooling: where a head joins the
-    backbone.
+    kind: network, head or fine-tune. weights_sha256: of the backbone's weights, None when they were random.
+    cut, pooling: where a head joins the backbone, None in a network. parameters_below: weights of the backbone below a
+    head that is stored by itself.
     """
 
     kind: str
     task: str
     backbone: str
     weights_sha256: str | None
-    cut: str | None
-    pooling: str | None
+    cut: str | None = None
+    pooling: str | None = None
+    parameters_below: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord(Origin):
+    """What a model is: equal on every run.
+
+    repeats: trainings from different seeds. kept_repeat: the one, from 0, whose weights are stored: that of the lowest
+    validation loss. epochs: passes of each repeat. trained_parameters, total_parameters: weights that training changed,
+    and all from the image to the probabilities.
+    """
+
     train_images: int
     repeats: int
     kept_repeat: int
@@ -73,7 +83,7 @@ def write_result(model: str, result: Result) -> None:
         np.savez(partial, **arrays)
     with atomic_file(folder / "history.csv") as partial:
         result.history.to_csv(partial, index=False, lineterminator="\n")
-    write_json(folder / "cost.json", asdict(result.cost))
+    write_cost(folder / "cost.json", result.cost)
     write_json(folder / "record.json", asdict(result.record))
 
 

@@ -153,7 +153,11 @@ class Model(Entry):
 
 
 class Network(Model):
-    """A whole model trained end to end; `trainable` is `all`, or the lowest backbone layer that is trained."""
+    """A whole model trained end to end.
+
+    trainable: `all`, or the lowest backbone layer that is trained; batch normalisation then keeps its statistics and
+    weights everywhere, as in a fine-tune.
+    """
 
     dataset: Reference
     backbone: Reference

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import keras
 import numpy as np
@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_file
-from stages.data.costs import Cost, this_machine
-from stages.data.results import FOLDER, ModelRecord, Predictions, Result, write_result
+from stages.data.costs import Cost
+from stages.data.results import FOLDER, ModelRecord, Origin, Predictions, Result, write_result
 from stages.networks.pretrained import save_weights
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
@@ -61,13 +61,13 @@ def train_repeats(
     examples: dict[str, Examples],
     settings: Training,
     seed: int,
-    describe: Callable[[keras.Model, dict], ModelRecord],
+    origin: Origin,
 ) -> tuple[keras.Model, Result]:
-    """Train `settings.repeats` models from different seeds and write the result of model `name`.
+    """Train `settings.repeats` models from different seeds.
 
     build: makes a model for a repeat; its random weights come from the seed of the repeat.
     examples: split -> examples; test examples are only predicted, after training.
-    describe: makes the record, from the whole model and what the repeats have found.
+    origin: what the model is made of, for its record.
 
     Returns the whole model with the weights of the repeat of the lowest validation loss, and the result.
     Raises `UserError` when the loss of every repeat is not finite.
@@ -97,12 +97,17 @@ def train_repeats(
 
     epochs = [len(history) for history in histories]
     train_images = len(examples["train"].rows)
-    found = {"train_images": train_images, "repeats": settings.repeats, "kept_repeat": kept, "epochs": epochs}
     result = Result(
-        record=describe(built.whole, found),
-        cost=Cost(
-            round(float(np.mean(seconds)), 3), round(train_images * sum(epochs) / sum(seconds), 1), this_machine()
+        record=ModelRecord(
+            **asdict(origin),
+            train_images=train_images,
+            repeats=settings.repeats,
+            kept_repeat=kept,
+            epochs=epochs,
+            trained_parameters=sum(int(np.prod(weight.shape)) for weight in built.whole.trainable_weights),
+            total_parameters=origin.parameters_below + built.whole.count_params(),
         ),
+        cost=Cost.measured(float(np.mean(seconds)), train_images * sum(epochs) / sum(seconds)),
         history=pd.concat(histories),
         predictions={split: Predictions(examples[split].index, np.stack(probabilities[split])) for split in examples},
     )
@@ -168,8 +173,3 @@ def save_model(name: str, model: keras.Model, result: Result) -> str:
         f"{record.repeats} x {np.mean(record.epochs):.0f} epochs on {record.train_images} images, "
         f"{result.cost.seconds:.1f} s each, best validation accuracy {validation:.1%} on average"
     )
-
-
-def trained_parameters(model: keras.Model) -> int:
-    """Number of weights that training changes."""
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
