@@ -659,7 +659,8 @@ def test_json_is_a_study_too(tmp_path):
 
 
 def test_a_model_trains_with_its_own_keys_over_the_defaults():
-    changes = {"heads/b-one-layer/epochs": 7, "heads/b-one-layer/early_stopping": None, "training/early_stopping": 3}
+    own = {"heads/b-one-layer/epochs": 7, "heads/b-one-layer/early_stopping": None}
+    changes = {**own, "training/early_stopping": 3, "training/batch_size": 32}
     study, problems = study_of(changed(changes))
     assert not problems
     settings = study.heads["b-one-layer"].training(study.training)
