@@ -227,7 +227,7 @@ BAD_STUDIES = [
     ),
     (
         "include and exclude",
-        {"tasks/digits-b/include": [5]},
+        {"tasks/digits-b/include": [5, 6]},
         "tasks.digits-b: include and exclude do not go together; give one of them.",
     ),
     (
@@ -408,8 +408,32 @@ BAD_STUDIES = [
         "layers; leave them out, or use start_from: random.",
     ),
     (
+        "pooling where there is no image",
+        {"features/b-fc1/pooling": "average"},
+        "features.b-fc1.pooling: 'average' is not accepted, because the activations of fc1 are no image; use pooling: "
+        "none, or cut four_conv at one of conv1, conv2, pool1, conv3, conv4, pool2.",
+    ),
+    (
+        "one class",
+        {"tasks/digits-a/include": [3]},
+        "tasks.digits-a: include [3] is one class; a task needs at least two.",
+    ),
+    (
+        "features that lack a class of the task",
+        {"tasks/digits-b/include": [5, 6, 7, 8, 9], "tasks/digits-b/exclude": None, "features/b-fc1/classes": [5, 7]},
+        "heads.b-one-layer.features: 'b-fc1' is not accepted, because features.b-fc1.classes lacks 6, 8, 9 of "
+        "tasks.digits-b; add them there, or leave the key out for all classes.",
+    ),
+    (
+        "a fine-tune that cannot start from its features",
+        {"fine_tunes/b-top-conv/features": "b-fc1", "features/b-fc1/cut": "conv4"},
+        "fine_tunes.b-top-conv.features: training from 'conv3' upward cannot start from 'b-fc1' (cut conv4, pooling "
+        "none); name features with pooling: none and a cut at one of conv1, conv2, pool1, or 'b-flatten', those of the "
+        "head, to start from the images.",
+    ),
+    (
         "the backbone's own layers on pooled features",
-        {"features/b-flatten/pooling": "max"},
+        {"features/b-flatten/pooling": "max", "features/b-flatten/cut": "pool2"},
         "heads.b-two-layers.start_from: 'backbone' is not accepted, because features.b-flatten has pooling: max; use "
         "features with pooling: none, or start_from: random.",
     ),

@@ -3,24 +3,19 @@
 import keras
 from keras import layers
 
-from stages.base.errors import UserError
 from stages.networks.backbones import layer_names
 
 POOLING = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 
 
-def below(backbone: keras.Model, cut: str, pooling: str = "none", where: str = "pooling") -> keras.Model:
+def below(backbone: keras.Model, cut: str, pooling: str = "none") -> keras.Model:
     """The backbone from the images to layer `cut`, its activations pooled over the image where `pooling` says so.
 
     The layers are shared with `backbone`. `pooling` (`average`, `max`) needs activations (n, h, w, c) and returns
-    (n, c); with `none` the activations keep their shape. A `UserError` for other activations begins with `where`.
+    (n, c); with `none` the activations keep their shape.
     """
     x = backbone.get_layer(cut).output
     if pooling != "none":
-        if len(x.shape) != 4:
-            raise UserError(
-                f"{where}: {pooling!r} needs a cut above which there is still an image, but {cut} has none."
-            )
         x = POOLING[pooling](name="pooling")(x)
     return keras.Model(backbone.input, x, name="below")
 

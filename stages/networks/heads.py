@@ -28,7 +28,8 @@ def build_head(
         return dense_head(tuple(feature_shape), entry.hidden, entry.dropout, classes)
     backbone = build_backbone(architecture, image_size)
     if cut == layer_names(backbone)[-1]:
-        return dense_head(tuple(feature_shape), [], 0.0, classes)
+        features = keras.Input(tuple(feature_shape), dtype="float32", name="features")
+        return with_predictions(keras.Model(features, keras.layers.Identity()(features)), classes, "head")
     layers_above = above(backbone, cut)
     if above_weights:
         load_weights(layers_above, above_weights, f"heads start from {above_weights}")

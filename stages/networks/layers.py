@@ -1,20 +1,24 @@
 """Writes the table of layer names that studies are checked against: `python -m stages.networks.layers`."""
 
 import json
+from dataclasses import asdict
 
 import keras
 
 from stages.base.files import write_text
 from stages.networks.backbones import build_backbone, layer_names
-from stages.study.architectures import ARCHITECTURES, LAYERS_FILE
+from stages.study.architectures import ARCHITECTURES, LAYERS_FILE, Layer
 
 
-def layer_table() -> dict[str, dict[str, bool]]:
-    """Architecture -> layer, from the image upward -> whether every path to the last layer passes through it."""
+def layer_table() -> dict[str, dict[str, Layer]]:
+    """Architecture -> name of a layer, from the image upward -> what can be done at it."""
     table = {}
     for name, architecture in ARCHITECTURES.items():
         backbone = build_backbone(name, max(64, architecture.smallest_image))
-        table[name] = {layer: _separates(backbone, layer) for layer in layer_names(backbone)}
+        table[name] = {
+            layer: Layer(_separates(backbone, layer), len(backbone.get_layer(layer).output.shape) == 4)
+            for layer in layer_names(backbone)
+        }
     return table
 
 
@@ -31,7 +35,10 @@ def _separates(backbone: keras.Model, cut: str) -> bool:
 
 
 if __name__ == "__main__":
-    # One line an architecture: a change shows as a change of that line.
-    lines = [f'  "{name}": {json.dumps(layers)}' for name, layers in layer_table().items()]
-    write_text(LAYERS_FILE, "{\n" + ",\n".join(lines) + "\n}\n")
-    print(f"{LAYERS_FILE.name}: {len(lines)} architectures")
+    table = layer_table()
+    blocks = []
+    for name, layers in table.items():  # one line a layer: json.dumps alone writes one line a value
+        lines = [f'    "{layer}": {json.dumps(asdict(of))}' for layer, of in layers.items()]
+        blocks.append(f'  "{name}": {{\n' + ",\n".join(lines) + "\n  }")
+    write_text(LAYERS_FILE, "{\n" + ",\n".join(blocks) + "\n}\n")
+    print(f"{LAYERS_FILE.name}: {len(table)} architectures")

@@ -84,6 +84,8 @@ def read_params(path: Path) -> Any:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         reason = " ".join(str(getattr(error, "problem", error)).split())
         raise UserError(f"{path}{place}: this cannot be read as YAML ({reason}).") from None
+    except ValueError as error:  # of a value that looks like a date and is none
+        raise UserError(f"{path} cannot be read as YAML ({error}); put the value in quotes.") from None
 
 
 def study_of(params: Any) -> tuple[Study | None, list[str]]:

@@ -46,11 +46,20 @@ ARCHITECTURES = {
 LAYERS_FILE = Path(__file__).with_name("layers.json")
 
 
-@cache
-def layers_of(architecture: str) -> dict[str, bool]:
-    """The layers of an architecture from the image upward.
+@dataclass(frozen=True)
+class Layer:
+    """What can be done at a layer.
 
-    Returns name -> whether the layer separates: every path from the image to the last layer passes through it, so
-    that the layers above can be run from its activations alone.
+    separates: every path from the image to the last layer passes through it, so that the layers above can be run from
+    its activations alone. image: its activations are an image (h, w, c), so that they can be pooled.
     """
-    return json.loads(LAYERS_FILE.read_text(encoding="utf-8"))[architecture]
+
+    separates: bool
+    image: bool
+
+
+@cache
+def layers_of(architecture: str) -> dict[str, Layer]:
+    """The layers of an architecture by name, from the image upward."""
+    table = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))[architecture]
+    return {name: Layer(**layer) for name, layer in table.items()}

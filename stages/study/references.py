@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from stages.study.architectures import ARCHITECTURES, layers_of
+from stages.study.architectures import ARCHITECTURES, Layer, layers_of
 from stages.study.messages import listing, nearest
 
 # Which key of an entry names an entry of which section. A backbone may also be a network of the study, whose trained
@@ -156,7 +156,14 @@ def _features(study: dict, name: str) -> Iterator[str]:
     if _random_backbone(study, features):
         yield f"{where}.backbone: {features.backbone!r} has random weights; name a network or a trained backbone."
     if found := architecture_of(study, features.backbone):
-        yield from _layer(where, "cut", features.cut, found[0], list(layers_of(found[0])))
+        layers = layers_of(found[0])
+        yield from _layer(where, "cut", features.cut, found[0], list(layers))
+        if features.pooling != "none" and features.cut in layers and not layers[features.cut].image:
+            poolable = [name for name, layer in layers.items() if layer.image]
+            yield (
+                f"{where}.pooling: {features.pooling!r} is not accepted, because the activations of {features.cut} are "
+                f"no image; use pooling: none, or cut {found[0]} at one of {listing(poolable)}."
+            )
 
 
 def _head(study: dict, name: str) -> Iterator[str]:
@@ -167,6 +174,8 @@ def _head(study: dict, name: str) -> Iterator[str]:
             f"{where}.features: {head.features!r} is made of dataset {features.dataset!r}; name features of "
             f"{task.dataset!r}, the dataset of tasks.{head.task}."
         )
+    if features and task:
+        yield from _classes(where, head, features, task)
     if features is None or head.start_from != "backbone":
         return
     found = architecture_of(study, features.backbone)
@@ -175,12 +184,25 @@ def _head(study: dict, name: str) -> Iterator[str]:
             f"{where}.start_from: 'backbone' is not accepted, because features.{head.features} has pooling: "
             f"{features.pooling}; use features with pooling: none, or start_from: random."
         )
-    elif found and not layers_of(found[0]).get(features.cut, True):
-        separating = [layer for layer, separates in layers_of(found[0]).items() if separates]
+        return
+    layers = layers_of(found[0]) if found else {}
+    if features.cut in layers and not layers[features.cut].separates:
+        separating = [name for name, layer in layers.items() if layer.separates]
         yield (
             f"{where}.start_from: 'backbone' is not accepted, because other paths pass beside the cut {features.cut!r} "
             f"of features.{head.features}; use start_from: random, or cut {found[0]} at one of {listing(separating)}."
         )
+
+
+def _classes(where: str, head: Any, features: Any, task: Any) -> Iterator[str]:
+    """The features have the task's classes, as far as the study tells: names may stand for any number."""
+    if features.classes and task.include and all(isinstance(each, int) for each in features.classes + task.include):
+        missing = [label for label in task.include if label not in features.classes]
+        if missing:
+            yield (
+                f"{where}.features: {head.features!r} is not accepted, because features.{head.features}.classes lacks "
+                f"{listing(missing)} of tasks.{head.task}; add them there, or leave the key out for all classes."
+            )
 
 
 def _fine_tune(study: dict, name: str) -> Iterator[str]:
@@ -206,3 +228,27 @@ def _fine_tune(study: dict, name: str) -> Iterator[str]:
         upto = layers[: layers.index(below.cut) + 1]
         note = f" up to the cut {below.cut!r} of heads.{tune.head}"
         yield from _layer(where, "unfreeze", tune.unfreeze, found[0], upto, note)
+        if features and tune.unfreeze in upto and tune.features != head.features:
+            yield from _start(where, tune, head.features, features, layers_of(found[0]))
+
+
+def _start(where: str, tune: Any, of_head: str, features: Any, layers: dict[str, Layer]) -> Iterator[str]:
+    """Training can start from the features: else they would be computed, and their cost counted, for nothing."""
+    names = list(layers)
+    if features.cut in layers and not starts_below(features, layers, tune.unfreeze):
+        fitting = [name for name in names[: names.index(tune.unfreeze)] if layers[name].separates]
+        yield (
+            f"{where}.features: training from {tune.unfreeze!r} upward cannot start from {tune.features!r} (cut "
+            f"{features.cut}, pooling {features.pooling}); name features with pooling: none and a cut at one of "
+            f"{listing(fitting)}, or {of_head!r}, those of the head, to start from the images."
+        )
+
+
+def starts_below(features: Any, layers: dict[str, Layer], unfreeze: str) -> bool:
+    """Whether training that changes the layers from `unfreeze` upward can start from features.
+
+    features: anything with the attributes cut and pooling. layers: of the architecture, see `layers_of`.
+    """
+    names = list(layers)
+    below = names.index(features.cut) < names.index(unfreeze)
+    return below and features.pooling == "none" and layers[features.cut].separates

@@ -72,6 +72,8 @@ class Task(Entry):
                 f"validation {self.validation} and test {self.test} leave no images for training; their sum must be "
                 "below 1"
             )
+        if self.include is not None and len(set(self.include)) < 2:
+            raise ValueError(f"include {self.include} is one class; a task needs at least two")
         if self.include is not None and self.exclude is not None:
             raise ValueError("include and exclude do not go together; give one of them")
         return self
