@@ -8,7 +8,7 @@ import pandas as pd
 from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.data.images import read_images
-from stages.data.tasks import SPLITS, Task, select_classes, write_task
+from stages.data.tasks import SPLITS, TABLE_COLUMNS, Task, select_classes, write_task
 from stages.study import Study
 from stages.study.messages import listing
 
@@ -38,7 +38,7 @@ def main(study: Study, name: str) -> str:
             entry.dataset,
             classes,
             images.sha256,
-            table[["index", "label", "class", "split", "order", "name"]],
+            table[TABLE_COLUMNS],
         )
     )
     print(counts.rename(index=dict(enumerate(classes))).rename_axis("class").to_string())

@@ -7,7 +7,7 @@ import h5py
 
 from stages.base.command import run_stage
 from stages.base.errors import UserError
-from stages.base.files import atomic_directory
+from stages.base.files import keep_only
 from stages.data.weights import FOLDER, write_weights_record
 from stages.sources.fetch import fetch
 from stages.study import Study
@@ -16,21 +16,24 @@ from stages.study.architectures import ARCHITECTURES
 
 def main(study: Study, name: str) -> str:
     entry = study.backbones[name]
-    with atomic_directory(FOLDER / name) as folder:
-        if entry.weights == "random":
-            write_weights_record(folder, entry.architecture, "random")
-            return f"{entry.architecture}, random weights"
-        source, checksum = entry.weights, entry.sha256 and f"sha256:{entry.sha256}"
-        if entry.weights == "imagenet":
-            architecture = ARCHITECTURES[entry.architecture]
-            source = architecture.imagenet
-            checksum = checksum or (architecture.imagenet_md5 and f"md5:{architecture.imagenet_md5}")
-        file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
-        fetch(source, file, checksum)
-        if not h5py.is_hdf5(file):
-            raise UserError(f"backbones.{name}.weights: {source!r} is not an HDF5 file; give weights that Keras saved.")
-        record = write_weights_record(folder, entry.architecture, entry.weights, file=file)
-        return f"{entry.architecture}, {source}, sha256 {record.sha256}"
+    folder = FOLDER / name
+    if entry.weights == "random":
+        keep_only(folder, [])
+        write_weights_record(folder, entry.architecture, "random")
+        return f"{entry.architecture}, random weights"
+    source, checksum = entry.weights, entry.sha256 and f"sha256:{entry.sha256}"
+    if entry.weights == "imagenet":
+        architecture = ARCHITECTURES[entry.architecture]
+        source = architecture.imagenet
+        checksum = checksum or (architecture.imagenet_md5 and f"md5:{architecture.imagenet_md5}")
+    file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
+    keep_only(folder, [file])
+    fetch(source, file, checksum)
+    if not h5py.is_hdf5(file):
+        file.unlink()
+        raise UserError(f"backbones.{name}.weights: {source!r} is not an HDF5 file; give weights that Keras saved.")
+    record = write_weights_record(folder, entry.architecture, entry.weights, file=file)
+    return f"{entry.architecture}, {source}, sha256 {record.sha256}"
 
 
 if __name__ == "__main__":

@@ -2,8 +2,10 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import struct
+import tarfile
 import unicodedata
 import zlib
 from pathlib import Path
@@ -151,7 +153,7 @@ def test_an_archive_with_another_checksum_is_not_kept():
     write_archive(Path("a.zip"), {"a/1.png": png(plain(RED))})
     with pytest.raises(UserError, match="is not the file expected"):
         prepared(Archive(source="archive", image_size=8, url="a.zip", sha256="0" * 64))
-    assert not list(Path("data/raw").iterdir())
+    assert not any(path.is_file() for path in Path("data/raw").rglob("*"))
 
 
 # Files that are no image.
@@ -293,14 +295,14 @@ def test_images_prepared_before_outlive_an_error():
     ],
 )
 def test_every_kind_of_pixel_becomes_rgb(content, pixel):
-    decoded = decode(content, 8)
+    decoded = decode(content, 8).pixels
     assert (decoded.shape, decoded.dtype) == ((8, 8, 3), np.uint8)
     assert np.array_equal(decoded, plain(pixel))
 
 
 def test_a_cmyk_jpeg_becomes_rgb():
     content = encode(Image.new("CMYK", (16, 16), (0, 255, 255, 0)), "JPEG", quality=100)
-    assert np.abs(decode(content, 8).astype(int) - RED).max() <= 3
+    assert np.abs(decode(content, 8).pixels.astype(int) - RED).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -319,23 +321,23 @@ def test_a_cmyk_jpeg_becomes_rgb():
 def test_an_image_is_turned_upright(orientation, upright):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(decode(encode(NOISE, exif=exif), 32), upright(NOISE))
+    assert np.array_equal(decode(encode(NOISE, exif=exif), 32).pixels, upright(NOISE))
 
 
 def test_a_jpeg_from_a_camera_held_upright_is_turned():
     stored = np.concatenate([np.full((32, 16, 3), 255, np.uint8), np.zeros((32, 16, 3), np.uint8)], axis=1)
     exif = Image.Exif()
     exif[0x0112] = 6
-    decoded = decode(encode(stored, "JPEG", exif=exif), 32)
+    decoded = decode(encode(stored, "JPEG", exif=exif), 32).pixels
     assert decoded[:12].min() > 240
     assert decoded[20:].max() < 15
 
 
 def test_an_image_is_cropped_to_its_middle_square():
     wide = np.concatenate([plain(RED), plain(GREEN), plain(BLUE)], axis=1)
-    assert np.array_equal(decode(png(wide), 8), plain(GREEN))
-    assert np.array_equal(decode(png(wide.swapaxes(0, 1)), 8), plain(GREEN))
-    assert np.array_equal(decode(png(plain(RED, side=50)), 8), plain(RED))
+    assert np.array_equal(decode(png(wide), 8).pixels, plain(GREEN))
+    assert np.array_equal(decode(png(wide.swapaxes(0, 1)), 8).pixels, plain(GREEN))
+    assert np.array_equal(decode(png(plain(RED, side=50)), 8).pixels, plain(RED))
 
 
 # Prepared images.
@@ -353,7 +355,7 @@ def test_prepared_images_are_one_array_with_a_table_beside():
     ]
     pixels = np.load(folder / "images.npy", allow_pickle=False)
     assert (pixels.shape, pixels.dtype) == ((2, 8, 8, 3), np.uint8)
-    green, red = (hashlib.sha256(plain(colour).tobytes()).hexdigest() for colour in (GREEN, RED))
+    green, red = (hashlib.sha256(b"8x8" + plain(colour).tobytes()).hexdigest() for colour in (GREEN, RED))
     assert (folder / "table.csv").read_text() == (
         f"index,label,class,sha256,name\n0,0,a,{green},a/1.png\n1,1,b,{red},b/1.png\n"
     )
@@ -377,7 +379,22 @@ def test_equal_input_gives_equal_bytes():
     assert all_files() == first
 
 
-@pytest.mark.parametrize("damage", ["shorten", "remove", "swap"])
+def test_the_checksum_of_an_image_does_not_depend_on_the_size_it_is_brought_to():
+    content = encode(NOISE, "JPEG")
+    assert decode(content, 8).sha256 == decode(content, 16).sha256 != decode(encode(NOISE[::-1], "JPEG"), 8).sha256
+
+
+def test_names_that_are_no_utf8_can_be_written():
+    with tarfile.open("old.tar", "w", format=tarfile.GNU_FORMAT, encoding="latin-1") as archive:
+        for name in ("k\u00e4fer/1.png", "wespe/1.png"):
+            info = tarfile.TarInfo(name)
+            info.size = len(content := png(plain(RED)))
+            archive.addfile(info, io.BytesIO(content))
+    prepared(Archive(source="archive", image_size=8, url="old.tar", sha256=sha256_of(Path("old.tar"))))
+    assert read_images("d").classes == ["k\\xe4fer", "wespe"]
+
+
+@pytest.mark.parametrize("damage", ["shorten", "remove", "swap", "table", "record"])
 def test_damaged_images_are_answered_with_the_way_out(damage):
     write_images("d", source_of(png(plain(RED)), png(plain(BLUE))), 8, 0.0)
     path = Path("data/images/d/images.npy")
@@ -385,9 +402,14 @@ def test_damaged_images_are_answered_with_the_way_out(damage):
         path.write_bytes(path.read_bytes()[:-1])
     elif damage == "remove":
         path.unlink()
+    elif damage == "table":
+        path.with_name("table.csv").write_text("a,b\n1,2\n3,4\n")
+    elif damage == "record":
+        path.with_name("record.json").write_text("{}")
     else:
         np.save(path, np.zeros((3, 8, 8, 3), np.uint8))
-    with pytest.raises(UserError, match=r"data/images/d is damaged .*; delete it and run `dvc repro`\.$"):
+    sentence = r"data/images/d(/images\.npy is missing; .*| is damaged .*; delete it and run `dvc repro`)\.$"
+    with pytest.raises(UserError, match=sentence):
         read_images("d")
 
 

@@ -165,6 +165,18 @@ def test_a_weights_file_is_kept_with_its_checksum(weights_file):
     assert Path("data/weights/b/backbone.weights.h5").read_bytes() == weights_file.read_bytes()
 
 
+def test_a_file_that_is_there_and_right_is_not_fetched_again(weights_file):
+    entry = study_of_backbone("some.weights.h5", sha256_hex(weights_file))
+    weights_stage(entry, "b")
+    Path("data/weights/b/left.over").touch()
+    weights_file.unlink()
+    weights_stage(entry, "b")
+    assert sorted(path.name for path in Path("data/weights/b").iterdir()) == ["backbone.json", "backbone.weights.h5"]
+    Path("data/weights/b/backbone.weights.h5").write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"'some\.weights\.h5' cannot be read"):
+        weights_stage(entry, "b")
+
+
 @pytest.mark.parametrize(
     ("name", "kept"),
     [("old.h5", "backbone.h5"), ("new.weights.h5", "backbone.weights.h5")],
@@ -178,7 +190,7 @@ def test_the_name_keeps_the_ending_by_which_keras_tells_its_formats(name, kept, 
 def test_weights_with_another_checksum_are_refused(weights_file):
     with pytest.raises(UserError, match=r"'some\.weights\.h5' is not the file expected"):
         weights_stage(study_of_backbone("some.weights.h5", "0" * 64), "b")
-    assert not list(Path("data/weights").iterdir())
+    assert not list(Path("data/weights/b").iterdir())
 
 
 def test_weights_that_are_no_hdf5_file_are_refused(weights_file):
@@ -188,7 +200,7 @@ def test_weights_that_are_no_hdf5_file_are_refused(weights_file):
     assert str(error.value) == (
         "backbones.b.weights: 'some.weights.h5' is not an HDF5 file; give weights that Keras saved."
     )
-    assert not list(Path("data/weights").iterdir())
+    assert not list(Path("data/weights/b").iterdir())
 
 
 def test_weights_that_changed_since_are_refused(weights_file):

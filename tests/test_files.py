@@ -80,7 +80,7 @@ def test_json_refuses_what_other_readers_refuse(tmp_path):
 @pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe"])
 def test_broken_json_is_answered_with_the_way_out(content, tmp_path):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.json is not readable as JSON .*; delete it and run `dvc repro`\.$"):
+    with pytest.raises(UserError, match=r"a\.json is damaged .*; delete it and run `dvc repro`\.$"):
         read_json(tmp_path / "a.json")
 
 

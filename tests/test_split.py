@@ -263,6 +263,6 @@ def test_a_missing_or_damaged_task_is_answered_with_the_way_out(tmp_path, monkey
         read_task("t")
     prepared({"a": 8, "bb": 8})
     main(study_of_task(), "t")
-    (tmp_path / "data/tasks/t/split.csv").unlink()
+    (tmp_path / "data/tasks/t/split.csv").write_text("index,split\n0,train\n")
     with pytest.raises(UserError, match=r"data/tasks/t is damaged .*; delete it and run `dvc repro`\.$"):
         read_task("t")

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def keep_only(folder: Path, files: list[Path]) -> None:
+    """Make a folder and remove everything in it but the given files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for other in set(folder.iterdir()) - set(files):
+        shutil.rmtree(other) if other.is_dir() else other.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text with Unix line ends, whole or not at all."""
     with atomic_file(path) as partial:
@@ -53,14 +61,25 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Whatever goes wrong in the block while a file that a stage wrote is read becomes a `UserError` that names it.
+
+    path: the file, or the folder it lies in.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename or path} is missing; `dvc repro` makes it.") from None
+    except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} is damaged ({reason}); delete it and run `dvc repro`.") from None
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file that a stage wrote; `UserError` when it is missing or broken."""
-    try:
+    with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; `dvc repro` makes it.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise UserError(f"{path} is not readable as JSON ({error}); delete it and run `dvc repro`.") from None
 
 
 def sha256_of(path: Path) -> str:

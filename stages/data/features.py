@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from stages.base.errors import UserError
-from stages.base.files import read_json
+from stages.base.files import read_json, reading
 
 FOLDER = Path("data/features")
 
@@ -67,13 +67,11 @@ class Features:
 def read_features(name: str) -> Features:
     """Read a feature cache and check it against its record; `UserError` when it is missing, damaged or does not fit."""
     folder = FOLDER / name
-    content = read_json(folder / "record.json")
-    try:
-        record = FeatureRecord(**content)
+    with reading(folder):
+        record = FeatureRecord(**read_json(folder / "record.json"))
         array = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
         index = np.load(folder / "index.npy", allow_pickle=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
-    if (list(array.shape), array.dtype, len(index)) != ([record.images, *record.shape], record.storage, record.images):
-        raise UserError(f"{folder} does not hold what its record says; delete it and run `dvc repro`.")
-    return Features(name, folder, record, array, index)
+        recorded = [record.images, *record.shape], record.storage, record.images
+        if (list(array.shape), array.dtype, len(index)) != recorded:
+            raise ValueError("it does not hold what its record says")
+        return Features(name, folder, record, array, index)

@@ -7,10 +7,11 @@ import numpy as np
 import pandas as pd
 
 from stages.base.errors import UserError
-from stages.base.files import atomic_directory, read_json, write_json
+from stages.base.files import atomic_directory, read_json, reading, write_json
 from stages.study.messages import listing, nearest
 
 FOLDER = Path("data/tasks")
+TABLE_COLUMNS = ["index", "label", "class", "split", "order", "name"]
 SPLITS = ("train", "validation", "test")
 
 
@@ -62,12 +63,11 @@ def write_task(task: Task) -> None:
 def read_task(name: str) -> Task:
     """Read a task; `UserError` when it is missing or damaged."""
     folder = FOLDER / name
-    record = read_json(folder / "task.json")
-    try:
-        table = pd.read_csv(folder / "split.csv", dtype={"class": str, "name": str}, keep_default_na=False)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
-    return Task(name, record["dataset"], record["classes"], record["images_sha256"], table)
+    with reading(folder):
+        record = read_json(folder / "task.json")
+        text = {"class": str, "split": str, "name": str}
+        table = pd.read_csv(folder / "split.csv", usecols=TABLE_COLUMNS, dtype=text, keep_default_na=False)
+        return Task(name, record["dataset"], record["classes"], record["images_sha256"], table)
 
 
 def select_classes(include: list | None, exclude: list | None, classes: list[str], where: str) -> list[int]:
@@ -85,6 +85,11 @@ def _label(entry: int | str, classes: list[str], where: str) -> int:
     if isinstance(entry, str) and entry in classes:
         return classes.index(entry)
     if isinstance(entry, int) and 0 <= entry < len(classes):
+        if str(entry) in classes and classes[entry] != str(entry):
+            raise UserError(
+                f"{where}: {entry} may be class number {entry}, which is {classes[entry]!r}, or the class of that "
+                f"name; write '{entry}' in quotes for the name, or the name of the other."
+            )
         return entry
     hint = nearest(entry, classes) if isinstance(entry, str) else ""
     raise UserError(

@@ -3,8 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.base.errors import UserError
-from stages.base.files import read_json, sha256_of, write_json
+from stages.base.files import read_json, reading, sha256_of, write_json
 
 FOLDER = Path("data/weights")
 
@@ -40,11 +39,8 @@ def write_weights_record(
 def read_weights_record(backbone: str) -> BackboneWeights:
     """The record of a backbone, its file checked; `UserError` when one of them is missing or damaged."""
     folder = FOLDER / backbone
-    content = read_json(folder / "backbone.json")
-    try:
-        record = BackboneWeights(**content)
+    with reading(folder):
+        record = BackboneWeights(**read_json(folder / "backbone.json"))
         if record.file and sha256_of(folder / record.file) != record.sha256:
             raise ValueError("the weights file is not the one recorded")
-    except (OSError, TypeError, ValueError) as error:
-        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
-    return record
+        return record

@@ -5,6 +5,7 @@ import io
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -28,14 +29,14 @@ def write_images(dataset: str, source: Iterable[SourceImage], image_size: int, m
         with (folder / "pixels").open("wb") as file:
             for image in tqdm(source, desc=f"prepare {dataset}", unit=" images", disable=None):
                 try:
-                    pixels = decode(image.content(), image_size)
+                    pixels, sha256 = decode(image.content(), image_size)
                 except MemoryError:
                     raise
                 except Exception as error:  # on broken files Pillow and zipfile raise nearly anything
                     reason = str(error) or type(error).__name__
                     quarantine.append({"name": image.name, "class": image.label, "reason": reason})
                     continue
-                rows.append({"class": image.label, "sha256": _digest(pixels), "name": image.name})
+                rows.append({"class": image.label, "sha256": sha256, "name": image.name})
                 file.write(pixels.tobytes())
         _check_quarantine(dataset, len(rows), quarantine, max_unreadable)
         _as_npy(folder / "pixels", folder / "images.npy", (len(rows), image_size, image_size, 3))
@@ -60,10 +61,17 @@ def write_images(dataset: str, source: Iterable[SourceImage], image_size: int, m
     return f"{len(rows)} images of {len(classes)} classes, {image_size}x{image_size}{left_out}"
 
 
-def decode(content: bytes, image_size: int) -> np.ndarray:
+class Decoded(NamedTuple):
+    """pixels: (size, size, 3) uint8. sha256: of the image in its full size, whatever size it is brought to."""
+
+    pixels: np.ndarray
+    sha256: str
+
+
+def decode(content: bytes, image_size: int) -> Decoded:
     """Decode an image file: turned upright by its EXIF orientation, RGB, cropped to the middle square and resized.
 
-    Returns (image_size, image_size, 3) uint8. Raises what Pillow raises on files it cannot read.
+    Raises what Pillow raises on files it cannot read.
     """
     if not content:
         raise ValueError("the file is empty")
@@ -74,8 +82,10 @@ def decode(content: bytes, image_size: int) -> np.ndarray:
         except UnidentifiedImageError:  # its own message holds a memory address, which differs on every run
             raise ValueError("the file is no image of a known format") from None
         with opened as image:
-            upright = ImageOps.exif_transpose(image)
-            return np.asarray(ImageOps.fit(_as_rgb(upright), (image_size, image_size), method=Image.Resampling.BICUBIC))
+            rgb = _as_rgb(ImageOps.exif_transpose(image))
+            sha256 = hashlib.sha256(f"{rgb.width}x{rgb.height}".encode() + rgb.tobytes()).hexdigest()
+            fitted = ImageOps.fit(rgb, (image_size, image_size), method=Image.Resampling.BICUBIC)
+            return Decoded(np.asarray(fitted), sha256)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
@@ -88,10 +98,6 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
     return image.convert("RGB")
-
-
-def _digest(pixels: np.ndarray) -> str:
-    return hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def _check_quarantine(dataset: str, readable: int, quarantine: list[dict], max_unreadable: float) -> None:

@@ -14,10 +14,12 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
     """Copy or download `source` to `target`, whole and verified or not at all.
 
     source: an http or https address, or a path (relative to the project's folder).
-    checksum: `sha256:<digits>` or `md5:<digits>`; None accepts what comes.
+    checksum: `sha256:<digits>` or `md5:<digits>`; None accepts what comes. A target that has it already is kept.
 
     Raises `UserError` when the source is unreachable or its bytes are not those of the checksum.
     """
+    if checksum and target.is_file() and _checksum(target, checksum) == checksum:
+        return
     with atomic_file(target) as partial:
         if source.startswith(("http://", "https://")):
             _download(source, partial)

@@ -1,7 +1,7 @@
 """Where images come from. A source downloads itself into one folder and then yields its images one by one.
 
-A source is a pair of functions: `download(dataset, folder)` fills an empty folder with the source as it is, and
-`images(dataset, folder)` reads it, as an iterator over `SourceImage`.
+A source is a pair of functions: `download(dataset, folder)` brings the source as it is into a folder and returns its
+file, and `images(dataset, folder)` reads it, as an iterator over `SourceImage`.
 """
 
 import gzip
@@ -25,6 +25,8 @@ from stages.study.schema import Archive, Digits
 
 # A file in an archive larger than this is no photograph: it is not read.
 LARGEST_FILE = 200 * 2**20
+# Of the file in scikit-learn: another version of it must not pass for the same data.
+DIGITS_CHECKSUM = "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
 
 
 class SourceImage(NamedTuple):
@@ -46,9 +48,11 @@ class Source(NamedTuple):
     images: Callable
 
 
-def _download_digits(dataset: Digits, folder: Path) -> None:
-    data = importlib.resources.files("sklearn.datasets.data") / "digits.csv.gz"
-    (folder / "digits.csv.gz").write_bytes(data.read_bytes())
+def _download_digits(dataset: Digits, folder: Path) -> Path:
+    file = folder / "digits.csv.gz"
+    with importlib.resources.as_file(importlib.resources.files("sklearn.datasets.data") / file.name) as source:
+        fetch(str(source), file, DIGITS_CHECKSUM)
+    return file
 
 
 def _digits(dataset: Digits, folder: Path) -> Iterator[SourceImage]:
@@ -69,8 +73,10 @@ def _archive_name(dataset: Archive) -> str:
     return PurePosixPath(dataset.url.split("?")[0]).name or "archive"
 
 
-def _download_archive(dataset: Archive, folder: Path) -> None:
-    fetch(dataset.url, folder / _archive_name(dataset), f"sha256:{dataset.sha256}")
+def _download_archive(dataset: Archive, folder: Path) -> Path:
+    file = folder / _archive_name(dataset)
+    fetch(dataset.url, file, f"sha256:{dataset.sha256}")
+    return file
 
 
 def _archive(dataset: Archive, folder: Path) -> Iterator[SourceImage]:
@@ -107,10 +113,15 @@ def _members(dataset: Archive, sizes: dict[str, int], read: Callable[[str], byte
             continue  # files beside the class folders, and what operating systems leave behind
         found += 1
         # macOS writes an accented letter as two characters, which a study would have to write so too.
-        label = unicodedata.normalize("NFC", parts[-2])
-        yield SourceImage(name, label, lambda name=name: _read_member(name, sizes[name], read))
+        label = unicodedata.normalize("NFC", _printable(parts[-2]))
+        yield SourceImage(_printable(name), label, lambda name=name: _read_member(name, sizes[name], read))
     if not found:
         raise UserError(f"{dataset.url!r} holds no <class>/<image> files; put the images of each class in a folder.")
+
+
+def _printable(name: str) -> str:
+    """A name whose bytes were no UTF-8 (old tar archives) as text that can be written."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def _read_member(name: str, size: int, read: Callable[[str], bytes]) -> bytes:
