@@ -1,7 +1,8 @@
 """The stages of the pipeline, one module each: `python -m stages.<stage> [entry]`.
 
-`dvc.yaml` is the map. The sub-packages hold what stages share: `study` (the params file and its checks), `data`
-(sources, prepared images, tasks, features), `networks`, `training` and `reporting`.
+`dvc.yaml` is the map. The sub-packages hold what stages share: `base` (the start of a stage, files), `study` (the
+params file and its checks), `sources` (where data come from), `data` (what stages hand on: images, tasks, features,
+weights, results), `networks`, `training` and `reporting`.
 """
 
 import os

@@ -3,6 +3,7 @@
 Needs neither Keras nor a GPU: a change in a metric reruns no training.
 """
 
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,10 @@ import pandas as pd
 
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, atomic_file, write_json
+from stages.data.costs import FOLDER as COSTS
+from stages.data.results import FOLDER as MODELS
 from stages.data.results import Result, read_result
+from stages.data.tasks import FOLDER as TASKS
 from stages.data.tasks import SPLITS, Task, read_task
 from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
@@ -25,6 +29,7 @@ FOLDER = Path("reports")
 
 
 def main(study: Study) -> str:
+    drop_leftovers(study)
     used = {entry.task for entry in study.models.values()}
     tasks = {name: read_task(name) for name in study.tasks if name in used}
     results = {model: read_result(model) for model in study.models}  # never what else lies in models/
@@ -62,6 +67,23 @@ def main(study: Study) -> str:
             print(f"Warning, {name}: {warning}")
     chosen = ", ".join(f"{of_task['recommended']} for {name}" for name, of_task in comparisons.items())
     return f"{len(metrics)} models compared; recommended: {chosen}"
+
+
+def drop_leftovers(study: Study) -> None:
+    """Remove what entries that are no longer in the study have left behind; DVC keeps it in its cache.
+
+    This stage depends on whole folders, because its models are not known to dvc.yaml by name: with leftovers they
+    would not be the same in a clone.
+    """
+    for record in [*MODELS.glob("*/record.json"), *TASKS.glob("*/task.json")]:
+        name = record.parent.name
+        if name not in (study.models if record.name == "record.json" else study.tasks):
+            shutil.rmtree(record.parent)
+            (MODELS / f"{name}.weights.h5").unlink(missing_ok=True)
+    for kind, names in (("models", study.models), ("features", study.features)):
+        for path in (COSTS / kind).glob("*.json"):
+            if path.stem not in names:
+                path.unlink()
 
 
 def metrics_of(study: Study, model: str, results: dict[str, Result], answers: dict[str, Answers]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def main(study: Study, name: str) -> str:
     index = np.flatnonzero(images.table["label"].isin(chosen))
     image_size = images.pixels.shape[1]
     backbone, weights = load_backbone(entry.backbone, image_size)
-    model = below(backbone, entry.cut, entry.pooling, where=f"features.{name}.pooling")
+    model = below(backbone, entry.cut, entry.pooling)
     shape = list(model.output.shape[1:])
 
     with atomic_directory(FOLDER / name) as folder:
@@ -66,7 +66,7 @@ def main(study: Study, name: str) -> str:
             parameters=model.count_params(),
         )
         write_json(folder / "record.json", asdict(record))
-    write_cost(Path(f"reports/costs/{name}.json"), Cost.measured(seconds, len(index) / seconds))
+    write_cost("features", name, Cost.measured(seconds, len(index) / seconds))
     size = f"{'x'.join(map(str, shape))} {entry.storage}"
     return f"{len(index)} images x {size} at {entry.cut}, {len(index) / seconds:.0f} images/s"
 
@@ -85,6 +85,11 @@ def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, out: np.n
                 out[start : start + len(rows)] = activations
             if not np.isfinite(out[start : start + len(rows)]).all():
                 largest = np.abs(activations).max()
+                if not np.isfinite(largest):
+                    raise UserError(
+                        f"{where}.backbone: an activation is {largest}: the weights are damaged or their training "
+                        "diverged; train the backbone again or give other weights."
+                    )
                 raise UserError(
                     f"{where}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32."
                 )
@@ -93,7 +98,7 @@ def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, out: np.n
 
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:
     """Save the weights of the layers above a cut that separates them, for heads that start from them."""
-    if layers_of(architecture)[cut] and cut != layer_names(backbone)[-1]:
+    if layers_of(architecture)[cut].separates and cut != layer_names(backbone)[-1]:
         save_weights(above(backbone, cut), file)
 
 

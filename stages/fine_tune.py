@@ -8,7 +8,7 @@ import keras
 
 from stages.base.command import run_stage
 from stages.base.errors import UserError
-from stages.data.features import FeatureRecord, read_features
+from stages.data.features import read_features
 from stages.data.images import read_images
 from stages.data.results import FOLDER, ModelRecord, Origin, read_record
 from stages.data.tasks import read_task
@@ -18,6 +18,7 @@ from stages.networks.heads import build_head
 from stages.networks.pretrained import load_backbone, load_weights
 from stages.study import Study
 from stages.study.architectures import layers_of
+from stages.study.references import starts_below
 from stages.study.schema import FineTune, Head
 from stages.training.batches import examples_of
 from stages.training.repeats import Built, save_model, train_repeats
@@ -37,7 +38,7 @@ def main(study: Study, name: str) -> str:
                 f"fine_tunes.{name}.{what}: {getattr(entry, what)!r} was made with other weights of {entry.backbone!r} "
                 "than there are now; run `dvc repro`."
             )
-    from_features = starts_from(features.record, entry.unfreeze)
+    from_features = starts_below(features.record, layers_of(weights.architecture), entry.unfreeze)
     image_size = images.pixels.shape[1]
 
     def build() -> Built:
@@ -60,13 +61,6 @@ def main(study: Study, name: str) -> str:
     whole, result = train_repeats(name, build, examples, settings, study.seed, origin)
     start = f"features {entry.features!r}" if from_features else "images"
     return f"{save_model(name, whole, result)}, from {start}"
-
-
-def starts_from(record: FeatureRecord, unfreeze: str) -> bool:
-    """Whether training that changes the layers from `unfreeze` upward can start from cached features."""
-    layers = layers_of(record.architecture)
-    names = list(layers)
-    return record.pooling == "none" and layers[record.cut] and names.index(record.cut) < names.index(unfreeze)
 
 
 def join(entry: FineTune, head_entry: Head, head: ModelRecord, image_size: int, classes: int) -> keras.Model:

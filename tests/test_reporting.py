@@ -108,7 +108,7 @@ def study(tmp_path, monkeypatch):
         write_task(make_task(name, first_row))
     for name, entry in study.models.items():
         write_model(name, read_task(entry.task))
-    write_cost(tmp_path / "reports/costs/f.json", Cost(1.0, 50.0, "test machine"))
+    write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
     return study
 
 

@@ -1,1 +1,1 @@
-"""The data of a study on its way: sources, prepared images, tasks, features."""
+"""What stages hand on to each other: images, tasks, features, weights, results, costs."""

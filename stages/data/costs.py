@@ -1,11 +1,16 @@
-"""What a step took: `cost.json`, apart from the records of what it made, because no two runs take the same time."""
+"""What it took to make features and models, in data/costs.
+
+Apart from what was made: no two runs take the same time, and what builds on equal results need not run again.
+"""
 
 import os
 import platform
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from stages.base.files import read_json, write_json
+from stages.base.files import read_json, reading, write_json
+
+FOLDER = Path("data/costs")
 
 
 @dataclass(frozen=True)
@@ -24,11 +29,13 @@ class Cost:
         return cls(round(seconds, 3), round(images_per_second, 1), machine)
 
 
-def write_cost(path: Path, cost: Cost) -> None:
-    """Write the cost of a step."""
-    write_json(path, asdict(cost))
+def write_cost(kind: str, name: str, cost: Cost) -> None:
+    """Write the cost of an entry; kind: `models` or `features`."""
+    write_json(FOLDER / kind / f"{name}.json", asdict(cost))
 
 
-def read_cost(path: Path) -> Cost:
-    """Read a cost that a stage wrote."""
-    return Cost(**read_json(path))
+def read_cost(kind: str, name: str) -> Cost:
+    """Read the cost of an entry; `UserError` when it is missing or damaged."""
+    path = FOLDER / kind / f"{name}.json"
+    with reading(path):
+        return Cost(**read_json(path))

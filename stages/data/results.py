@@ -1,6 +1,6 @@
 """What training a model left behind, in models/: read by evaluate and fine_tune, written by the training stages.
 
-`models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`, `cost.json`.
+`models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`.
 """
 
 from dataclasses import asdict, dataclass
@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.base.errors import UserError
-from stages.base.files import atomic_file, read_json, write_json
+from stages.base.files import atomic_directory, read_json, reading, write_json
 from stages.data.costs import Cost, read_cost, write_cost
 from stages.data.tasks import SPLITS
 
 FOLDER = Path("models")
+HISTORY_COLUMNS = ["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,40 +73,44 @@ class Result:
     predictions: dict[str, Predictions]
 
 
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean cross-entropy in nats, not finite where a probability is not.
+
+    probabilities: (n, classes) float32, clipped at 1e-7 as Keras does; labels: (n,) int.
+    """
+    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(chosen, 1e-7)).mean())
+
+
 def write_result(model: str, result: Result) -> None:
     """Write all of a result but the weights."""
-    folder = FOLDER / model
-    with atomic_file(folder / "predictions.npz") as partial:
+    with atomic_directory(FOLDER / model) as folder:
         arrays = {}
         for split, found in result.predictions.items():
             arrays |= {f"{split}_index": found.index, f"{split}_probabilities": found.probabilities}
-        np.savez(partial, **arrays)
-    with atomic_file(folder / "history.csv") as partial:
-        result.history.to_csv(partial, index=False, lineterminator="\n")
-    write_cost(folder / "cost.json", result.cost)
-    write_json(folder / "record.json", asdict(result.record))
+        np.savez(folder / "predictions.npz", **arrays)
+        result.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
+        write_json(folder / "record.json", asdict(result.record))
+    write_cost("models", model, result.cost)
 
 
 def read_record(model: str) -> ModelRecord:
     """The record of a model; `UserError` when it is missing or damaged."""
     path = FOLDER / model / "record.json"
-    content = read_json(path)
-    try:
-        return ModelRecord(**content)
-    except TypeError as error:
-        raise UserError(f"{path} is damaged ({error}); delete {path.parent} and run `dvc repro`.") from None
+    with reading(path):
+        return ModelRecord(**read_json(path))
 
 
 def read_result(model: str) -> Result:
     """Read all of a result but the weights; `UserError` when a part is missing or damaged."""
     folder = FOLDER / model
-    record, cost = read_record(model), read_cost(folder / "cost.json")
-    try:
-        history = pd.read_csv(folder / "history.csv")
+    record, cost = read_record(model), read_cost("models", model)
+    with reading(folder):
+        history = pd.read_csv(folder / "history.csv", usecols=HISTORY_COLUMNS)
+        if len(history) != sum(record.epochs):
+            raise ValueError(f"history.csv has {len(history)} epochs, the record {sum(record.epochs)}")
         with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
             predictions = {
                 split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS
             }
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} is damaged ({error}); delete it and run `dvc repro`.") from None
-    return Result(record, cost, history, predictions)
+        return Result(record, cost, history, predictions)

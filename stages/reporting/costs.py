@@ -1,7 +1,5 @@
 """What a model costs with everything of the study that it is built on."""
 
-from pathlib import Path
-
 from stages.data.costs import Cost, read_cost
 from stages.study import Study
 from stages.study.references import REFERENCES
@@ -29,9 +27,9 @@ def parts_of(study: Study, model: str) -> list[tuple[str, str]]:
 def total_seconds(study: Study, model: str, costs: dict[str, Cost]) -> float:
     """Seconds of one repeat of a model and of all that it is built on, each counted once.
 
-    costs: of every model; those of features are read from reports/costs.
+    costs: of every model; those of features are read from data/costs.
     """
     return sum(
-        read_cost(Path(f"reports/costs/{part}.json")).seconds if section == "features" else costs[part].seconds
+        read_cost("features", part).seconds if section == "features" else costs[part].seconds
         for section, part in parts_of(study, model)
     )

@@ -5,11 +5,11 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import log_loss, precision_recall_fscore_support, top_k_accuracy_score
+from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
 from statsmodels.stats.proportion import proportion_confint
 
 from stages.base.errors import UserError
-from stages.data.results import Predictions
+from stages.data.results import Predictions, cross_entropy
 from stages.data.tasks import Task, labels_of
 
 NO_ANSWER = -1
@@ -108,8 +108,7 @@ def split_metrics(answers: Answers) -> dict[str, float | None]:
 
 def mean_loss(answers: Answers) -> float:
     """Mean cross-entropy over images and repeats, in nats; every probability must be finite."""
-    classes = range(answers.probabilities.shape[2])
-    return float(np.mean([log_loss(answers.labels, each, labels=classes) for each in answers.probabilities]))
+    return float(np.mean([cross_entropy(each, answers.labels) for each in answers.probabilities]))
 
 
 def top_5_accuracy(answers: Answers) -> float:

@@ -12,7 +12,7 @@ from tqdm import tqdm
 from stages.base.errors import UserError
 from stages.base.files import atomic_file
 from stages.data.costs import Cost
-from stages.data.results import FOLDER, ModelRecord, Origin, Predictions, Result, write_result
+from stages.data.results import FOLDER, ModelRecord, Origin, Predictions, Result, cross_entropy, write_result
 from stages.networks.pretrained import save_weights
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
@@ -85,7 +85,7 @@ def train_repeats(
         seconds.append(took)
         for split, of_split in examples.items():
             probabilities[split].append(predict(built.trained, of_split, settings.batch_size))
-        losses.append(log_loss(probabilities["validation"][-1], examples["validation"].labels))
+        losses.append(cross_entropy(probabilities["validation"][-1], examples["validation"].labels))
         if np.isfinite(losses[-1]) and (kept is None or losses[-1] < losses[kept]):
             kept, weights = repeat, built.whole.get_weights()
     if kept is None:
@@ -154,12 +154,6 @@ def fit(
 def predict(model: keras.Model, examples: Examples, batch_size: int) -> np.ndarray:
     """Predicted probabilities in inference mode, (n, classes) float32."""
     return np.asarray(model.predict(examples.batches(batch_size), verbose=0), np.float32)
-
-
-def log_loss(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats: probabilities (n, classes), labels (n,)."""
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(chosen, np.finfo(np.float32).tiny)).mean())
 
 
 def save_model(name: str, model: keras.Model, result: Result) -> str:
