@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
+from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from stages.base.errors import UserError
 from stages.data.weights import write_weights_record
@@ -125,6 +127,22 @@ def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=sentence) as error:
         load_backbone("mine", 32)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(("architecture", "application"), [("vgg16", "VGG16"), ("mobilenet_v2", "MobileNetV2")])
+def test_weights_in_the_older_format_of_the_published_files_are_loaded(
+    architecture, application, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "data/weights/old"
+    folder.mkdir(parents=True)
+    published = getattr(keras.applications, application)(include_top=False, weights=None, input_shape=(64, 64, 3))
+    with h5py.File(folder / "backbone.h5", "w") as file:
+        save_weights_to_hdf5_group(file, published)
+    write_weights_record(folder, architecture, "imagenet", file=folder / "backbone.h5")
+    backbone, _ = load_backbone("old", 64)
+    for old, new in zip(published.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_weights_that_changed_on_disk_are_refused(tmp_path, monkeypatch):

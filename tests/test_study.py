@@ -388,7 +388,7 @@ BAD_STUDIES = [
         "a weights file without checksum",
         {"backbones/four-conv/weights": "four.weights.h5"},
         "backbones.four-conv: weights 'four.weights.h5' is taken for a file, which needs its sha256; accepted: random, "
-        "imagenet, or a path or address with its sha256.",
+        "imagenet, or a path or address with its sha256 (a network of the study is a backbone by its own name).",
     ),
     (
         "a checksum that is none",

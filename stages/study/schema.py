@@ -98,7 +98,7 @@ class Backbone(Entry):
         if self.weights not in ("random", "imagenet") and self.sha256 is None:
             raise ValueError(
                 f"weights {self.weights!r} is taken for a file, which needs its sha256; accepted: random, imagenet, "
-                "or a path or address with its sha256"
+                "or a path or address with its sha256 (a network of the study is a backbone by its own name)"
             )
         return self
 
