@@ -13,13 +13,13 @@ from stages.base.errors import UserError
 from stages.base.files import read_json, write_json
 from stages.data.features import FeatureRecord, read_features
 from stages.data.images import read_images
-from stages.data.results import Origin, read_record, read_result
+from stages.data.results import Origin, cross_entropy, read_record, read_result
 from stages.data.tasks import read_task
 from stages.fine_tune import join
 from stages.networks.runtime import make_deterministic
 from stages.study import study_of
 from stages.study.schema import Training
-from stages.training.batches import Batches, Examples, examples_of
+from stages.training.batches import Examples, batches, examples_of
 from stages.training.repeats import Built, compile_model, fit, predict, train_repeats
 
 STUDY = {
@@ -297,39 +297,47 @@ def examples(count: int = 10, seed: int = 0) -> Examples:
     return Examples(array, np.arange(count), labels, np.arange(count))
 
 
-def test_an_epoch_passes_every_row_once_in_an_order_of_its_seed():
-    batches = Batches(examples(), 3, shuffle_seed=1)
-
-    def epoch(batches):
-        return np.concatenate([batches[number][0] for number in range(len(batches))])
-
-    first = epoch(batches)
-    batches.on_epoch_end()
-    second = epoch(batches)
-    assert [len(batches[n][0]) for n in range(len(batches))] == [3, 3, 3, 1]
-    np.testing.assert_array_equal(np.sort(first, axis=0), np.sort(examples().array, axis=0))
-    np.testing.assert_array_equal(np.sort(second, axis=0), np.sort(first, axis=0))
-    assert not np.array_equal(first, second)
-    np.testing.assert_array_equal(first, epoch(Batches(examples(), 3, shuffle_seed=1)))
-    np.testing.assert_array_equal(epoch(Batches(examples(), 3)), examples().array)
+def test_batches_pass_every_row_once_in_the_order_asked_for():
+    found = list(batches(examples(), 3))
+    assert [len(labels) for _, labels in found] == [3, 3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in found]), examples().array)
+    assert found[0][0].dtype == np.float32  # float16 features are computed with in float32
+    order = np.random.default_rng(0).permutation(10)
+    labels = np.concatenate([labels for _, labels in batches(examples(), 4, order)])
+    np.testing.assert_array_equal(labels, examples().labels[order])
 
 
-def test_keras_passes_every_row_of_every_epoch_once():
-    class Seen(Batches):
-        def __getitem__(self, number):
-            inputs, labels = super().__getitem__(number)
-            seen.append(labels.tolist())
-            return inputs, labels
+def test_images_stay_bytes():
+    ten = examples()
+    images = Examples(np.zeros((10, 4, 4, 3), np.uint8), ten.rows, ten.labels, ten.index)
+    assert next(batches(images, 4))[0].dtype == np.uint8
 
-    seen = []
+
+def test_every_epoch_trains_on_every_row_once_in_another_order(monkeypatch):
     ten = examples()
     ten = Examples(ten.array, ten.rows, np.arange(10, dtype=np.int32), ten.index)
     model = small_model(10)
     compile_model(model, training())
-    model.fit(Seen(ten, 5, shuffle_seed=0), epochs=3, shuffle=False, verbose=0)
-    last = seen[-6:]  # Keras looks at some batches before it begins
-    assert [sorted(last[n] + last[n + 1]) for n in (0, 2, 4)] == [list(range(10))] * 3
-    assert len({tuple(batch) for batch in last}) > 2
+    seen, train_on_batch = [], model.train_on_batch
+    monkeypatch.setattr(
+        model, "train_on_batch", lambda x, y, **options: seen.append(y.tolist()) or train_on_batch(x, y, **options)
+    )
+    fit(model, {"train": ten, "validation": ten}, training(epochs=3, batch_size=5), 0, "test")
+    assert [sorted(seen[n] + seen[n + 1]) for n in (0, 2, 4)] == [list(range(10))] * 3
+    assert len({tuple(batch) for batch in seen}) == 6
+
+
+def test_the_history_holds_what_keras_measures():
+    make_deterministic(0)
+    model = small_model()
+    settings = training(epochs=1, learning_rate=1e-10, batch_size=3)  # the weights stay: both measure the same
+    compile_model(model, settings)
+    parts = splits()
+    history, _ = fit(model, parts, settings, 0, "test")
+    for split in ("train", "validation"):
+        loss, accuracy = model.evaluate(parts[split].array.astype(np.float32), parts[split].labels, verbose=0)
+        assert history[f"{split}_loss"][0] == pytest.approx(loss, rel=1e-5)
+        assert history[f"{split}_accuracy"][0] == pytest.approx(accuracy, rel=1e-6)
 
 
 def small_model(classes: int = 2) -> keras.Model:
@@ -354,9 +362,8 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     history, _ = fit(model, parts, settings, 0, "test")
     best = history["validation_loss"].idxmin()
     assert len(history) == best + 1 + 3 < 200
-    assert model.evaluate(parts["validation"].batches(4), verbose=0)[0] == pytest.approx(
-        history["validation_loss"][best], rel=1e-5
-    )
+    found = cross_entropy(predict(model, parts["validation"]), parts["validation"].labels)
+    assert found == pytest.approx(history["validation_loss"][best], rel=1e-6)
 
 
 ORIGIN = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
@@ -372,7 +379,7 @@ def test_the_repeat_of_the_lowest_validation_loss_is_kept():
     final = result.history.groupby("repeat")["validation_loss"].last()
     kept = result.record.kept_repeat
     assert kept == final.idxmin() and final.nunique() == 4
-    np.testing.assert_array_equal(predict(model, parts["test"], 4), result.predictions["test"].probabilities[kept])
+    np.testing.assert_array_equal(predict(model, parts["test"]), result.predictions["test"].probabilities[kept])
 
 
 def test_a_loss_that_is_no_number_in_every_repeat_is_an_error():

@@ -1,9 +1,8 @@
 """Batches from an array that may be larger than memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-import keras
 import numpy as np
 
 from stages.data.tasks import SPLITS, Task, labels_of
@@ -21,10 +20,6 @@ class Examples:
     rows: np.ndarray
     labels: np.ndarray
     index: np.ndarray
-
-    def batches(self, size: int, shuffle_seed: int | None = None) -> "Batches":
-        """Batches of `size`, shuffled anew in every epoch where there is a seed."""
-        return Batches(self, size, shuffle_seed)
 
 
 def examples_of(
@@ -45,31 +40,13 @@ def examples_of(
     return examples
 
 
-class Batches(keras.utils.PyDataset):
-    """(inputs, labels) batches in order, or in a new order each epoch where there is a seed.
+def batches(examples: Examples, size: int, order: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(inputs, labels) in batches of `size`, the last one smaller; in `order` (n,), a permutation, or as they stand.
 
     Only the rows of one batch are read from the array at a time. Images stay uint8, features become float32.
     """
-
-    def __init__(self, examples: Examples, size: int, shuffle_seed: int | None = None):
-        super().__init__()
-        self.examples = examples
-        self.size = size
-        self.random = None if shuffle_seed is None else np.random.default_rng(shuffle_seed)
-        self.order = np.arange(len(examples.rows))
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return -(-len(self.order) // self.size)
-
-    def __getitem__(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        chosen = self.order[number * self.size : (number + 1) * self.size]
-        inputs = self.examples.array[self.examples.rows[chosen]]
-        if inputs.dtype != np.uint8:
-            inputs = inputs.astype(np.float32)
-        return inputs, self.examples.labels[chosen]
-
-    def on_epoch_end(self) -> None:
-        """Draw the order of the next epoch; Keras calls it."""
-        if self.random is not None:
-            self.order = self.random.permutation(len(self.order))
+    order = np.arange(len(examples.rows)) if order is None else order
+    for start in range(0, len(order), size):
+        chosen = order[start : start + size]
+        inputs = examples.array[examples.rows[chosen]]
+        yield inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32), examples.labels[chosen]

@@ -16,14 +16,9 @@ from stages.data.results import FOLDER, ModelRecord, Origin, Predictions, Result
 from stages.networks.pretrained import save_weights
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
-from stages.training.batches import Examples
+from stages.training.batches import Examples, batches
 
-HISTORY = {
-    "loss": "train_loss",
-    "accuracy": "train_accuracy",
-    "val_loss": "validation_loss",
-    "val_accuracy": "validation_accuracy",
-}
+INFERENCE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -36,23 +31,6 @@ class Built:
 
     whole: keras.Model
     trained: keras.Model
-
-
-class EpochBar(keras.callbacks.Callback):
-    """A progress bar over the epochs, with the validation figures of the last one."""
-
-    def __init__(self, description: str, epochs: int):
-        super().__init__()
-        self.bar = tqdm(total=epochs, desc=description, unit=" epochs", disable=None)
-
-    def on_epoch_end(self, epoch: int, logs: dict) -> None:
-        """Show the epoch; Keras calls it."""
-        self.bar.set_postfix({"validation loss": logs["val_loss"], "accuracy": logs["val_accuracy"]}, refresh=False)
-        self.bar.update()
-
-    def on_train_end(self, logs: dict | None = None) -> None:
-        """Close the bar; Keras calls it."""
-        self.bar.close()
 
 
 def train_repeats(
@@ -84,7 +62,7 @@ def train_repeats(
         histories.append(history)
         seconds.append(took)
         for split, of_split in examples.items():
-            probabilities[split].append(predict(built.trained, of_split, settings.batch_size))
+            probabilities[split].append(predict(built.trained, of_split))
         losses.append(cross_entropy(probabilities["validation"][-1], examples["validation"].labels))
         if np.isfinite(losses[-1]) and (kept is None or losses[-1] < losses[kept]):
             kept, weights = repeat, built.whole.get_weights()
@@ -126,34 +104,50 @@ def fit(
 ) -> tuple[pd.DataFrame, float]:
     """Train a compiled model; returns its history, one row an epoch, and the seconds it took.
 
-    The training figures are means over the epoch's batches, dropout active; the validation figures are of the weights
-    at the end of the epoch. With early stopping the model ends with the weights of the lowest validation loss.
+    seed: of the order of the images, a new one in every epoch. The training figures are means over the epoch's
+    batches, dropout active; the validation figures are of the weights at the end of the epoch. With early stopping the
+    model ends with the weights of the lowest validation loss. A loss that is no number ends the training.
     """
-    callbacks = [EpochBar(description, settings.epochs), keras.callbacks.TerminateOnNaN()]
-    if settings.early_stopping is not None:
-        callbacks.append(
-            keras.callbacks.EarlyStopping(
-                monitor="val_loss", mode="min", patience=settings.early_stopping, restore_best_weights=True
-            )
-        )
+    train, validation = examples["train"], examples["validation"]
+    random = np.random.default_rng(seed)
+    history, best, best_weights = [], {"epoch": 0, "validation_loss": np.inf}, None
     start = time.perf_counter()
-    history = model.fit(
-        examples["train"].batches(settings.batch_size, shuffle_seed=seed),
-        validation_data=examples["validation"].batches(settings.batch_size),
-        epochs=settings.epochs,
-        shuffle=False,  # Batches shuffles by its own seed
-        callbacks=callbacks,
-        verbose=0,
-    )
-    seconds = time.perf_counter() - start
-    table = pd.DataFrame(history.history).rename(columns=HISTORY)[list(HISTORY.values())]
-    table.insert(0, "epoch", range(1, len(table) + 1))
-    return table, seconds
+    with tqdm(total=settings.epochs, desc=description, unit=" epochs", disable=None) as bar:
+        for epoch in range(1, settings.epochs + 1):
+            # Batch by batch, not Model.fit: with few images its preparations cost several times the training itself.
+            steps = []  # images, loss and accuracy of each
+            for inputs, labels in batches(train, settings.batch_size, random.permutation(len(train.rows))):
+                of_step = model.train_on_batch(inputs, labels, return_dict=True)
+                steps.append((len(labels), of_step["loss"], of_step["accuracy"]))
+            sizes, losses, accuracies = zip(*steps, strict=True)
+            probabilities = predict(model, validation)
+            row = {
+                "epoch": epoch,
+                "train_loss": float(np.average(losses, weights=sizes)),
+                "train_accuracy": float(np.average(accuracies, weights=sizes)),
+                "validation_loss": cross_entropy(probabilities, validation.labels),
+                "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
+            }
+            history.append(row)
+            bar.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
+            bar.update()
+            if not np.isfinite(row["train_loss"]):
+                break
+            if settings.early_stopping is None:
+                continue
+            if row["validation_loss"] < best["validation_loss"]:
+                best, best_weights = row, model.get_weights()
+            elif epoch - best["epoch"] >= settings.early_stopping:
+                break
+    if best_weights is not None:
+        model.set_weights(best_weights)
+    return pd.DataFrame(history), time.perf_counter() - start
 
 
-def predict(model: keras.Model, examples: Examples, batch_size: int) -> np.ndarray:
+def predict(model: keras.Model, examples: Examples) -> np.ndarray:
     """Predicted probabilities in inference mode, (n, classes) float32."""
-    return np.asarray(model.predict(examples.batches(batch_size), verbose=0), np.float32)
+    parts = [model.predict_on_batch(inputs) for inputs, _ in batches(examples, INFERENCE_BATCH)]
+    return np.concatenate(parts).astype(np.float32)
 
 
 def save_model(name: str, model: keras.Model, result: Result) -> str:
