@@ -8,14 +8,17 @@ from stages.base.errors import UserError
 from stages.study import load_study
 
 
-def main(path: Path) -> str:
+def main(arguments: list[str]) -> str:
+    if len(arguments) > 1 or arguments[:1] == ["--help"]:
+        raise UserError(f"give the path of one study, or nothing for {PARAMS}.")
+    path = Path(arguments[0]) if arguments else PARAMS
     study = load_study(path)
     return f"{path} is a sound study: {len(study.models)} models, {len(study.features)} feature caches"
 
 
 if __name__ == "__main__":
     try:
-        print(f"check: {main(Path(sys.argv[1]) if len(sys.argv) > 1 else PARAMS)}")
+        print(f"check: {main(sys.argv[1:])}")
     except UserError as error:
         print(f"check: {error}", file=sys.stderr)
         sys.exit(1)

@@ -70,16 +70,18 @@ def main(study: Study) -> str:
 
 
 def drop_leftovers(study: Study) -> None:
-    """Remove what entries that are no longer in the study have left behind; DVC keeps it in its cache.
+    """Remove the models, splits and costs that entries no longer in the study have left behind.
 
-    This stage depends on whole folders, because its models are not known to dvc.yaml by name: with leftovers they
-    would not be the same in a clone.
+    This stage depends on whole folders, because dvc.yaml cannot list its models by name: with leftovers they would not
+    be the same in a clone. What no stage wrote is left alone.
     """
-    for record in [*MODELS.glob("*/record.json"), *TASKS.glob("*/task.json")]:
-        name = record.parent.name
-        if name not in (study.models if record.name == "record.json" else study.tasks):
+    for record in MODELS.glob("*/record.json"):
+        if (name := record.parent.name) not in study.models:
             shutil.rmtree(record.parent)
             (MODELS / f"{name}.weights.h5").unlink(missing_ok=True)
+    for record in TASKS.glob("*/task.json"):
+        if record.parent.name not in study.tasks:
+            shutil.rmtree(record.parent)
     for kind, names in (("models", study.models), ("features", study.features)):
         for path in (COSTS / kind).glob("*.json"):
             if path.stem not in names:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.base.files import atomic_directory, read_json, write_text
+from stages.base.files import atomic_directory, read_json, reading, write_text
 from stages.reporting.figures import STYLE, draw_task
 from stages.reporting.page import render, task_sections
 from stages.study import Study
@@ -20,10 +19,11 @@ FOLDER = Path("reports")
 def main(study: Study) -> str:
     found, metrics, comparisons = (read_json(FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons"))
     curves = read_table("history")
-    confusion = {model: read_table(f"confusion/{model}") for model in found["models"]}
-    pictures = {
-        task: draw_task(task, of_task, found, metrics, curves, confusion) for task, of_task in comparisons.items()
-    }
+    with reading(FOLDER):
+        confusion = {model: read_table(f"confusion/{model}") for model in found["models"]}
+        pictures = {
+            task: draw_task(task, of_task, found, metrics, curves, confusion) for task, of_task in comparisons.items()
+        }
 
     png = {}
     with atomic_directory(FOLDER / "figures") as folder:
@@ -43,10 +43,8 @@ def read_table(name: str) -> pd.DataFrame:
     path = FOLDER / f"{name}.csv"
     text = dict.fromkeys(("model", "actual", "predicted"), str)
     empty = {f"{split}_{measure}": [""] for split in ("train", "validation") for measure in ("loss", "accuracy")}
-    try:
+    with reading(path):
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing; `dvc repro` makes it.") from None
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import pytest
 from stages.base.errors import UserError
 from stages.data.weights import read_weights_record
 from stages.sources.fetch import fetch
+from stages.study.architectures import ARCHITECTURES, Architecture
 from stages.weights import main as weights_stage
 
 CONTENT = bytes(range(256)) * 2000
@@ -123,7 +124,27 @@ def test_a_path_that_cannot_be_read_is_answered_in_a_sentence(tmp_path):
     (tmp_path / "target").mkdir()
     sentence = refused(str(tmp_path / "missing.zip"), tmp_path / "target/file", None)
     assert sentence == f"'{tmp_path}/missing.zip' cannot be read (No such file or directory); correct the path."
-    assert "Is a directory" in refused(str(tmp_path), tmp_path / "target/file", None)
+    sentence = refused(str(tmp_path), tmp_path / "target/file", None)
+    assert sentence == f"'{tmp_path}' is a folder; give a file (of images: a zip or tar of the class folders)."
+
+
+def test_a_file_in_the_folder_that_is_written_is_refused_and_kept(tmp_path):
+    (tmp_path / "target").mkdir()
+    (tmp_path / "target/mine").write_text("mine")
+    with pytest.raises(UserError, match=r"/target/mine' lies in .*/target, which this stage writes; move it"):
+        fetch(str(tmp_path / "target/mine"), tmp_path / "target/file", None)
+    assert [path.name for path in (tmp_path / "target").iterdir()] == ["mine"]
+
+
+def test_weights_without_a_checksum_must_stay_what_they_were(weights_file, monkeypatch):
+    """Keras publishes no checksum of these weights: what came first is kept, and nothing else taken for it."""
+    imagenet = Architecture(smallest_image=8, any_size=True, imagenet="some.weights.h5")
+    monkeypatch.setitem(ARCHITECTURES, "four_conv", imagenet)
+    weights_stage(study_of_backbone("imagenet"), "b")
+    first = read_weights_record("b").sha256
+    weights_file.unlink()
+    weights_stage(study_of_backbone("imagenet"), "b")
+    assert read_weights_record("b").sha256 == first == sha256_hex(Path("data/weights/b/backbone.weights.h5"))
 
 
 # The weights stage.

@@ -328,6 +328,31 @@ def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):
     assert list(json.loads(first["metrics.json"])) == list(study.models)
 
 
+def test_what_removed_entries_left_is_dropped_and_nothing_else(study, tmp_path):
+    write_model("b-net", read_task("b"))
+    (tmp_path / "models/b-net").rename(tmp_path / "models/gone")
+    write_model("b-net", read_task("b"))
+    write_task(replace(make_task("b-net", 0), name="b-net"))  # a removed task with the name of a model of the study
+    write_cost("features", "gone", Cost(1.0, 1.0, "test machine"))
+    for name in ("gone", "b-net", "mine"):
+        (tmp_path / f"models/{name}.weights.h5").touch()
+    (tmp_path / "models/notes").mkdir()
+    evaluate.main(study)
+    assert {path.name for path in (tmp_path / "models").iterdir()} == {
+        *study.models, "b-net.weights.h5", "mine.weights.h5", "notes",
+    }  # fmt: skip
+    assert {path.name for path in (tmp_path / "data/tasks").iterdir()} == {"a", "b"}
+    assert {path.name for path in (tmp_path / "data/costs/features").iterdir()} == {"f.json"}
+
+
+@pytest.mark.parametrize(("file", "content"), [("history.csv", ""), ("study.json", "{}"), ("metrics.json", "<<<<")])
+def test_damaged_tables_are_answered_with_the_way_out(study, tmp_path, file, content):
+    evaluate.main(study)
+    (tmp_path / "reports" / file).write_text(content)
+    with pytest.raises(UserError, match=r"^reports.* is damaged \(.*\); delete it and run `dvc repro`\.$"):
+        report.main(study)
+
+
 def test_order_of_the_predictions_does_not_matter(study, tmp_path):
     evaluate.main(study)
     before = (tmp_path / "reports/comparisons.json").read_bytes()

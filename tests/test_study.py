@@ -425,6 +425,28 @@ BAD_STUDIES = [
         "tasks.digits-b; add them there, or leave the key out for all classes.",
     ),
     (
+        "features that lack a class of the task, which is known by what it leaves out",
+        {"features/b-pool1/classes": [5, 6]},
+        "fine_tunes.b-top-conv.features: 'b-pool1' is not accepted, because features.b-pool1.classes lacks 7, 8, 9 of "
+        "tasks.digits-b; add them there, or leave the key out for all classes.",
+    ),
+    (
+        "a digit that is none",
+        {"tasks/digits-a/include": [0, 1, 12]},
+        "tasks.digits-a.include: 12 is not accepted; the classes of 'digits' are 0 to 9.",
+    ),
+    (
+        "a class of features that is no digit",
+        {"features/b-fc1/classes": [5, 6, 7, 8, 9, "ten"]},
+        "features.b-fc1.classes: ten is not accepted; the classes of 'digits' are 0 to 9.",
+    ),
+    (
+        "a fine-tune of everything that names features it cannot start from",
+        {"fine_tunes/b-top-conv/unfreeze": "conv1"},
+        "fine_tunes.b-top-conv.features: training from 'conv1' upward cannot start from 'b-pool1' (cut pool1, pooling "
+        "none); name 'b-flatten', those of the head, to start from the images.",
+    ),
+    (
         "a fine-tune that cannot start from its features",
         {"fine_tunes/b-top-conv/features": "b-fc1", "features/b-fc1/cut": "conv4"},
         "fine_tunes.b-top-conv.features: training from 'conv3' upward cannot start from 'b-fc1' (cut conv4, pooling "
@@ -560,9 +582,7 @@ def test_a_file_that_is_no_study_is_answered_with_its_place(text, message, tmp_p
 
 def test_a_missing_study_is_answered_with_the_way_to_one(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(
-        UserError, match=r"^params\.yaml is missing; `cp studies/digits_class_groups\.yaml params\.yaml`"
-    ):
+    with pytest.raises(UserError, match=r"^params\.yaml is missing; give the path of a study, or copy one of studies"):
         load_study(Path("params.yaml"))
 
 

@@ -17,7 +17,9 @@ FOLDER = Path("data/features")
 
 @dataclass(frozen=True)
 class FeatureRecord:
-    """What features are made of: equal records mean equal features, and every reader checks it.
+    """What features are made of: equal records mean equal features.
+
+    Reading checks that the arrays are those of the record; heads check the images, fine-tunes also the weights.
 
     images_sha256, weights_sha256: of the images and of the backbone's weights file.
     architecture, image_size, cut, pooling: how the images go through the backbone; its preprocessing belongs to the

@@ -35,7 +35,7 @@ def load_weights(model: keras.Model, file: Path, what: str) -> None:
         if empty:
             raise ValueError(f"it has no weights for {empty[0]}")
     except (OSError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = " ".join(str(error).split("List of objects")[0].split()).rstrip(".")
         raise UserError(f"{what}: {file.name} does not fit {model.name} ({reason}); give weights of it.") from None
 
 

@@ -21,7 +21,7 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
     if checksum and target.is_file() and _checksum(target, checksum) == checksum:
         return
     with atomic_file(target) as partial:
-        if source.startswith(("http://", "https://")):
+        if is_address(source):
             _download(source, partial)
         else:
             _copy(source, partial)
@@ -32,11 +32,23 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
             )
 
 
+def is_address(source: str) -> bool:
+    """Whether a source is an http or https address; else it is a path."""
+    return source.startswith(("http://", "https://"))
+
+
 def _copy(source: str, target: Path) -> None:
+    path = Path(source)
+    if path.is_dir():
+        raise UserError(f"{source!r} is a folder; give a file (of images: a zip or tar of the class folders).")
+    if path.resolve().parent == target.resolve().parent:
+        raise UserError(f"{source!r} lies in {target.parent}, which this stage writes; move it to another folder.")
     try:
-        shutil.copyfile(source, target)
+        file = path.open("rb")
     except OSError as error:
         raise UserError(f"{source!r} cannot be read ({error.strerror}); correct the path.") from None
+    with file, target.open("wb") as copy:
+        shutil.copyfileobj(file, copy)
 
 
 def _download(address: str, target: Path) -> None:

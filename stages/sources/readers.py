@@ -20,7 +20,8 @@ import numpy as np
 from PIL import Image
 
 from stages.base.errors import UserError
-from stages.sources.fetch import fetch
+from stages.base.files import reading
+from stages.sources.fetch import fetch, is_address
 from stages.study.schema import Archive, Digits
 
 # A file in an archive larger than this is no photograph: it is not read.
@@ -56,7 +57,8 @@ def _download_digits(dataset: Digits, folder: Path) -> Path:
 
 
 def _digits(dataset: Digits, folder: Path) -> Iterator[SourceImage]:
-    with gzip.open(folder / "digits.csv.gz", "rt") as file:
+    path = folder / "digits.csv.gz"
+    with reading(path), gzip.open(path, "rt") as file:
         table = np.loadtxt(file, delimiter=",")  # (1797, 65): 64 grey values from 0 to 16, then the digit
     for number, row in enumerate(table):
         grey = np.rint(row[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8)
@@ -70,7 +72,8 @@ def _as_png(grey: np.ndarray) -> bytes:
 
 
 def _archive_name(dataset: Archive) -> str:
-    return PurePosixPath(dataset.url.split("?")[0]).name or "archive"
+    path = PurePosixPath(dataset.url.split("?")[0]) if is_address(dataset.url) else Path(dataset.url)
+    return path.name or "archive"
 
 
 def _download_archive(dataset: Archive, folder: Path) -> Path:
@@ -84,8 +87,11 @@ def _archive(dataset: Archive, folder: Path) -> Iterator[SourceImage]:
 
     A zip is read in the order of its names, a tar in its own order: to go back in a compressed tar is to start again.
     """
+    path = folder / _archive_name(dataset)
+    if not path.exists():
+        raise UserError(f"{path} is missing; `dvc repro` makes it.")
     try:
-        yield from _open_archive(dataset, folder / _archive_name(dataset))
+        yield from _open_archive(dataset, path)
     except (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise UserError(f"{dataset.url!r} is damaged ({error}); give a whole archive.") from None
 

@@ -74,7 +74,7 @@ def read_params(path: Path) -> Any:
     try:
         return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing; `cp studies/digits_class_groups.yaml {path}` makes one.") from None
+        raise UserError(f"{path} is missing; give the path of a study, or copy one of studies/ to {path}.") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror}); give the path of a study.") from None
     except UnicodeDecodeError:

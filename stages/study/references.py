@@ -5,6 +5,9 @@ from typing import Any
 
 from stages.study.architectures import ARCHITECTURES, Layer, layers_of
 from stages.study.messages import listing, nearest
+from stages.study.schema import Digits
+
+DIGITS = 10  # classes of the source `digits`
 
 # Which key of an entry names an entry of which section. A backbone may also be a network of the study, whose trained
 # weights are then the backbone's.
@@ -38,6 +41,7 @@ def reference_problems(study: dict[str, dict[str, Any]], named: dict[str, dict])
     if problems:
         return problems  # what follows would stumble over the same names again
     return [
+        *(problem for name in study["tasks"] for problem in _task(study, name)),
         *(problem for name in study["networks"] for problem in _network(study, name)),
         *(problem for name in study["features"] for problem in _features(study, name)),
         *(problem for name in study["heads"] for problem in _head(study, name)),
@@ -138,6 +142,12 @@ def _dataset_of_task(study: dict, where: str, entry: Any) -> Iterator[str]:
         yield from _agree(where, "dataset", entry.dataset, f"tasks.{entry.task}", task.dataset)
 
 
+def _task(study: dict, name: str) -> Iterator[str]:
+    task = study["tasks"][name]
+    for key, listed in (("include", task.include), ("exclude", task.exclude)):
+        yield from _unknown_digits(study, f"tasks.{name}.{key}", task.dataset, listed)
+
+
 def _network(study: dict, name: str) -> Iterator[str]:
     network, where = study["networks"][name], f"networks.{name}"
     yield from _dataset_of_task(study, where, network)
@@ -152,6 +162,7 @@ def _network(study: dict, name: str) -> Iterator[str]:
 
 def _features(study: dict, name: str) -> Iterator[str]:
     features, where = study["features"][name], f"features.{name}"
+    yield from _unknown_digits(study, f"{where}.classes", features.dataset, features.classes)
     yield from _image_fits(study, where, features)
     if _random_backbone(study, features):
         yield f"{where}.backbone: {features.backbone!r} has random weights; name a network or a trained backbone."
@@ -174,8 +185,7 @@ def _head(study: dict, name: str) -> Iterator[str]:
             f"{where}.features: {head.features!r} is made of dataset {features.dataset!r}; name features of "
             f"{task.dataset!r}, the dataset of tasks.{head.task}."
         )
-    if features and task:
-        yield from _classes(where, head, features, task)
+    yield from _classes(study, where, head.features, head.task)
     if features is None or head.start_from != "backbone":
         return
     found = architecture_of(study, features.backbone)
@@ -194,15 +204,37 @@ def _head(study: dict, name: str) -> Iterator[str]:
         )
 
 
-def _classes(where: str, head: Any, features: Any, task: Any) -> Iterator[str]:
-    """The features have the task's classes, as far as the study tells: names may stand for any number."""
-    if features.classes and task.include and all(isinstance(each, int) for each in features.classes + task.include):
-        missing = [label for label in task.include if label not in features.classes]
-        if missing:
-            yield (
-                f"{where}.features: {head.features!r} is not accepted, because features.{head.features}.classes lacks "
-                f"{listing(missing)} of tasks.{head.task}; add them there, or leave the key out for all classes."
-            )
+def _labels(study: dict, dataset: str, chosen: list | None, left_out: list | None = None) -> set[int] | None:
+    """The labels that a choice of classes means; None where that is known only when the images are there."""
+    digits = isinstance(study["datasets"].get(dataset), Digits)
+    every = set(range(DIGITS)) if digits else None
+    listed = [*(chosen or []), *(left_out or [])]
+    if not all(isinstance(each, int) or (digits and each.isdecimal()) for each in listed):
+        return None
+    if chosen is None:
+        return every and every - {int(each) for each in left_out or []}
+    return {int(each) for each in chosen}
+
+
+def _unknown_digits(study: dict, where: str, dataset: str, listed: list | None) -> Iterator[str]:
+    if listed and isinstance(study["datasets"].get(dataset), Digits):
+        unknown = [each for each in listed if str(each) not in map(str, range(DIGITS))]
+        if unknown:
+            yield f"{where}: {listing(unknown)} is not accepted; the classes of {dataset!r} are 0 to {DIGITS - 1}."
+
+
+def _classes(study: dict, where: str, features: str, name: str) -> Iterator[str]:
+    """The features that `where` names have the classes of task `name`, as far as that is known."""
+    made_of, task = study["features"].get(features), study["tasks"].get(name)
+    if made_of is None or task is None or made_of.classes is None or made_of.dataset != task.dataset:
+        return
+    has = _labels(study, made_of.dataset, made_of.classes)
+    wants = _labels(study, task.dataset, task.include, task.exclude)
+    if has is not None and wants is not None and wants - has:
+        yield (
+            f"{where}.features: {features!r} is not accepted, because features.{features}.classes lacks "
+            f"{listing(sorted(wants - has))} of tasks.{name}; add them there, or leave the key out for all classes."
+        )
 
 
 def _fine_tune(study: dict, name: str) -> Iterator[str]:
@@ -214,6 +246,8 @@ def _fine_tune(study: dict, name: str) -> Iterator[str]:
     if head is None:
         return
     yield from _agree(where, "task", tune.task, f"heads.{tune.head}", head.task)
+    if tune.features != head.features and tune.task == head.task:
+        yield from _classes(study, where, tune.features, tune.task)
     below = study["features"].get(head.features)
     # A backbone that disagrees with both features is one problem, and then its layers say nothing.
     for name, made_of in ((head.features, below), (tune.features, features)):
@@ -237,10 +271,11 @@ def _start(where: str, tune: Any, of_head: str, features: Any, layers: dict[str,
     names = list(layers)
     if features.cut in layers and not starts_below(features, layers, tune.unfreeze):
         fitting = [name for name in names[: names.index(tune.unfreeze)] if layers[name].separates]
+        other = f"features with pooling: none and a cut at one of {listing(fitting)}, or " if fitting else ""
         yield (
             f"{where}.features: training from {tune.unfreeze!r} upward cannot start from {tune.features!r} (cut "
-            f"{features.cut}, pooling {features.pooling}); name features with pooling: none and a cut at one of "
-            f"{listing(fitting)}, or {of_head!r}, those of the head, to start from the images."
+            f"{features.cut}, pooling {features.pooling}); name {other}{of_head!r}, those of the head, to start from "
+            "the images."
         )
 
 

@@ -152,9 +152,9 @@ def predict(model: keras.Model, examples: Examples) -> np.ndarray:
 
 def save_model(name: str, model: keras.Model, result: Result) -> str:
     """Write weights and result of a model to models/; returns the line the stage ends with."""
+    write_result(name, result)
     with atomic_file(FOLDER / f"{name}.weights.h5") as partial:
         save_weights(model, partial)
-    write_result(name, result)
     validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()
     record = result.record
     return (
