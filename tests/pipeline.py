@@ -7,11 +7,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml as pyyaml
+import yaml
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parents[1]
-yaml = YAML(typ="safe", pure=True)
+read_yaml = YAML(typ="safe", pure=True).load
 
 
 def copy_of_project(folder: Path) -> Path:
@@ -51,11 +51,11 @@ def stages_run(done: subprocess.CompletedProcess) -> set[str]:
 
 def edit_study(folder: Path, change) -> None:
     """Change params.yaml by a function that is given its content."""
-    study = yaml.load(folder / "params.yaml")
+    study = read_yaml(folder / "params.yaml")
     change(study)
     write_study(folder, study)
 
 
 def write_study(folder: Path, study: dict) -> None:
     """Write params.yaml with another YAML library than the one that reads it."""
-    (folder / "params.yaml").write_text(pyyaml.safe_dump(study, sort_keys=False))
+    (folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.pipeline import commit, copy_of_project, dvc, edit_study, run, stages_run, yaml
+from tests.pipeline import commit, copy_of_project, dvc, edit_study, read_yaml, run, stages_run
 
 MODELS_OF_B = {
     "train@b-scratch",
@@ -72,7 +72,7 @@ def test_running_again_runs_nothing(project):
 def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project):
     done = dvc(project, "exp", "run", "-S", "heads.b-two-layers.learning_rate=3e-03")
     assert stages_run(done) == {"head@b-two-layers", "fine_tune@b-top-conv", "evaluate", "report"}
-    assert yaml.load(project / "params.yaml")["heads"]["b-two-layers"]["learning_rate"] == 0.003
+    assert read_yaml(project / "params.yaml")["heads"]["b-two-layers"]["learning_rate"] == 0.003
     changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)["reports/metrics.json"]
     assert "b-two-layers.test.loss" in changes and changes["b-two-layers.test.loss"]["diff"] != 0
     assert not any(change.startswith(("b-one-layer.test", "b-scratch.test")) for change in changes)
@@ -140,23 +140,11 @@ def test_the_same_study_in_another_copy_gives_the_same_bytes(finished, tmp_path)
     other = copy_of_project(tmp_path)
     edit_study(other, few_epochs)
     dvc(other, "repro")
-    outs = []
-    for copy in (folder, other):
-        lock = (
-            yaml.load(run(copy, "git", "show", "HEAD:dvc.lock").stdout)
-            if copy == folder
-            else yaml.load(copy / "dvc.lock")
-        )
-        outs.append({out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]})
+    locks = [read_yaml(run(folder, "git", "show", "HEAD:dvc.lock").stdout), read_yaml(other / "dvc.lock")]
+    outs = [{out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]} for lock in locks]
     differ = {path for path in outs[0] if outs[0][path] != outs[1][path]}
     # Seconds differ, and with them what shows them.
-    shows_cost = (
-        "data/costs/",
-        "reports/metrics.json",
-        "reports/comparisons.json",
-        "reports/report",
-        "reports/figures",
-    )
+    shows_cost = ("data/costs/", *(f"reports/{file}" for file in ("metrics", "comparisons", "report", "figures")))
     assert outs[0].keys() == outs[1].keys() and {path for path in differ if not path.startswith(shows_cost)} == set()
     found = [json.loads(run(folder, "git", "show", "HEAD:reports/metrics.json").stdout), metrics(other)]
     for model in [model for each in found for model in each.values()]:

@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
+
+from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
-STAGES = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES = read_yaml(ROOT / "dvc.yaml")["stages"]
 
 
 def definition(stage: str) -> dict:

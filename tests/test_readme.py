@@ -3,22 +3,20 @@
 import re
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from stages.study import study_of
+from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-yaml = YAML(typ="safe", pure=True)
 
 
 def test_the_studies_in_the_readme_are_sound():
-    studies = [yaml.load(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+    studies = [read_yaml(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
     assert studies and [study_of(study)[1] for study in studies] == [[]] * len(studies)
 
 
 def test_the_values_that_the_readme_sets_are_in_the_study():
-    study = yaml.load(ROOT / "params.yaml")
+    study = read_yaml(ROOT / "params.yaml")
     settings = re.findall(r"-S ([\w.-]+)=", README)
     assert settings
     for setting in settings:
@@ -34,5 +32,5 @@ def test_every_file_that_the_readme_links_is_there():
 
 
 def test_every_stage_is_in_the_readme():
-    stages = yaml.load(ROOT / "dvc.yaml")["stages"]
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
     assert [stage for stage in stages if f"`{stage}`" not in README] == []
