@@ -20,6 +20,7 @@ from stages.data.results import ModelRecord, Predictions, Result, read_result, w
 from stages.data.tasks import SPLITS, Task, read_task, write_task
 from stages.reporting.comparisons import Comparison, bootstrap_difference, compare_models, mcnemar
 from stages.reporting.costs import parts_of
+from stages.reporting.figures import leader
 from stages.reporting.metrics import Answers, split_metrics
 from stages.reporting.page import markdown
 from stages.reporting.verdict import choose, contradiction, sentence
@@ -351,6 +352,18 @@ def test_damaged_tables_are_answered_with_the_way_out(study, tmp_path, file, con
     (tmp_path / "reports" / file).write_text(content)
     with pytest.raises(UserError, match=r"^reports.* is damaged \(.*\); delete it and run `dvc repro`\.$"):
         report.main(study)
+
+
+def test_the_headline_claims_no_more_than_the_comparisons():
+    def pair(a, b, distinguishable):
+        return {"a": a, "b": b, "distinguishable": distinguishable}
+
+    clear = [pair("x", "y", True), pair("z", "x", True), pair("y", "z", False)]
+    assert leader("x", clear) == "x is right most often"
+    assert leader("y", clear) == "y leads, another model cannot be told apart from it"
+    assert leader("z", [pair("x", "z", False), pair("z", "y", False)]) == (
+        "z leads, 2 others cannot be told apart from it"
+    )
 
 
 def test_order_of_the_predictions_does_not_matter(study, tmp_path):

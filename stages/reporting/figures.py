@@ -109,7 +109,7 @@ def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: d
     axes.grid(visible=False, axis="y")
     percent_axis(axes.xaxis)
     figure.supxlabel("test accuracy: mean, 95 % interval, single repeats (|)", fontsize=9)
-    headline(figure, f"{task}: {models[-1]} is right most often")
+    headline(figure, f"{task}: {leader(models[-1], of_task['test'])}")
     listed = "; ".join(f"{model} {metrics[model]['test']['accuracy']:.1%}" for model in reversed(models))
     return Picture(
         f"accuracy-{task}.png",
@@ -118,6 +118,15 @@ def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: d
         "overlap to lucky ones: the comparison of pairs decides. ✓ is the recommended model.",
         f"Test accuracy of the models of {task}: {listed}.",
     )
+
+
+def leader(best: str, pairs: list[dict]) -> str:
+    """What can be said of the model with the highest test accuracy; pairs: the comparisons on the test images."""
+    level = sum(best in (pair["a"], pair["b"]) and not pair["distinguishable"] for pair in pairs)
+    if not level:
+        return f"{best} is right most often"
+    others = "another model cannot" if level == 1 else f"{level} others cannot"
+    return f"{best} leads, {others} be told apart from it"
 
 
 def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, Look]) -> Picture:
