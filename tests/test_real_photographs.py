@@ -18,7 +18,7 @@ def sha256(path: Path) -> str:
 
 
 def flowers_study() -> dict:
-    """MobileNetV2 on 500 photos of five kinds of flowers: a head on frozen features, and a network from scratch."""
+    """MobileNetV2 on 500 photos of flowers: a head on frozen features, a fine-tune, and a network from scratch."""
     return {
         "seed": 0,
         "datasets": {
@@ -34,9 +34,22 @@ def flowers_study() -> dict:
         },
         "features": {
             "frozen": {"dataset": "flowers", "backbone": "imagenet", "cut": "out_relu", "pooling": "average"},
+            "block-14": {"dataset": "flowers", "backbone": "imagenet", "cut": "block_14_add"},
         },
         "heads": {"linear": {"task": "kinds", "features": "frozen"}},
-        "fine_tunes": {},
+        "fine_tunes": {
+            "top": {
+                "dataset": "flowers",
+                "task": "kinds",
+                "backbone": "imagenet",
+                "head": "linear",
+                "features": "block-14",
+                "unfreeze": "block_15_expand",
+                "learning_rate": 0.0001,
+                "epochs": 4,
+                "repeats": 1,
+            },
+        },
         "training": {
             "epochs": 100,
             "batch_size": 32,
@@ -62,4 +75,8 @@ def test_a_head_on_frozen_features_recognises_flowers(tmp_path):
     assert metrics["scratch"]["test"]["accuracy"] < metrics["linear"]["test"]["accuracy"] - 0.2
     assert metrics["linear"]["cost"]["trained_parameters"] == 1280 * 5 + 5
     assert metrics["scratch"]["cost"]["total_parameters"] == metrics["linear"]["cost"]["total_parameters"]
+    assert "from features 'block-14'" in done.stdout
+    assert metrics["top"]["test"]["accuracy"] >= 0.82  # a few careful steps do not spoil the head they start from
+    assert metrics["top"]["cost"]["trained_parameters"] > metrics["linear"]["cost"]["trained_parameters"]
+    assert metrics["top"]["cost"]["total_parameters"] == metrics["linear"]["cost"]["total_parameters"]
     assert (project / "reports/report.html").exists()
