@@ -11,7 +11,7 @@ from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.base.files import keep_only
 from stages.data.weights import FOLDER, read_weights_record, write_weights_record
-from stages.sources.fetch import fetch
+from stages.fetching.fetch import fetch
 from stages.study import Study
 from stages.study.architectures import ARCHITECTURES
 from stages.study.schema import Backbone
@@ -49,4 +49,4 @@ def recorded_checksum(name: str, entry: Backbone) -> str | None:
 
 
 if __name__ == "__main__":
-    run_stage(main, section="backbones")
+    run_stage(main, "backbones")

@@ -1,0 +1,1 @@
+"""Bringing files here: from an address or a path, and from Kaggle."""
