@@ -10,31 +10,41 @@ from stages.study import Study, load_study
 PARAMS = Path("params.yaml")
 
 
-def run_stage(work: Callable[..., str], section: str | None = None) -> None:
+def run_stage(work: Callable[..., str], *sections: str) -> None:
     """Check the whole study, do `work`, and print the line it returns; end with exit code 1 on a `UserError`.
 
-    `work` is called with the study, and with the entry named on the command line where `section` says which section
-    of `params.yaml` it comes from.
+    `work` is called with the study, and with the entry named on the command line where `sections` says in which
+    sections of `params.yaml` it stands. A disk that is full, or a file that may not be read or written, is
+    answered in one sentence too.
     """
     stage = Path(sys.argv[0]).stem
     arguments = sys.argv[1:]
     try:
         study = load_study(PARAMS)
-        if section is None:
+        if not sections:
             if arguments:
                 raise UserError(f"stages.{stage} takes no argument, but was given {' '.join(arguments)!r}.")
             print(f"{stage}: {work(study)}")
         else:
-            entry = _entry(study, stage, section, arguments)
+            entry = _entry(study, stage, sections, arguments)
             print(f"{stage} {entry}: {work(study, entry)}")
     except UserError as error:
-        print(f"{stage}: {error}", file=sys.stderr)
-        sys.exit(1)
+        _end(stage, str(error))
+    except OSError as error:
+        where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
+        reason = error.strerror or str(error) or type(error).__name__
+        _end(stage, f"{where} ({reason}); make room or mend the permission, and run again.")
 
 
-def _entry(study: Study, stage: str, section: str, arguments: list[str]) -> str:
-    names = list(getattr(study, section))
-    accepted = f"name one of {section} in {PARAMS}: {', '.join(names) or 'the section is empty'}"
+def _end(stage: str, sentence: str) -> None:
+    print(f"{stage}: {sentence}", file=sys.stderr)
+    sys.exit(1)
+
+
+def _entry(study: Study, stage: str, sections: tuple[str, ...], arguments: list[str]) -> str:
+    names = [name for section in sections for name in getattr(study, section)]
+    section = " and ".join(sections)
+    accepted = f"name one of {section} in {PARAMS}: {', '.join(names) or 'there is none'}"
     if len(arguments) != 1:
         raise UserError(f"stages.{stage} takes one entry; {accepted}.")
     if arguments[0] not in names:

@@ -43,6 +43,28 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+@contextmanager
+def resumable_directory(path: Path, made_of: str) -> Iterator[Path]:
+    """As `atomic_directory`, but what a killed run left is yielded again where it was begun for the same `made_of`.
+
+    After an error nothing is left; only a run that is killed or interrupted from the keyboard leaves its work.
+    """
+    partial = _partial(path)
+    mark = partial / ".made-of"
+    if not mark.exists() or mark.read_text(encoding="utf-8") != made_of:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_text(mark, made_of)
+    try:
+        yield partial
+        mark.unlink()
+        shutil.rmtree(path, ignore_errors=True)
+        partial.replace(path)
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
 def keep_only(folder: Path, files: list[Path]) -> None:
     """Make a folder and remove everything in it but the given files."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ import pandas as pd
 from stages.base.files import read_json, reading
 
 FOLDER = Path("data/images")
-TABLE_COLUMNS = ["index", "label", "class", "sha256", "name"]
+TABLE_COLUMNS = ["index", "label", "class", "split", "group", "sha256", "look", "name"]
+QUARANTINE_COLUMNS = ["name", "class", "reason"]
 
 
 @dataclass(frozen=True)
@@ -17,14 +18,17 @@ class PreparedImages:
     """The images of a dataset.
 
     pixels: (n, size, size, 3) uint8, memory-mapped: rows are read from disk when they are used.
-    table: one row an image - index, label (0..classes-1), class, sha256 of the image in its full size,
-    name in the source.
+    table: one row an image - index, label (0..classes-1), class, split (train, validation, test, or empty where the
+    source publishes none), group (or empty), sha256 of the image in its full size, look (perceptual hash of 256 bits,
+    64 hexadecimal digits), name in the source.
+    quarantine: the files that were left out - name, class, reason.
     classes: the class names in the order of their labels.
     sha256: of the file of pixels; features made of these images record it.
     """
 
     pixels: np.ndarray
     table: pd.DataFrame
+    quarantine: pd.DataFrame
     classes: list[str]
     sha256: str
 
@@ -35,8 +39,14 @@ def read_images(dataset: str) -> PreparedImages:
     with reading(folder):
         record = read_json(folder / "record.json")
         pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        text = {"class": str, "sha256": str, "name": str}
-        table = pd.read_csv(folder / "table.csv", usecols=TABLE_COLUMNS, dtype=text, keep_default_na=False)
+        table = read_csv(folder / "table.csv", TABLE_COLUMNS)
+        quarantine = read_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS)
         if len(pixels) != len(table):
             raise ValueError(f"{len(pixels)} images, {len(table)} rows")
-        return PreparedImages(pixels, table, record["classes"], record["images_sha256"])
+        return PreparedImages(pixels, table, quarantine, record["classes"], record["images_sha256"])
+
+
+def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
+    """A table as a stage wrote it: text stays text, also `nan` and `007`; only index, label and order are numbers."""
+    text = dict.fromkeys(set(columns) - {"index", "label", "order"}, str)
+    return pd.read_csv(path, usecols=columns, dtype=text, keep_default_na=False)

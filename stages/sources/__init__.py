@@ -1,1 +1,1 @@
-"""Where data come from: fetching files, reading the images of a source, decoding them."""
+"""Reading the images of a dataset from whatever they lie in, and decoding them."""

@@ -1,0 +1,61 @@
+"""Data sets that are published as arrays of pixels: the handwritten digits and CIFAR-10."""
+
+import gzip
+import tarfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from stages.base.errors import UserError
+from stages.base.files import reading
+from stages.sources.image import SourceImage
+from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
+
+# https://www.cs.toronto.edu/~kriz/cifar.html: one byte label, then 1,024 bytes each of red, green and blue, row by row.
+CIFAR10_RECORD = 1 + 3 * 32 * 32
+CIFAR10_FILES = {**{f"data_batch_{number}.bin": "train" for number in range(1, 6)}, "test_batch.bin": "test"}
+
+
+def digits_images(dataset: Digits, path: Path) -> Iterator[SourceImage]:
+    """The digits of scikit-learn's csv.gz, (8, 8) uint8 grey each."""
+    with reading(path), gzip.open(path, "rt") as file:
+        table = np.loadtxt(file, delimiter=",")  # (1797, 65): 64 grey values from 0 to 16, then the digit
+    for number, row in enumerate(table):
+        grey = np.rint(row[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        yield SourceImage(f"digit-{number:04d}", str(int(row[64])), lambda grey=grey: grey)
+
+
+def cifar10_images(dataset: Cifar10, path: Path) -> Iterator[SourceImage]:
+    """The images of CIFAR-10's binary archive, (32, 32, 3) uint8 each, file by file as they stand in it."""
+    found = set()
+    try:
+        with tarfile.open(path) as archive:
+            for member in archive:
+                name = PurePosixPath(member.name).name
+                if member.isfile() and name in CIFAR10_FILES:
+                    found.add(name)
+                    yield from _cifar10_file(path, name, archive.extractfile(member).read())
+    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{str(path)!r} is damaged ({error}); give a whole archive.") from None
+    if missing := [name for name in CIFAR10_FILES if name not in found]:
+        raise UserError(
+            f"{str(path)!r} lacks {', '.join(missing)}; give CIFAR-10's binary version, cifar-10-binary.tar.gz."
+        )
+
+
+def _cifar10_file(path: Path, name: str, content: bytes) -> Iterator[SourceImage]:
+    if not content or len(content) % CIFAR10_RECORD:
+        raise UserError(
+            f"{str(path)!r}: {name} has {len(content):,} bytes, no multiple of {CIFAR10_RECORD:,}; give CIFAR-10's "
+            "binary version, cifar-10-binary.tar.gz."
+        )
+    records = np.frombuffer(content, np.uint8).reshape(-1, CIFAR10_RECORD)
+    if (unknown := records[:, 0].max()) >= len(CIFAR10_CLASSES):
+        raise UserError(f"{str(path)!r}: {name} has the label {unknown}, above 9; give the archive as published.")
+    pixels = records[:, 1:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (n, 32, 32, 3)
+    batch = name.removesuffix(".bin")
+    for number, (label, image) in enumerate(zip(records[:, 0], pixels, strict=True)):
+        label_name = CIFAR10_CLASSES[label]
+        yield SourceImage(f"{batch}/{number:04d}", label_name, lambda image=image: image, CIFAR10_FILES[name])

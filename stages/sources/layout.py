@@ -1,0 +1,85 @@
+"""What the path of an image says: `<class>/<image>` or `<split>/<class>/<image>`, in any folder above."""
+
+import unicodedata
+from collections.abc import Iterable
+from pathlib import PurePosixPath
+from typing import NamedTuple
+
+from stages.base.errors import UserError
+
+# What published data sets call their parts, in small letters.
+SPLIT_NAMES = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "test": "test",
+    "testing": "test",
+}
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+# What operating systems leave behind.
+LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
+
+
+class Place(NamedTuple):
+    """Where a file belongs. split: empty where its path names none. problem: why it cannot be used, or empty."""
+
+    label: str
+    split: str = ""
+    problem: str = ""
+
+
+def places(files: Iterable[str], folders: Iterable[str], subfolder: str | None, where: str) -> dict[str, Place]:
+    """The place of every file that is meant to be an image, in the order given.
+
+    files, folders: paths with `/` inside the source. subfolder: only what lies below it counts. where: what the source
+    is called in messages.
+
+    Files beside the class folders are passed over, unless they look like images. `UserError` for an empty class folder
+    and where there is no class folder at all.
+    """
+    below = {name: parts for name in files if (parts := _below(name, subfolder))}
+    if subfolder and not below:
+        raise UserError(f"{where} holds nothing in the folder {subfolder!r}; correct subfolder.")
+    above = {parts[:depth] for parts in below.values() for depth in range(len(parts))}
+    for folder in folders:
+        if (parts := _below(folder, subfolder)) and parts not in above:
+            raise UserError(f"{where}: the class folder {'/'.join(parts)!r} is empty; put images in it, or remove it.")
+
+    with_folders = {parts[:depth] for parts in below.values() for depth in range(len(parts) - 1)}
+    found = {}
+    for name, parts in below.items():
+        if ".." in parts or name.startswith("/"):
+            found[name] = Place("", problem="its path leads out of the source")
+        elif len(parts) > 1 and parts[:-1] not in with_folders:
+            split = SPLIT_NAMES.get(parts[-3].casefold(), "") if len(parts) > 2 else ""
+            found[name] = Place(unicodedata.normalize("NFC", printable(parts[-2])), split)
+        elif PurePosixPath(name).suffix.casefold() in SUFFIXES:
+            found[name] = Place("", problem="it lies beside the class folders, so that it has no class")
+    labels = {place.label for place in found.values() if not place.problem}
+    if all(label.casefold() in SPLIT_NAMES for label in labels):
+        raise UserError(
+            f"{where} holds no <class>/<image> files; put the images of each class in a folder of its name"
+            f"{', also in ' + ' and '.join(sorted(labels)) if labels else ''}."
+        )
+    if any(place.split for place in found.values()):
+        for name, place in found.items():
+            if place.label.casefold() in SPLIT_NAMES:
+                found[name] = Place("", problem=f"it lies in {place.label!r} without a class folder")
+    return found
+
+
+def _below(name: str, subfolder: str | None) -> tuple[str, ...]:
+    """The parts of a path below the subfolder; none for what lies elsewhere, is hidden or is litter."""
+    # Some Windows programs write \\ into a zip.
+    parts = PurePosixPath(name if "/" in name else name.replace("\\", "/")).parts
+    if any(part.casefold() in LITTER or (part.startswith(".") and part != "..") for part in parts):
+        return ()
+    inside = PurePosixPath(subfolder or "").parts
+    return parts[len(inside) :] if parts[: len(inside)] == inside else ()
+
+
+def printable(name: str) -> str:
+    """A name whose bytes were no UTF-8 (old tar archives, some disks) as text that can be written."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
