@@ -1,96 +1,114 @@
 """Splits the classes of a task into train, validation and test: data/tasks/<task>/split.csv."""
 
-import hashlib
+from contextlib import suppress
 
-import numpy as np
 import pandas as pd
 
 from stages.base.command import run_stage
 from stages.base.errors import UserError
-from stages.data.images import read_images
-from stages.data.tasks import SPLITS, TABLE_COLUMNS, Task, select_classes, write_task
+from stages.data.images import PreparedImages, read_images
+from stages.data.tasks import SPLITS, Findings, Task, read_task, write_task
+from stages.splitting.classes import classes_of
+from stages.splitting.links import groups_in_names, linked
+from stages.splitting.looks import alike_across
+from stages.splitting.sides import LEFT_OUT, hash_positions, sides_of
 from stages.study import Study
 from stages.study.messages import listing
+from stages.study.schema import Task as Entry
 
 
 def main(study: Study, name: str) -> str:
-    entry = study.tasks[name]
+    entry, where = study.tasks[name], f"tasks.{name}"
     images = read_images(entry.dataset)
-    where = f"tasks.{name}.include" if entry.include else f"tasks.{name}"
-    chosen = select_classes(entry.include, entry.exclude, images.classes, where)
-    if len(chosen) < 2:
-        left = listing(images.classes[label] for label in chosen)
-        raise UserError(f"tasks.{name}: the choice of classes leaves {left}; a task needs at least two.")
+    check_published(entry, images.table, where)
+    classes = classes_of(entry, images.classes, where)
+    settings = {"seed": study.seed, **entry.model_dump()}
 
-    table = images.table[images.table["label"].isin(chosen)].drop(columns="sha256")
-    contents = images.table.loc[table.index, "sha256"]
-    table["label"] = table["label"].map(chosen.index)
-    positions = hash_positions(contents, study.seed)
-    table["split"] = split_rows(table["label"], contents, positions, entry.validation, entry.test)
-    table["order"] = pd.Series(positions, table.index).groupby(table["label"]).rank(method="first").astype(int)
-    classes = [images.classes[label] for label in chosen]
-    counts = table.groupby(["label", "split"]).size().unstack(fill_value=0).reindex(columns=SPLITS, fill_value=0)
-    check_counts(counts, classes, name)
+    table = images.table[images.table["label"].isin(classes.label_of)].rename(columns={"split": "published"})
+    table["label"] = table["label"].map(classes.label_of)
+    table["class"] = table["label"].map(dict(enumerate(classes.names)))
+    table["position"] = hash_positions(table["sha256"], study.seed)
+    earlier = kept_sides(name, settings)
+    table["kept"] = [earlier.get(sha256, "") for sha256 in table["sha256"]]
+    table = at_most(table, entry.max_per_class)
+    if entry.group:
+        table["group"] = groups_in_names(entry.group, table["name"], where)
+    table["linked"] = linked(table, entry.near_duplicates == "group")
+    table["split"] = sides_of(table, entry.validation, entry.test)
+    table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
+    counts = count(table, len(classes.names))
+    check_counts(counts, classes.names, table, where)
 
-    write_task(
-        Task(
-            name,
-            entry.dataset,
-            classes,
-            images.sha256,
-            table[TABLE_COLUMNS],
-        )
-    )
-    print(counts.rename(index=dict(enumerate(classes))).rename_axis("class").to_string())
-    return f"{len(classes)} classes, " + ", ".join(f"{int(counts[split].sum())} {split}" for split in SPLITS)
-
-
-def hash_positions(contents: pd.Series, seed: int) -> np.ndarray:
-    """A place in the order of each image, (n,) float64 in 0..1, from a hash of its content and the seed.
-
-    It depends on nothing else: neither on names and folders nor on which other images there are.
-    """
-    digests = (hashlib.sha256(f"{seed}:{content}".encode()).digest() for content in contents)
-    return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
+    near = alike_across(table[table["split"] != LEFT_OUT])
+    findings = findings_of(table, near, images)
+    write_task(Task(name, entry.dataset, classes.names, images.sha256, table, settings, findings), near)
+    print(counts.rename(index=dict(enumerate(classes.names))).rename_axis("class").to_string())
+    for line in findings.sentences():
+        print(line)
+    return f"{len(classes.names)} classes, " + ", ".join(f"{int(counts[split].sum())} {split}" for split in SPLITS)
 
 
-def split_rows(
-    labels: pd.Series, contents: pd.Series, positions: np.ndarray, validation: float, test: float
-) -> np.ndarray:
-    """Stratified split in the order of `positions`: of each class first the test images, then validation, then train.
-
-    labels, contents (n,): class and content hash; images of equal content come to the same side, also where they
-    carry different labels. positions (n,): see `hash_positions`. validation, test: shares of each class.
-
-    Returns (n,) of `train`, `validation` and `test`. The counts of a class are its shares rounded, but for images of
-    equal content.
-    """
-    frame = pd.DataFrame({"label": np.asarray(labels), "content": np.asarray(contents), "position": positions})
-    side_of: dict[str, str] = {}
-    for _, rows in frame.sort_values(["position", "content"]).groupby("label"):
-        sizes = rows.groupby("content", sort=False).size()
-        placed = pd.Series([side_of.get(content, "") for content in sizes.index], sizes.index)
-        wanted = {"test": round(len(rows) * test), "validation": round(len(rows) * validation)}
-        room = {side: count - int(sizes[placed == side].sum()) for side, count in wanted.items()}
-        for content, size in sizes[placed == ""].items():
-            # A group of equal images goes where at least half of it finds room.
-            side = next((side for side in wanted if room[side] * 2 >= size), "train")
-            side_of[content] = side
-            if side != "train":
-                room[side] -= size
-    return frame["content"].map(side_of).to_numpy(str)
+def check_published(entry: Entry, table: pd.DataFrame, where: str) -> None:
+    """`UserError` where a side is to be as published, but the dataset publishes none."""
+    for side in ("validation", "test"):
+        if getattr(entry, side) == "published" and not (table["split"] == side).any():
+            found = listing(split for split in SPLITS if (table["split"] == split).any())
+            raise UserError(
+                f"{where}.{side}: dataset {entry.dataset!r} publishes no {side} images (its splits: {found}); give a "
+                "share, or a number of images per class."
+            )
 
 
-def check_counts(counts: pd.DataFrame, classes: list[str], name: str) -> None:
-    """Every class needs at least two images in every split; counts: label -> train, validation, test."""
+def kept_sides(name: str, settings: dict) -> dict[str, str]:
+    """Content -> side, of an earlier split by the same settings: images that were added since move no others."""
+    with suppress(UserError):  # there is none, or it is damaged
+        earlier = read_task(name)
+        if earlier.settings == settings:
+            sided = earlier.table[earlier.table["split"] != LEFT_OUT]
+            return dict(zip(sided["sha256"], sided["split"], strict=True))
+    return {}
+
+
+def at_most(table: pd.DataFrame, images_per_class: int | None) -> pd.DataFrame:
+    """The rows of at most so many images of each class: those that have a side, then in the order of positions."""
+    if images_per_class is None:
+        return table
+    ordered = table.assign(new=table["kept"] == "").sort_values(["new", "position"], kind="stable")
+    return table.loc[ordered.groupby("label").head(images_per_class).index.sort_values()]
+
+
+def count(table: pd.DataFrame, classes: int) -> pd.DataFrame:
+    """Images of each class on each side: label -> train, validation, test."""
+    counts = table.groupby(["label", "split"]).size().unstack(fill_value=0)
+    return counts.reindex(index=range(classes), columns=SPLITS, fill_value=0)
+
+
+def check_counts(counts: pd.DataFrame, classes: list[str], table: pd.DataFrame, where: str) -> None:
+    """Every class needs at least two images on every side."""
     for label, row in counts.iterrows():
         for split in SPLITS:
             if row[split] < 2:
+                largest = int(table.loc[table["label"] == label, "linked"].value_counts().max())
+                together = f"; {largest} of its images belong together" if largest > 1 else ""
                 raise UserError(
-                    f"tasks.{name}: class {classes[label]!r} has {row['train']} train, {row['validation']} validation "
-                    f"and {row['test']} test images; each needs at least 2: give a larger share or more images."
+                    f"{where}: class {classes[label]!r} has {row['train']} train, {row['validation']} validation and "
+                    f"{row['test']} test images{together}; each needs at least 2: give another share or more images."
                 )
 
 
+def findings_of(table: pd.DataFrame, near: pd.DataFrame, images: PreparedImages) -> Findings:
+    """What the report says of a task beside its counts."""
+    grouped = table.loc[table["group"] != "", "group"]
+    return Findings(
+        grouped=len(grouped),
+        groups=int(grouped.nunique()),
+        equal_content=int(table["sha256"].duplicated(keep=False).sum()),
+        near_duplicates=len(near),
+        left_out=int((table["split"] == LEFT_OUT).sum()),
+        unreadable=len(images.quarantine),
+        first_unreadable=images.quarantine[["name", "reason"]].head(10).to_dict("records"),
+    )
+
+
 if __name__ == "__main__":
-    run_stage(main, section="tasks")
+    run_stage(main, "tasks")

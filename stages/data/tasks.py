@@ -1,18 +1,56 @@
 """Tasks: which images of a dataset serve for training, validation and test, in data/tasks/<task>."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_directory, read_json, reading, write_json
+from stages.data.images import read_csv
 from stages.study.messages import listing, nearest
 
 FOLDER = Path("data/tasks")
-TABLE_COLUMNS = ["index", "label", "class", "split", "order", "name"]
+TABLE_COLUMNS = ["index", "label", "class", "split", "order", "sha256", "name"]
+NEAR_COLUMNS = ["name", "split", "like", "like_split", "bits"]
+RECORDED = ("dataset", "classes", "images_sha256", "settings")
 SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What a split came upon.
+
+    grouped, groups: images that have a group, and how many groups. equal_content: images that are not the only ones of
+    their content. near_duplicates: validation and test images that look like one of another side. left_out: images
+    that belong to images of another side. unreadable: files of the dataset that are no readable image;
+    first_unreadable: at most ten of them, each with name and reason.
+    """
+
+    grouped: int = 0
+    groups: int = 0
+    equal_content: int = 0
+    near_duplicates: int = 0
+    left_out: int = 0
+    unreadable: int = 0
+    first_unreadable: list[dict[str, str]] = field(default_factory=list)
+
+    def sentences(self) -> list[str]:
+        """What is worth saying, one line each."""
+        said = [
+            (self.grouped, f"{self.grouped} images are of {self.groups} groups, each kept on one side"),
+            (self.equal_content, f"{self.equal_content} images equal another in content and are kept on its side"),
+            (
+                self.near_duplicates,
+                f"{self.near_duplicates} validation and test images look like an image of another side: see "
+                "near_duplicates.csv",
+            ),
+            (self.left_out, f"{self.left_out} images belong to images of another side and are left out"),
+            (self.unreadable, f"{self.unreadable} files of the dataset are unreadable and left out"),
+        ]
+        return [sentence for found, sentence in said if found]
 
 
 @dataclass(frozen=True)
@@ -21,8 +59,11 @@ class Task:
 
     name: its entry. dataset: the dataset's entry. classes: class names in the order of the labels 0..n-1.
     images_sha256: of the images the rows speak of.
-    table: one row an image - index (row of the dataset's images), label, class, split (train, validation or test),
-    order (rank within its class, by which a smaller training set is chosen), name in the source.
+    table: one row an image - index (row of the dataset's images), label, class, split (train, validation, test or
+    `left out`), order (rank within its class, by which a smaller training set is chosen), sha256 of the image, name in
+    the source.
+    settings: what the split was made by; with the same, images that are added later move no others.
+    findings: what the split came upon.
     """
 
     name: str
@@ -30,6 +71,8 @@ class Task:
     classes: list[str]
     images_sha256: str
     table: pd.DataFrame
+    settings: dict[str, Any] = field(default_factory=dict)
+    findings: Findings = Findings()
 
     def rows(self, split: str, max_per_class: int | None = None) -> pd.DataFrame:
         """The rows of a split, at most so many of each class.
@@ -50,14 +93,13 @@ class Task:
             )
 
 
-def write_task(task: Task) -> None:
-    """Write data/tasks/<task>: `split.csv`, a readable table, and `task.json`."""
+def write_task(task: Task, near: pd.DataFrame) -> None:
+    """Write data/tasks/<task>: `split.csv` and `near_duplicates.csv`, readable tables, and `task.json`."""
     with atomic_directory(FOLDER / task.name) as folder:
-        task.table.to_csv(folder / "split.csv", index=False, lineterminator="\n")
-        write_json(
-            folder / "task.json",
-            {"dataset": task.dataset, "classes": task.classes, "images_sha256": task.images_sha256},
-        )
+        task.table[TABLE_COLUMNS].to_csv(folder / "split.csv", index=False, lineterminator="\n")
+        near[NEAR_COLUMNS].to_csv(folder / "near_duplicates.csv", index=False, lineterminator="\n")
+        record = {key: getattr(task, key) for key in RECORDED}
+        write_json(folder / "task.json", {**record, "findings": asdict(task.findings)})
 
 
 def read_task(name: str) -> Task:
@@ -65,9 +107,8 @@ def read_task(name: str) -> Task:
     folder = FOLDER / name
     with reading(folder):
         record = read_json(folder / "task.json")
-        text = {"class": str, "split": str, "name": str}
-        table = pd.read_csv(folder / "split.csv", usecols=TABLE_COLUMNS, dtype=text, keep_default_na=False)
-        return Task(name, record["dataset"], record["classes"], record["images_sha256"], table)
+        table, findings = read_csv(folder / "split.csv", TABLE_COLUMNS), Findings(**record["findings"])
+        return Task(name, table=table, findings=findings, **{key: record[key] for key in RECORDED})
 
 
 def select_classes(include: list | None, exclude: list | None, classes: list[str], where: str) -> list[int]:

@@ -1,0 +1,57 @@
+"""The classes of a task: which of the dataset's it keeps, and what it calls them."""
+
+from typing import NamedTuple
+
+from stages.base.errors import UserError
+from stages.data.tasks import select_classes
+from stages.study.messages import listing, nearest
+from stages.study.schema import Task
+
+
+class Classes(NamedTuple):
+    """names: of the task's classes in the order of their labels. label_of: label in the dataset -> in the task."""
+
+    names: list[str]
+    label_of: dict[int, int]
+
+
+def classes_of(entry: Task, classes: list[str], where: str) -> Classes:
+    """The classes that `include`, `exclude` and `rename` leave, in the dataset's order.
+
+    classes: the dataset's, in the order of their labels. `include` and `exclude` know a class by its number, its name
+    or its new name. `UserError` for classes that do not exist, for fewer than two, and for two that differ in letter
+    case only, which are mostly one.
+    """
+    for name in entry.rename:
+        if name not in classes:
+            raise UserError(
+                f"{where}.rename: there is no class {name!r}{nearest(name, classes)}; accepted: "
+                f"{listing(classes[:30])}."
+            )
+    renamed = [entry.rename.get(name, name) for name in classes]
+
+    def known(listed: list | None) -> list | None:
+        return listed and [
+            label
+            for each in listed
+            for label in (
+                [label for label, name in enumerate(renamed) if name == each]
+                if each not in classes and each in renamed
+                else [each]
+            )
+        ]
+
+    chosen = select_classes(
+        known(entry.include), known(entry.exclude), classes, f"{where}.include" if entry.include else where
+    )
+    names = list(dict.fromkeys(renamed[label] for label in chosen))
+    if len(names) < 2:
+        raise UserError(f"{where}: the choice of classes leaves {listing(names)}; a task needs at least two.")
+    for one in names:
+        for other in names:
+            if one < other and one.casefold() == other.casefold():
+                raise UserError(
+                    f"{where}: classes {one!r} and {other!r} differ in letter case only; if they are one class, write "
+                    f"rename: {{{one}: {other}}}, else rename one of them."
+                )
+    return Classes(names, {label: names.index(renamed[label]) for label in chosen})

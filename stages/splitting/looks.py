@@ -1,0 +1,54 @@
+"""Images that look alike, by their perceptual hashes."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import pandas as pd
+
+# Of 256 bits. A photograph saved as JPEG of quality 50, at half the size, in grey or 20 % brighter stays below; two
+# chest X-rays of different patients, which a coarser hash takes for one, differ in 38 and more (benchmarks/looks.py).
+# A crop of a few percent is not found.
+NEAR_BITS = 24
+# Distances computed at once; 8 bytes each.
+BLOCK = 2**21
+
+
+def near_pairs(some: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Rows of `some` and `others` that look alike, and the bits they differ in, some rows at a time.
+
+    some (n, 4), others (m, 4): uint64, see `bits_of`. Memory does not grow with n or m beyond what is found.
+    """
+    rows = max(1, BLOCK // max(1, len(others)))
+    for start in range(0, len(some), rows):
+        block = some[start : start + rows]
+        # A quarter of the bits already rules out nearly all pairs.
+        first, second = np.nonzero(np.bitwise_count(block[:, None, 0] ^ others[None, :, 0]) <= NEAR_BITS)
+        bits = np.bitwise_count(block[first] ^ others[second]).sum(axis=1)
+        near = bits <= NEAR_BITS
+        yield first[near] + start, second[near], bits[near]
+
+
+def bits_of(looks: pd.Series) -> np.ndarray:
+    """Hashes of 64 hexadecimal digits each as (n, 4) uint64."""
+    return np.frombuffer(bytes.fromhex("".join(looks)), ">u8").reshape(-1, 4).astype(np.uint64)
+
+
+def alike_across(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation and test images that look like an image of another side, each with the most similar one.
+
+    table: columns split, look, name. Returns columns name, split, like, like_split, bits (0 to 24).
+    """
+    # Of images of one side that look the same, one stands for all.
+    distinct = table.groupby(["look", "split"], sort=True, as_index=False)["name"].first()
+    found = []
+    for side in ("validation", "test"):
+        of_side, others = distinct[distinct["split"] == side], distinct[distinct["split"] != side]
+        for first, second, bits in near_pairs(bits_of(of_side["look"]), bits_of(others["look"])):
+            pairs = pd.DataFrame({"look": of_side["look"].to_numpy()[first], "other": second, "bits": bits})
+            nearest = pairs.sort_values(["bits", "other"]).drop_duplicates("look")
+            like = others.iloc[nearest["other"]]
+            found.append(nearest.assign(split=side, like=like["name"].to_numpy(), like_split=like["split"].to_numpy()))
+    columns = ["name", "split", "like", "like_split", "bits"]
+    if not found:
+        return pd.DataFrame(columns=columns)
+    return table.merge(pd.concat(found), on=["look", "split"])[columns]
