@@ -13,6 +13,11 @@ def main(arguments: list[str]) -> str:
         raise UserError(f"give the path of one study, or nothing for {PARAMS}.")
     path = Path(arguments[0]) if arguments else PARAMS
     study = load_study(path)
+    for name, entry in study.folders.items():
+        if not Path(entry.path).is_dir():
+            raise UserError(
+                f"folders.{name}.path: there is no folder {entry.path!r}; correct it, or put the images there."
+            )
     return f"{path} is a sound study: {len(study.models)} models, {len(study.features)} feature caches"
 
 

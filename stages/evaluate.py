@@ -158,6 +158,8 @@ def describe(
                     split: np.bincount(task.rows(split)["label"], minlength=len(task.classes)).tolist()
                     for split in SPLITS
                 },
+                "notes": task.findings.sentences(),
+                "first_unreadable": task.findings.first_unreadable,
             }
             for name, task in tasks.items()
         },

@@ -103,4 +103,4 @@ def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) 
 
 
 if __name__ == "__main__":
-    run_stage(main, section="features")
+    run_stage(main, "features")

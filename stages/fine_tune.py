@@ -79,4 +79,4 @@ def join(entry: FineTune, head_entry: Head, head: ModelRecord, image_size: int, 
 
 
 if __name__ == "__main__":
-    run_stage(main, section="fine_tunes")
+    run_stage(main, "fine_tunes")

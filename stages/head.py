@@ -49,4 +49,4 @@ def main(study: Study, name: str) -> str:
 
 
 if __name__ == "__main__":
-    run_stage(main, section="heads")
+    run_stage(main, "heads")

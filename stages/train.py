@@ -52,4 +52,4 @@ def write_backbone(name: str, network: keras.Model, architecture: str, image_siz
 
 
 if __name__ == "__main__":
-    run_stage(main, section="networks")
+    run_stage(main, "networks")

@@ -17,6 +17,11 @@ def definition(stage: str) -> dict:
     return STAGES[stage].get("do", STAGES[stage])
 
 
+def module_name(stage: str) -> str:
+    """Two stages prepare images: of what is fetched, and of folders of this machine."""
+    return "prepare" if stage == "prepare_folder" else stage
+
+
 def module_file(name: str) -> Path | None:
     path = ROOT / name.replace(".", "/")
     return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
@@ -34,7 +39,7 @@ def imported_by(file: Path) -> set[Path]:
 
 def modules_of(stage: str) -> set[Path]:
     """Every file of the project that `python -m stages.<stage>` imports, but for the packages' docstrings."""
-    seen, waiting = set(), {module_file(f"stages.{stage}")}
+    seen, waiting = set(), {module_file(f"stages.{module_name(stage)}")}
     while waiting:
         file = waiting.pop()
         seen.add(file)
@@ -57,7 +62,7 @@ def test_a_stage_says_what_it_does_and_runs_the_module_of_its_name(stage):
     described = definition(stage)
     assert described["desc"]
     entry = " ${key}" if "foreach" in STAGES[stage] else ""
-    assert described["cmd"] == f"python -m stages.{stage}{entry}"
+    assert described["cmd"] == f"python -m stages.{module_name(stage)}{entry}"
 
 
 def test_dvc_accepts_every_stage_of_the_study():

@@ -18,18 +18,22 @@ from stages.study import load_study, read_params, study_of
 ROOT = Path(__file__).parents[1]
 GOOD = read_params(ROOT / "params.yaml")
 
-SECTIONS = "seed, datasets, tasks, backbones, networks, features, heads, fine_tunes, training"
+SECTIONS = "seed, datasets, folders, tasks, backbones, networks, features, heads, fine_tunes, training"
 TRAINING_KEYS = "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class"
 HEAD_KEYS = f"task, {TRAINING_KEYS}, features, start_from, hidden, dropout"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
 NAME = "it must be a small letter, then small letters, digits and -."
 SHA256 = "64 hexadecimal digits, 0 to 9 and a to f."
-SHARE = "a number above 0 and below 1."
+HELD_OUT = "a share of each class above 0 and below 1, a number of images per class from 2 up, or published."
 CLASSES = "a list of classes by number or name, as in [0, 1] or [cat, dog]."
+SOURCES = "digits, cifar10, flowers, archive or kaggle (folder or csv stands in section folders)"
 UNITS = "a list of whole numbers from 1 to 65536, as in [64, 32], or []."
 
 SMALL = {"source": "digits", "image_size": 16}
 OTHER = {"source": "digits", "image_size": 32}
+CIFAR10 = {"source": "cifar10", "image_size": 32}
+FOLDER = {"source": "folder", "path": "my_images", "image_size": 32}
+KAGGLE = {"source": "kaggle", "handle": "owner/birds", "version": 2, "image_size": 32}
 ARCHIVE = {"source": "archive", "image_size": 32, "url": "images.zip", "sha256": "0" * 64}
 VGG = {"architecture": "vgg16", "weights": "imagenet"}
 MOBILENET = {"architecture": "mobilenet_v2", "weights": "imagenet"}
@@ -110,12 +114,12 @@ BAD_STUDIES = [
     (
         "a number for a key",
         {"datasets/digits": {**OTHER, 3: 3}},
-        "datasets.digits: there is no key 3; accepted: source, image_size.",
+        "datasets.digits: there is no key 3; accepted: image_size, resize, source.",
     ),
     (
         "a key of another source",
         {"datasets/digits/url": "images.zip"},
-        "datasets.digits: there is no key 'url'; accepted: source, image_size.",
+        "datasets.digits: there is no key 'url'; accepted: image_size, resize, source.",
     ),
     (
         "a missing reference",
@@ -187,12 +191,12 @@ BAD_STUDIES = [
     (
         "an unknown source",
         {"datasets/digits/source": "digit"},
-        "datasets.digits.source: 'digit' is not accepted; it must be digits or archive.",
+        f"datasets.digits.source: 'digit' is not accepted; it must be {SOURCES}.",
     ),
     (
         "no source",
         {"datasets/digits/source": DROP},
-        "datasets.digits: the key 'source' is missing; give digits or archive.",
+        f"datasets.digits: the key 'source' is missing; give {SOURCES}.",
     ),
     (
         "an image size no network can take",
@@ -202,23 +206,141 @@ BAD_STUDIES = [
     (
         "an archive without checksum",
         {"datasets/photos": {key: value for key, value in ARCHIVE.items() if key != "sha256"}},
-        f"datasets.photos: the key 'sha256' is missing; give {SHA256}",
+        "datasets.photos: the checksum is missing; give sha256 (or md5) of the file, as sha256sum prints it.",
     ),
     (
         "an archive without address",
         {"datasets/photos": {**ARCHIVE, "url": ""}},
         "datasets.photos.url: '' is not accepted; it must be a path or an address.",
     ),
+    (
+        "two checksums of one archive",
+        {"datasets/photos": {**ARCHIVE, "md5": "0" * 32}},
+        "datasets.photos: sha256 and md5 are two checksums of one file; give one of them.",
+    ),
+    (
+        "an md5 that is none",
+        {"datasets/photos": {"source": "archive", "image_size": 32, "url": "images.zip", "md5": "0" * 64}},
+        "datasets.photos.md5: '0000000000000000000000000000000000000000000000000000000000000000' is not accepted; it "
+        "must be 32 hexadecimal digits, 0 to 9 and a to f.",
+    ),
+    (
+        "an unknown way to make images square",
+        {"datasets/digits/resize": "squash"},
+        "datasets.digits.resize: 'squash' is not accepted; it must be crop, pad or stretch.",
+    ),
+    (
+        "a Kaggle set without its owner",
+        {"datasets/birds": {**KAGGLE, "handle": "birds"}},
+        "datasets.birds.handle: 'birds' is not accepted; it must be owner/name, as in the page's address.",
+    ),
+    (
+        "a Kaggle set without version",
+        {"datasets/birds": {key: value for key, value in KAGGLE.items() if key != "version"}},
+        "datasets.birds: the key 'version' is missing; give a whole number from 1 up.",
+    ),
+    (
+        "a folder among the datasets",
+        {"datasets/mine": FOLDER},
+        f"datasets.mine.source: 'folder' is not accepted; it must be {SOURCES}.",
+    ),
+    (
+        "an archive among the folders",
+        {"folders/mine": ARCHIVE},
+        "folders.mine.source: 'archive' is not accepted; it must be folder or csv (digits, cifar10, flowers, "
+        "archive or kaggle stands in section datasets).",
+    ),
+    (
+        "a folder without path",
+        {"folders/mine": {"source": "folder", "image_size": 32}},
+        "folders.mine: the key 'path' is missing; give the path of a folder.",
+    ),
+    (
+        "a folder that holds the project",
+        {"folders/mine": {**FOLDER, "path": "."}},
+        "folders.mine: path '.' holds the project itself; name a folder that holds the images and nothing else.",
+    ),
+    (
+        "a folder that stages write to",
+        {"folders/mine": {**FOLDER, "path": "data/raw/mine"}},
+        "folders.mine: path 'data/raw/mine' lies where the stages write; move the images to a folder of their own.",
+    ),
+    (
+        "a folder and a dataset of one name",
+        {"folders/digits": FOLDER},
+        "folders.digits: the name also stands in datasets; give one of them another name.",
+    ),
     # Tasks.
+    (
+        "one image for a side",
+        {"tasks/digits-b/test": 1},
+        f"tasks.digits-b.test: 1 is not accepted; it must be {HELD_OUT}",
+    ),
+    (
+        "another word than published",
+        {"tasks/digits-b/test": "publishd"},
+        f"tasks.digits-b.test: 'publishd' is not accepted; it must be {HELD_OUT}",
+    ),
+    (
+        "published sides of a dataset that publishes none",
+        {"tasks/digits-b/test": "published"},
+        "tasks.digits-b.test: 'published' is not accepted, because dataset 'digits' publishes no test images (its "
+        "splits: none); give a share, or a number of images per class.",
+    ),
+    (
+        "published validation images of CIFAR-10, which has none",
+        {
+            "datasets/cifar": CIFAR10,
+            "tasks/cifar": {"dataset": "cifar", "validation": "published", "test": "published"},
+        },
+        "tasks.cifar.validation: 'published' is not accepted, because dataset 'cifar' publishes no validation images "
+        "(its splits: train, test); give a share, or a number of images per class.",
+    ),
+    (
+        "a class that CIFAR-10 does not have",
+        {
+            "datasets/cifar": CIFAR10,
+            "tasks/cifar": {"dataset": "cifar", "include": ["cat", "hound"], "validation": 0.1, "test": "published"},
+        },
+        "tasks.cifar.include: hound is not accepted; the classes of 'cifar' are 0 to 9, or airplane, automobile, bird, "
+        "cat, deer, dog, frog, horse, ship, truck.",
+    ),
+    (
+        "a new name for a class there is not",
+        {"tasks/digits-b/rename": {"ten": "zero"}},
+        "tasks.digits-b.rename: ten is not accepted; the classes of 'digits' are 0 to 9.",
+    ),
+    (
+        "a list of new names",
+        {"tasks/digits-b/rename": ["dog"]},
+        "tasks.digits-b.rename: ['dog'] is not accepted; it must be old and new names of classes, as in {cane: dog, "
+        "gatto: cat}.",
+    ),
+    (
+        "a group that is no regular expression",
+        {"tasks/digits-b/group": "person(\\d+"},
+        "tasks.digits-b: group 'person(\\\\d+' is no regular expression (missing ), unterminated subpattern at "
+        "position 6); give one, as in 'patient\\d+'.",
+    ),
+    (
+        "another way with near-duplicates",
+        {"tasks/digits-b/near_duplicates": "drop"},
+        "tasks.digits-b.near_duplicates: 'drop' is not accepted; it must be report or group.",
+    ),
+    (
+        "at most no images of a class",
+        {"tasks/digits-b/max_per_class": 0},
+        "tasks.digits-b.max_per_class: 0 is not accepted; it must be a whole number from 1 up, or null.",
+    ),
     (
         "a share of nothing",
         {"tasks/digits-b/validation": 0},
-        f"tasks.digits-b.validation: 0 is not accepted; it must be {SHARE}",
+        f"tasks.digits-b.validation: 0 is not accepted; it must be {HELD_OUT}",
     ),
     (
         "a share above one",
         {"tasks/digits-b/test": 1.5},
-        f"tasks.digits-b.test: 1.5 is not accepted; it must be {SHARE}",
+        f"tasks.digits-b.test: 1.5 is not accepted; it must be {HELD_OUT}",
     ),
     (
         "shares that leave nothing",
@@ -249,7 +371,8 @@ BAD_STUDIES = [
     (
         "a dataset there is not",
         {"features/b-fc1/dataset": "digit"},
-        "features.b-fc1.dataset: there is no 'digit' in datasets (did you mean 'digits'?); accepted: digits.",
+        "features.b-fc1.dataset: there is no 'digit' in datasets or folders (did you mean 'digits'?); "
+        "accepted: digits.",
     ),
     (
         "a task there is not",
@@ -559,7 +682,7 @@ def test_no_stage_works_on_a_bad_study(name, changes, sentence, arguments, tmp_p
     monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
     calls = []
     with pytest.raises(SystemExit) as end:
-        run_stage(lambda *given: calls.append(given), section="datasets" if arguments else None)
+        run_stage(lambda *given: calls.append(given), *(["datasets"] if arguments else []))
     assert end.value.code == 1
     assert not calls
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
@@ -625,7 +748,7 @@ def test_a_reference_to_an_entry_with_a_problem_is_no_second_problem():
 
 def test_a_name_that_is_a_number_does_not_disturb_the_search_for_the_nearest():
     _, problems = study_of(changed({"datasets": {7: OTHER}}))
-    assert any("there is no 'digits' in datasets; accepted: 7." in problem for problem in problems)
+    assert any("there is no 'digits' in datasets or folders; accepted: 7." in problem for problem in problems)
 
 
 def test_a_long_value_is_cut():
@@ -638,6 +761,17 @@ def test_check_says_that_a_sound_study_is_sound(tmp_path):
     done = run_check(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "check: params.yaml is a sound study: 6 models, 3 feature caches\n"
+
+
+def test_check_says_that_a_folder_is_not_there(tmp_path):
+    write_study(tmp_path, changed({"folders/mine": FOLDER}))
+    done = run_check(tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        "check: folders.mine.path: there is no folder 'my_images'; correct it, or put the images there.\n"
+    )
+    (tmp_path / "my_images").mkdir()
+    assert run_check(tmp_path).returncode == 0
 
 
 @pytest.mark.parametrize("name", ["an unknown key", "networks in a ring"])
@@ -663,7 +797,7 @@ def test_a_stage_asks_for_one_of_its_entries(arguments, message, tmp_path, monke
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["split.py", *arguments])
     with pytest.raises(SystemExit):
-        run_stage(lambda *given: pytest.fail("worked"), section="tasks")
+        run_stage(lambda *given: pytest.fail("worked"), "tasks")
     assert capsys.readouterr().err == message
 
 
@@ -671,7 +805,7 @@ def test_a_stage_works_on_the_entry_it_is_given(tmp_path, monkeypatch, capsys):
     write_study(tmp_path, GOOD)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["split.py", "digits-a"])
-    run_stage(lambda study, name: f"validation {study.tasks[name].validation}", section="tasks")
+    run_stage(lambda study, name: f"validation {study.tasks[name].validation}", "tasks")
     assert capsys.readouterr().out == "split digits-a: validation 0.1\n"
 
 

@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from stages.base.errors import UserError
-from stages.study.messages import accepted_of, listing, nearest, sentences, shown
+from stages.study.messages import accepted_of, choice, listing, nearest, sentences, shown
 from stages.study.references import reference_problems
 from stages.study.schema import (
     Backbone,
@@ -17,6 +17,8 @@ from stages.study.schema import (
     Features,
     FineTune,
     Head,
+    Images,
+    LocalDataset,
     Name,
     Network,
     Task,
@@ -27,6 +29,7 @@ __all__ = ["Study", "load_study", "read_params", "study_of"]
 
 SECTIONS = {
     "datasets": Dataset,
+    "folders": LocalDataset,
     "tasks": Task,
     "backbones": Backbone,
     "networks": Network,
@@ -44,12 +47,17 @@ class Study:
     seed: int
     training: Training
     datasets: dict[str, Any]
+    folders: dict[str, Any]
     tasks: dict[str, Task]
     backbones: dict[str, Backbone]
     networks: dict[str, Network]
     features: dict[str, Features]
     heads: dict[str, Head]
     fine_tunes: dict[str, FineTune]
+
+    def dataset(self, name: str) -> Images:
+        """The dataset of this name, fetched or in a folder of this machine."""
+        return {**self.datasets, **self.folders}[name]
 
     @property
     def models(self) -> dict[str, Network | Head | FineTune]:
@@ -103,7 +111,7 @@ def study_of(params: Any) -> tuple[Study | None, list[str]]:
     training = _checked(Training, params.get("training"), "training", problems)
     sections = {section: _entries(section, params, problems) for section in SECTIONS}
     named = {section: params[section] for section in SECTIONS if isinstance(params.get(section), dict)}
-    problems += reference_problems(sections, named)
+    problems += reference_problems({**sections, "datasets": {**sections["datasets"], **sections["folders"]}}, named)
     if problems:
         return None, problems
     return Study(seed=seed, training=training, **sections), []
@@ -142,10 +150,16 @@ def _checked(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
 
 def _accepted(kind: Any, value: Any) -> dict[str, str]:
     """The keys an entry accepts and their values; for a dataset, those of its source."""
-    if kind is not Dataset:
+    if kind not in (Dataset, LocalDataset):
         return accepted_of(kind)
-    sources = {get_args(source.model_fields["source"].annotation)[0]: source for source in get_args(get_args(kind)[0])}
+    sources = _sources(kind)
     given = value.get("source") if isinstance(value, dict) else None
     if isinstance(given, str) and given in sources:
         return accepted_of(sources[given])
-    return {"source": " or ".join(sources)}
+    other, section = (LocalDataset, "folders") if kind is Dataset else (Dataset, "datasets")
+    return {"source": f"{choice(sources)} ({choice(_sources(other))} stands in section {section})"}
+
+
+def _sources(kind: Any) -> dict[str, type]:
+    """The classes of a union of datasets, by their source."""
+    return {get_args(source.model_fields["source"].annotation)[0]: source for source in get_args(get_args(kind)[0])}

@@ -28,6 +28,12 @@ def listing(names: Iterable[object]) -> str:
     return ", ".join(str(name) for name in names) or "none"
 
 
+def choice(names: Iterable[str]) -> str:
+    """The names with commas and an `or` between."""
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
 def shown(value: Any) -> str:
     """A value as a sentence can quote it: on one line, cut where it is long, true and false as in YAML."""
     if value is None:
@@ -65,6 +71,5 @@ def _in_words(annotation: Any) -> str:
         if getattr(part, "description", None):
             return part.description
     if get_origin(annotation) is Literal:
-        *others, last = get_args(annotation)
-        return f"{', '.join(others)} or {last}" if others else last
+        return choice(get_args(annotation))
     return next(filter(None, map(_in_words, get_args(annotation))), "")

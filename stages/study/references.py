@@ -1,23 +1,25 @@
 """Checks across entries: dangling names, names that do not agree, cycles, impossible layers and image sizes."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from stages.study.architectures import ARCHITECTURES, Layer, layers_of
 from stages.study.messages import listing, nearest
-from stages.study.schema import Digits
+from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
 
-DIGITS = 10  # classes of the source `digits`
+# Classes that are known before the images are there, and the splits such data sets publish.
+KNOWN_CLASSES = {Digits: [str(digit) for digit in range(10)], Cifar10: CIFAR10_CLASSES}
+KNOWN_SPLITS = {Digits: [], Cifar10: ["train", "test"]}
 
 # Which key of an entry names an entry of which section. A backbone may also be a network of the study, whose trained
 # weights are then the backbone's.
 REFERENCES = {
-    "tasks": {"dataset": ["datasets"]},
-    "networks": {"dataset": ["datasets"], "task": ["tasks"], "backbone": ["backbones", "networks"]},
-    "features": {"dataset": ["datasets"], "backbone": ["backbones", "networks"]},
+    "tasks": {"dataset": ["datasets", "folders"]},
+    "networks": {"dataset": ["datasets", "folders"], "task": ["tasks"], "backbone": ["backbones", "networks"]},
+    "features": {"dataset": ["datasets", "folders"], "backbone": ["backbones", "networks"]},
     "heads": {"task": ["tasks"], "features": ["features"]},
     "fine_tunes": {
-        "dataset": ["datasets"],
+        "dataset": ["datasets", "folders"],
         "task": ["tasks"],
         "backbone": ["backbones", "networks"],
         "head": ["heads"],
@@ -25,15 +27,21 @@ REFERENCES = {
     },
 }
 
-# Sections whose entries write to the same folder (data/weights/<name> or models/<name>) must not share a name.
-SHARED_FOLDERS = [("networks", "backbones"), ("networks", "heads"), ("networks", "fine_tunes"), ("heads", "fine_tunes")]
+# Sections whose entries write to the same folder (data/images, data/weights or models) must not share a name.
+SHARED_FOLDERS = [
+    ("folders", "datasets"),
+    ("networks", "backbones"),
+    ("networks", "heads"),
+    ("networks", "fine_tunes"),
+    ("heads", "fine_tunes"),
+]
 
 
 def reference_problems(study: dict[str, dict[str, Any]], named: dict[str, dict]) -> list[str]:
     """One sentence for each problem between entries.
 
-    study: section -> name -> well-formed entry. named: the same with every entry the user wrote and without malformed
-    sections, so that a reference to something with a problem of its own is not reported as dangling.
+    study: section -> name -> well-formed entry, `datasets` with those of `folders`. named: every entry the user wrote,
+    without malformed sections, so that a reference to something with a problem of its own is not reported as dangling.
     """
     problems = [*_dangling(study, named), *_shared_names(named), *_cycles(study)]
     if not any(named.get(section, "malformed") for section in ("networks", "heads", "fine_tunes")):
@@ -145,7 +153,15 @@ def _dataset_of_task(study: dict, where: str, entry: Any) -> Iterator[str]:
 def _task(study: dict, name: str) -> Iterator[str]:
     task = study["tasks"][name]
     for key, listed in (("include", task.include), ("exclude", task.exclude)):
-        yield from _unknown_digits(study, f"tasks.{name}.{key}", task.dataset, listed)
+        yield from _unknown_classes(study, f"tasks.{name}.{key}", task.dataset, listed, task.rename.values())
+    yield from _unknown_classes(study, f"tasks.{name}.rename", task.dataset, list(task.rename))
+    known = KNOWN_SPLITS.get(type(study["datasets"].get(task.dataset)))
+    for key in ("validation", "test"):
+        if getattr(task, key) == "published" and known is not None and key not in known:
+            yield (
+                f"tasks.{name}.{key}: 'published' is not accepted, because dataset {task.dataset!r} publishes no {key} "
+                f"images (its splits: {listing(known)}); give a share, or a number of images per class."
+            )
 
 
 def _network(study: dict, name: str) -> Iterator[str]:
@@ -162,7 +178,7 @@ def _network(study: dict, name: str) -> Iterator[str]:
 
 def _features(study: dict, name: str) -> Iterator[str]:
     features, where = study["features"][name], f"features.{name}"
-    yield from _unknown_digits(study, f"{where}.classes", features.dataset, features.classes)
+    yield from _unknown_classes(study, f"{where}.classes", features.dataset, features.classes)
     yield from _image_fits(study, where, features)
     if _random_backbone(study, features):
         yield f"{where}.backbone: {features.backbone!r} has random weights; name a network or a trained backbone."
@@ -206,21 +222,30 @@ def _head(study: dict, name: str) -> Iterator[str]:
 
 def _labels(study: dict, dataset: str, chosen: list | None, left_out: list | None = None) -> set[int] | None:
     """The labels that a choice of classes means; None where that is known only when the images are there."""
-    digits = isinstance(study["datasets"].get(dataset), Digits)
-    every = set(range(DIGITS)) if digits else None
+    classes = KNOWN_CLASSES.get(type(study["datasets"].get(dataset)), [])
     listed = [*(chosen or []), *(left_out or [])]
-    if not all(isinstance(each, int) or (digits and each.isdecimal()) for each in listed):
+    if not all(isinstance(each, int) or each in classes for each in listed):
         return None
+    label_of = {each: each if isinstance(each, int) else classes.index(each) for each in listed}
     if chosen is None:
-        return every and every - {int(each) for each in left_out or []}
-    return {int(each) for each in chosen}
+        return set(range(len(classes))) - {label_of[each] for each in left_out or []} if classes else None
+    return {label_of[each] for each in chosen}
 
 
-def _unknown_digits(study: dict, where: str, dataset: str, listed: list | None) -> Iterator[str]:
-    if listed and isinstance(study["datasets"].get(dataset), Digits):
-        unknown = [each for each in listed if str(each) not in map(str, range(DIGITS))]
+def _unknown_classes(
+    study: dict, where: str, dataset: str, listed: list | None, also: Iterable[str] = ()
+) -> Iterator[str]:
+    """Classes that the dataset does not have, where its classes are known; also: names that are accepted besides."""
+    classes = KNOWN_CLASSES.get(type(study["datasets"].get(dataset)))
+    if listed and classes:
+        numbers = range(len(classes))
+        unknown = [each for each in listed if each not in numbers and each not in classes and each not in also]
         if unknown:
-            yield f"{where}: {listing(unknown)} is not accepted; the classes of {dataset!r} are 0 to {DIGITS - 1}."
+            names = "" if classes == list(map(str, numbers)) else f", or {listing(classes)}"
+            yield (
+                f"{where}: {listing(unknown)} is not accepted; the classes of {dataset!r} are 0 to {len(classes) - 1}"
+                f"{names}."
+            )
 
 
 def _classes(study: dict, where: str, features: str, name: str) -> Iterator[str]:

@@ -3,6 +3,8 @@
 The description of a type completes the sentence "it must be ..." that a wrong value is answered with.
 """
 
+import re
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
@@ -27,6 +29,21 @@ PositiveOrNull = Annotated[Positive | None, Field(description="a whole number fr
 Sha256 = Annotated[
     str, StringConstraints(pattern=r"^[0-9a-f]{64}$"), Field(description="64 hexadecimal digits, 0 to 9 and a to f")
 ]
+Md5 = Annotated[
+    str, StringConstraints(pattern=r"^[0-9a-f]{32}$"), Field(description="32 hexadecimal digits, 0 to 9 and a to f")
+]
+Subfolder = Annotated[str | None, Field(description="a folder of the archive, as in photos/train")]
+HeldOut = Annotated[
+    Share | Annotated[int, Field(ge=2)] | Literal["published"],
+    Field(
+        description="a share of each class above 0 and below 1, a number of images per class from 2 up, or published"
+    ),
+]
+Renames = Annotated[
+    dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]],
+    Field(description="old and new names of classes, as in {cane: dog, gatto: cat}"),
+]
+Pattern = Annotated[str, Field(min_length=1, description="a regular expression, as in 'patient\\d+'")]
 ArchitectureName = Literal[tuple(ARCHITECTURES)]
 
 
@@ -36,38 +53,174 @@ class Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class Digits(Entry):
-    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, classes 0 to 9."""
+class Images(Entry):
+    """The keys all datasets share.
 
-    source: Literal["digits"]
+    image_size: side of the prepared images in pixels.
+    resize: crop the middle square, pad to a square with black, or stretch; then resize with antialiasing.
+    """
+
     image_size: ImageSize
+    resize: Literal["crop", "pad", "stretch"] = "crop"
 
 
-class Archive(Entry):
-    """A .zip or .tar (.gz, .bz2, .xz) of `<class>/<image>` files, from a path or an address."""
+class ImageFiles(Images):
+    """Datasets of image files, of which some may be broken: at most the share max_unreadable."""
 
-    source: Literal["archive"]
-    image_size: ImageSize
-    url: Location
-    sha256: Sha256
     max_unreadable: ShareOrZero = 0.01
 
 
-Dataset = Annotated[Digits | Archive, Field(discriminator="source")]
+class Digits(Images):
+    """scikit-learn's 1,797 handwritten digits, 8x8 pixels, classes 0 to 9."""
+
+    source: Literal["digits"]
+
+
+class Download(Entry):
+    """A file from an address or a path, verified by one checksum."""
+
+    url: Location
+    sha256: Sha256 | None = None
+    md5: Md5 | None = None
+
+    @model_validator(mode="after")
+    def _one_checksum(self) -> "Download":
+        if self.sha256 and self.md5:
+            raise ValueError("sha256 and md5 are two checksums of one file; give one of them")
+        return self
+
+    @property
+    def checksum(self) -> str | None:
+        """`sha256:<digits>` or `md5:<digits>`."""
+        return f"sha256:{self.sha256}" if self.sha256 else self.md5 and f"md5:{self.md5}"
+
+
+# In the order of their labels, as in the archive's batches.meta.txt.
+CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+class Cifar10(Download, Images):
+    """CIFAR-10 (Krizhevsky 2009): 60,000 photographs, 32x32 pixels, 10 classes, test images as published.
+
+    url: of the official binary archive, or of a mirror or copy of it. Another file needs its own checksum.
+    """
+
+    source: Literal["cifar10"]
+    url: Location = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+
+    @property
+    def checksum(self) -> str:
+        """Of the official archive, unless the entry gives one."""
+        return super().checksum or "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bca1dd"
+
+
+class Flowers(Download, ImageFiles):
+    """TensorFlow's flower photos: 3,670 photographs of daisy, dandelion, roses, sunflowers and tulips.
+
+    url: of the official archive, or of a mirror or copy of it. Another file needs its own checksum.
+    """
+
+    source: Literal["flowers"]
+    url: Location = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
+    subfolder: Subfolder = "flower_photos"
+
+    @property
+    def checksum(self) -> str:
+        """Of the official archive, unless the entry gives one."""
+        return super().checksum or "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
+
+
+class Archive(Download, ImageFiles):
+    """A .zip or .tar (.gz, .bz2, .xz) of `<class>/<image>` or `<split>/<class>/<image>` files.
+
+    subfolder: only what lies below this folder of the archive.
+    """
+
+    source: Literal["archive"]
+    subfolder: Subfolder = None
+
+    @model_validator(mode="after")
+    def _has_checksum(self) -> "Archive":
+        if self.checksum is None:
+            raise ValueError("the checksum is missing; give sha256 (or md5) of the file, as sha256sum prints it")
+        return self
+
+
+class Kaggle(ImageFiles):
+    """One version of a data set on Kaggle, of the same shape as an archive."""
+
+    source: Literal["kaggle"]
+    handle: Annotated[
+        str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$"), Field(description="owner/name, as in the page's address")
+    ]
+    version: Positive
+    subfolder: Subfolder = None
+
+
+class OnThisMachine(ImageFiles):
+    """Datasets in a folder of this machine.
+
+    path: of the folder, also outside the project.
+    """
+
+    path: Annotated[str, Field(min_length=1, description="the path of a folder")]
+
+    @model_validator(mode="after")
+    def _folder_of_its_own(self) -> "OnThisMachine":
+        folder, project = Path(self.path).resolve(), Path.cwd()
+        if project.is_relative_to(folder):
+            raise ValueError(
+                f"path {self.path!r} holds the project itself; name a folder that holds the images and nothing else"
+            )
+        if any(folder.is_relative_to(project / own) for own in ("data", "models", "reports")):
+            raise ValueError(
+                f"path {self.path!r} lies where the stages write; move the images to a folder of their own"
+            )
+        return self
+
+
+class Folder(OnThisMachine):
+    """A folder of `<class>/<image>` or `<split>/<class>/<image>` files."""
+
+    source: Literal["folder"]
+
+
+class Csv(OnThisMachine):
+    """A folder of images in any order, and in it a table with the columns path and label, and maybe split and group."""
+
+    source: Literal["csv"]
+    table: Annotated[str, Field(min_length=1, description="the name of a .csv file in the folder")] = "labels.csv"
+
+
+# What is fetched stands in section `datasets`, what lies in a folder of this machine in `folders`: DVC depends on it.
+Dataset = Annotated[Digits | Cifar10 | Flowers | Archive | Kaggle, Field(discriminator="source")]
+LocalDataset = Annotated[Folder | Csv, Field(discriminator="source")]
 
 
 class Task(Entry):
-    """A subset of a dataset's classes with train / validation / test."""
+    """A subset of a dataset's classes with train / validation / test.
+
+    rename: the dataset's class names -> those of the task; classes of one new name become one.
+    max_per_class: at most so many images of each class, drawn by the seed.
+    validation, test: a share of each class, a number of images of each class, or the images the dataset publishes.
+    group: regular expression; images of which it finds the same text in the file name stay on one side.
+    near_duplicates: images that look alike across sides are reported, or kept on one side.
+    """
 
     dataset: Reference
     include: Classes | None = None
     exclude: Classes | None = None
-    validation: Share
-    test: Share
+    rename: Renames = {}
+    max_per_class: PositiveOrNull = None
+    validation: HeldOut
+    test: HeldOut
+    group: Pattern | None = None
+    near_duplicates: Literal["report", "group"] = "report"
 
     @model_validator(mode="after")
     def _room_for_training(self) -> "Task":
-        if self.validation + self.test >= 1:
+        shares = isinstance(self.validation, float) and isinstance(self.test, float)
+        if shares and self.validation + self.test >= 1:
             raise ValueError(
                 f"validation {self.validation} and test {self.test} leave no images for training; their sum must be "
                 "below 1"
@@ -76,6 +229,16 @@ class Task(Entry):
             raise ValueError(f"include {self.include} is one class; a task needs at least two")
         if self.include is not None and self.exclude is not None:
             raise ValueError("include and exclude do not go together; give one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _pattern_is_one(self) -> "Task":
+        try:
+            re.compile(self.group or "")
+        except re.error as error:
+            raise ValueError(
+                f"group {self.group!r} is no regular expression ({error}); give one, as in 'patient\\d+'"
+            ) from None
         return self
 
 
