@@ -2,17 +2,33 @@
 
 import re
 from pathlib import Path
+from typing import get_args
 
-from stages.study import study_of
+import pydantic
+
+from stages.study import SECTIONS
+from stages.study.schema import Archive, Cifar10, Csv, Digits, Flowers, Folder, ImageFiles, Kaggle
 from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_the_studies_in_the_readme_are_sound():
-    studies = [read_yaml(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
-    assert studies and [study_of(study)[1] for study in studies] == [[]] * len(studies)
+def test_the_entries_in_the_readme_are_sound():
+    blocks = [read_yaml(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
+    entries = [(section, entry) for block in blocks for section, of in block.items() for entry in of.values()]
+    assert entries
+    for section, entry in entries:
+        pydantic.TypeAdapter(SECTIONS[section]).validate_python(entry, strict=True)
+
+
+def test_every_source_is_in_the_readme_with_its_keys():
+    shared = set(ImageFiles.model_fields) | {"source"}
+    for source in (Digits, Cifar10, Flowers, Archive, Kaggle, Folder, Csv):
+        name = get_args(source.model_fields["source"].annotation)[0]
+        row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
+        optional = {"sha256", "md5", "subfolder"} if source in (Cifar10, Flowers) else set()
+        assert set(source.model_fields) - shared - optional <= set(re.findall(r"`(\w+)`", row)), name
 
 
 def test_the_values_that_the_readme_sets_are_in_the_study():

@@ -17,7 +17,7 @@ from stages import evaluate, report
 from stages.base.errors import UserError
 from stages.data.costs import Cost, write_cost
 from stages.data.results import ModelRecord, Predictions, Result, read_result, write_result
-from stages.data.tasks import SPLITS, Task, read_task, write_task
+from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
 from stages.reporting.comparisons import Comparison, bootstrap_difference, compare_models, mcnemar
 from stages.reporting.costs import parts_of
 from stages.reporting.figures import leader
@@ -43,6 +43,7 @@ def make_study():
                 "repeats": 2, "max_train_per_class": None,
             },
             "datasets": {"d": {"source": "digits", "image_size": 32}},
+            "folders": {},
             "tasks": {
                 "a": {"dataset": "d", "include": [0, 1, 2], "validation": 0.2, "test": 0.4},
                 "b": {"dataset": "d", "include": [3, 4, 5], "validation": 0.2, "test": 0.4},
@@ -66,12 +67,18 @@ def make_study():
     return study
 
 
+NO_NEAR_DUPLICATES = pd.DataFrame(columns=NEAR_COLUMNS)
+
+
 def make_task(name, first_row):
     labels = np.tile(np.arange(3), 200)
     splits = np.repeat(SPLITS, [240, 120, 240])
     table = pd.DataFrame({"index": first_row + np.arange(600), "label": labels, "class": [CLASSES[i] for i in labels]})
-    table = table.assign(split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]])
-    return Task(name, "d", CLASSES, "0" * 64, table)
+    table = table.assign(
+        sha256="0", split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]]
+    )
+    findings = Findings(near_duplicates=3, unreadable=1, first_unreadable=[{"name": "a/x|y.jpg", "reason": "<empty>"}])
+    return Task(name, "d", CLASSES, "0" * 64, table, findings=findings)
 
 
 def predict(random, labels, accuracy, repeats=2):
@@ -106,7 +113,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     study = make_study()
     for name, first_row in (("a", 0), ("b", 1000)):
-        write_task(make_task(name, first_row))
+        write_task(make_task(name, first_row), NO_NEAR_DUPLICATES)
     for name, entry in study.models.items():
         write_model(name, read_task(entry.task))
     write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
@@ -333,7 +340,8 @@ def test_what_removed_entries_left_is_dropped_and_nothing_else(study, tmp_path):
     write_model("b-net", read_task("b"))
     (tmp_path / "models/b-net").rename(tmp_path / "models/gone")
     write_model("b-net", read_task("b"))
-    write_task(replace(make_task("b-net", 0), name="b-net"))  # a removed task with the name of a model of the study
+    # A removed task with the name of a model of the study.
+    write_task(replace(make_task("b-net", 0), name="b-net"), NO_NEAR_DUPLICATES)
     write_cost("features", "gone", Cost(1.0, 1.0, "test machine"))
     for name in ("gone", "b-net", "mine"):
         (tmp_path / f"models/{name}.weights.h5").touch()
@@ -478,6 +486,19 @@ def test_report_end_to_end_reads_only_what_evaluate_wrote(study, tmp_path):
         path.read_bytes() for path in (tmp_path / "reports/figures").iterdir()
     }
     assert len(page) < 2_000_000
+
+
+def test_report_shows_what_the_split_came_upon_and_the_unreadable_files(study, tmp_path):
+    evaluate.main(study)
+    report.main(study)
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    text = (tmp_path / "reports/report.md").read_text(encoding="utf-8")
+    for sentence_ in make_task("b", 0).findings.sentences():
+        assert f"<li>{sentence_}</li>" in page
+        assert f"- {markdown(sentence_)}\n" in text
+    assert "3 validation and test images look like an image of another side" in page
+    assert "1 files of the dataset are unreadable" in page
+    assert '<div class="wrap">a/x|y.jpg</div></th><td class="word">&lt;empty&gt;</td>' in page
 
 
 def test_report_writes_equal_bytes(study, tmp_path):

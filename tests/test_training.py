@@ -27,6 +27,7 @@ from stages.training.repeats import Built, compile_model, fit, predict, train_re
 STUDY = {
     "seed": 3,
     "datasets": {"digits": {"source": "digits", "image_size": 16}},
+    "folders": {},
     "tasks": {
         "low": {"dataset": "digits", "include": [0, 1, 2], "validation": 0.1, "test": 0.3},
         "high": {"dataset": "digits", "exclude": [0, 1, 2, 3, 4, 5, 6], "validation": 0.1, "test": 0.3},

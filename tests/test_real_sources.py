@@ -1,0 +1,173 @@
+"""Published image sets in full size, through the real pipeline: download, prepare, split."""
+
+import functools
+import hashlib
+import http.server
+import re
+import subprocess
+import sys
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.pipeline import copy_of_project, dvc, edit_study, stages_run
+
+DATA = Path(__file__).parents[1].parent / "shared" / "data"
+FILES = ("make_cifar10_binary.py", "cifar10_jpeg.zip", "flowers.zip", "chest_xray_224.zip", "dogs_cats.zip")
+pytestmark = pytest.mark.skipif(
+    not all((DATA / name).exists() for name in FILES), reason="the published image sets are not here"
+)
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def archive(name: str, image_size: int, **settings) -> dict:
+    path = DATA / name
+    return {"source": "archive", "url": str(path), "sha256": sha256(path), "image_size": image_size, **settings}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """A web server with CIFAR-10's binary archive, all 60,000 images."""
+    folder = tmp_path_factory.mktemp("server")
+    make = [sys.executable, str(DATA / "make_cifar10_binary.py"), str(folder / "cifar-10-binary.tar.gz")]
+    subprocess.run(make, check=True)
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        yield folder, f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory, server):
+    """A copy of the project with the four sets downloaded, prepared and split; the output of that run beside it."""
+    served, address = server
+    folder = copy_of_project(tmp_path_factory.mktemp("project"))
+
+    def change(study: dict) -> None:
+        study["datasets"] |= {
+            "cifar": {
+                "source": "cifar10",
+                "url": f"{address}/cifar-10-binary.tar.gz",
+                "sha256": sha256(served / "cifar-10-binary.tar.gz"),
+                "image_size": 32,
+            },
+            "flowers": archive("flowers.zip", 64),
+            "xray": archive("chest_xray_224.zip", 64, resize="stretch"),
+            "animals": archive("dogs_cats.zip", 64, resize="pad"),
+        }
+        study["tasks"] |= {
+            "cifar": {"dataset": "cifar", "validation": 0.1, "test": "published"},
+            "flowers": {"dataset": "flowers", "validation": 20, "test": 20},
+            "xray": {"dataset": "xray", "validation": 0.1, "test": 0.2, "group": r"person\d+"},
+            "animals": {
+                "dataset": "animals",
+                "validation": 0.1,
+                "test": 0.2,
+                "max_per_class": 200,
+                "rename": {"cats": "cat", "dogs": "dog"},
+            },
+        }
+
+    edit_study(folder, change)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NO_PROXY", "127.0.0.1")
+        done = dvc(folder, "repro", *(f"split@{name}" for name in ("cifar", "flowers", "xray", "animals")))
+    return folder, done
+
+
+def table_of(project: Path, dataset: str) -> pd.DataFrame:
+    return pd.read_csv(project / f"data/images/{dataset}/table.csv", keep_default_na=False)
+
+
+def split_of(project: Path, task: str) -> pd.DataFrame:
+    return pd.read_csv(project / f"data/tasks/{task}/split.csv", keep_default_na=False)
+
+
+def sizes(split: pd.DataFrame) -> dict[str, int]:
+    return split["split"].value_counts().to_dict()
+
+
+def test_every_image_of_every_set_is_prepared(project):
+    folder, _ = project
+    counts = {
+        dataset: table_of(folder, dataset)["class"].value_counts().to_dict()
+        for dataset in ("cifar", "flowers", "xray", "animals")
+    }
+    assert set(counts["cifar"].values()) == {6000} and len(counts["cifar"]) == 10
+    assert counts["flowers"] == dict.fromkeys(("daisy", "dandelion", "roses", "sunflowers", "tulips"), 100)
+    assert counts["xray"] == {"NORMAL": 1340, "PNEUMONIA": 3850}
+    assert counts["animals"] == {"cats": 300, "dogs": 300}
+    for dataset, size in (("cifar", 32), ("flowers", 64), ("xray", 64), ("animals", 64)):
+        images = np.load(folder / f"data/images/{dataset}/images.npy", mmap_mode="r", allow_pickle=False)
+        assert (images.shape, images.dtype) == ((sum(counts[dataset].values()), size, size, 3), np.uint8)
+        assert (folder / f"data/images/{dataset}/quarantine.csv").read_text() == "name,class,reason\n"
+
+
+def test_cifar_10_has_its_own_pixels_and_test_images(project, server):
+    folder, _ = project
+    table, split = table_of(folder, "cifar"), split_of(folder, "cifar")
+    assert table["split"].value_counts().to_dict() == {"train": 50_000, "test": 10_000}
+    assert sizes(split) == {"train": 45_000, "validation": 5_000, "test": 10_000}
+    assert (split.groupby(["class", "split"]).size().unstack()["test"] == 1000).all()
+    assert set(split.loc[split["split"] == "test", "name"]) == set(table.loc[table["split"] == "test", "name"])
+    # The same image as in the other archive, which holds it as a file.
+    import io
+
+    from PIL import Image
+
+    with zipfile.ZipFile(DATA / "cifar10_jpeg.zip") as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("test/horse/"))
+        known = {np.asarray(Image.open(io.BytesIO(archive.read(name)))).tobytes() for name in names[:20]}
+    images = np.load(folder / "data/images/cifar/images.npy", mmap_mode="r", allow_pickle=False)
+    horses = table.index[(table["class"] == "horse") & (table["split"] == "test")]
+    assert known <= {images[index].tobytes() for index in horses}
+
+
+def test_no_patient_is_on_two_sides(project):
+    folder, done = project
+    split = split_of(folder, "xray")
+    patients = split["name"].str.extract(r"(person\d+)")[0]
+    assert patients.notna().sum() == 3850
+    assert (split.groupby(patients)["split"].nunique() == 1).all()
+    assert f"3850 images are of {patients.nunique()} groups, each kept on one side" in done.stdout
+    shares = split.groupby("class")["split"].value_counts(normalize=True).unstack()
+    assert shares["test"].between(0.199, 0.201).all() and shares["validation"].between(0.099, 0.101).all()
+
+
+def test_a_number_of_images_per_class_is_held_out(project):
+    folder, _ = project
+    counts = split_of(folder, "flowers").groupby(["class", "split"]).size().unstack()
+    assert (counts == pd.DataFrame({"test": 20, "train": 60, "validation": 20}, counts.index)).all(axis=None)
+
+
+def test_classes_have_new_names_and_a_smaller_number_of_images(project):
+    folder, _ = project
+    counts = split_of(folder, "animals").groupby(["class", "split"]).size().unstack()
+    assert counts.to_dict("index") == {name: {"test": 40, "train": 140, "validation": 20} for name in ("cat", "dog")}
+
+
+def test_images_that_look_alike_across_sides_are_listed(project):
+    """CIFAR-10 is known for near-duplicates (Barz and Denzler 2020); photographs of different flowers are none."""
+    folder, done = project
+    near = pd.read_csv(folder / "data/tasks/cifar/near_duplicates.csv")
+    assert 20 < len(near) < 500
+    assert (near["split"] != near["like_split"]).all() and near["bits"].between(0, 24).all()
+    assert f"{len(near)} validation and test images look like an image of another side" in done.stdout
+    assert not len(pd.read_csv(folder / "data/tasks/flowers/near_duplicates.csv"))
+
+
+def test_an_archive_that_is_there_is_not_downloaded_again(project):
+    folder, done = project
+    assert re.search(r"cifar-10-binary.tar.gz.*\d MB from http://127", done.stdout)
+    edit_study(folder, lambda study: study["datasets"]["cifar"].update(resize="stretch"))
+    again = dvc(folder, "repro", "download@cifar")
+    assert stages_run(again) == {"download@cifar"}
+    assert " MB from " not in again.stdout
