@@ -32,7 +32,7 @@ def made_of(dataset: Images, place: Path) -> str:
 
     Files are told by name, size and time of change, without reading them.
     """
-    files = sorted(path for path in place.rglob("*") if path.is_file()) if place.is_dir() else [place]
+    files = sorted(path for path in [place, *place.rglob("*")] if path.is_file())
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     code = Path(decoding.__file__).read_text(encoding="utf-8")
     told = json.dumps([dataset.model_dump(), stats, code, PIL.__version__])

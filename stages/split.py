@@ -7,7 +7,7 @@ import pandas as pd
 from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.data.images import PreparedImages, read_images
-from stages.data.tasks import SPLITS, Findings, Task, read_task, write_task
+from stages.data.tasks import SPLITS, TABLE_COLUMNS, Findings, Task, read_task, write_task
 from stages.splitting.classes import classes_of
 from stages.splitting.links import groups_in_names, linked
 from stages.splitting.looks import alike_across
@@ -28,9 +28,10 @@ def main(study: Study, name: str) -> str:
     table["label"] = table["label"].map(classes.label_of)
     table["class"] = table["label"].map(dict(enumerate(classes.names)))
     table["position"] = hash_positions(table["sha256"], study.seed)
-    earlier = kept_sides(name, settings)
-    table["kept"] = [earlier.get(sha256, "") for sha256 in table["sha256"]]
-    table = at_most(table, entry.max_per_class)
+    earlier = earlier_split(name, settings)
+    sided = earlier[earlier["split"] != LEFT_OUT]
+    table["kept"] = table["sha256"].map(dict(zip(sided["sha256"], sided["split"], strict=True))).fillna("").astype(str)
+    table = at_most(table, entry.max_per_class, earlier["sha256"])
     if entry.group:
         table["group"] = groups_in_names(entry.group, table["name"], where)
     table["linked"] = linked(table, entry.near_duplicates == "group")
@@ -59,21 +60,26 @@ def check_published(entry: Entry, table: pd.DataFrame, where: str) -> None:
             )
 
 
-def kept_sides(name: str, settings: dict) -> dict[str, str]:
-    """Content -> side, of an earlier split by the same settings: images that were added since move no others."""
+def earlier_split(name: str, settings: dict) -> pd.DataFrame:
+    """The table of an earlier split by the same settings, or an empty one: images added since move no others."""
     with suppress(UserError):  # there is none, or it is damaged
         earlier = read_task(name)
         if earlier.settings == settings:
-            sided = earlier.table[earlier.table["split"] != LEFT_OUT]
-            return dict(zip(sided["sha256"], sided["split"], strict=True))
-    return {}
+            return earlier.table
+    return pd.DataFrame(columns=TABLE_COLUMNS, dtype=str)
 
 
-def at_most(table: pd.DataFrame, images_per_class: int | None) -> pd.DataFrame:
-    """The rows of at most so many images of each class: those that have a side, then in the order of positions."""
+def at_most(table: pd.DataFrame, images_per_class: int | None, earlier: pd.Series) -> pd.DataFrame:
+    """The rows of at most so many images of each class: the earlier ones, then in the order of positions.
+
+    earlier: contents of the images of an earlier split. Of several images of one content so many are earlier ones as
+    there were.
+    """
     if images_per_class is None:
         return table
-    ordered = table.assign(new=table["kept"] == "").sort_values(["new", "position"], kind="stable")
+    there_were = table["sha256"].map(earlier.value_counts()).fillna(0)
+    new = table.groupby("sha256").cumcount() >= there_were
+    ordered = table.assign(new=new).sort_values(["new", "position"], kind="stable")
     return table.loc[ordered.groupby("label").head(images_per_class).index.sort_values()]
 
 

@@ -33,14 +33,14 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield a temporary directory beside `path` and rename it to `path` when the block ends well; else remove it."""
     partial = _partial(path)
-    shutil.rmtree(partial, ignore_errors=True)
+    _remove(partial)
     partial.mkdir(parents=True)
     try:
         yield partial
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         partial.replace(path)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 @contextmanager
@@ -51,25 +51,33 @@ def resumable_directory(path: Path, made_of: str) -> Iterator[Path]:
     """
     partial = _partial(path)
     mark = partial / ".made-of"
-    if not mark.exists() or mark.read_text(encoding="utf-8") != made_of:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_text(mark, made_of)
     try:
+        if not mark.exists() or mark.read_bytes() != made_of.encode():
+            _remove(partial)
+            partial.mkdir(parents=True)
+            write_text(mark, made_of)
         yield partial
         mark.unlink()
-        shutil.rmtree(path, ignore_errors=True)
+        _remove(path)
         partial.replace(path)
     except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
         raise
+
+
+def _remove(path: Path) -> None:
+    """Remove a file, a link or a whole folder, where there is one."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def keep_only(folder: Path, files: list[Path]) -> None:
     """Make a folder and remove everything in it but the given files."""
     folder.mkdir(parents=True, exist_ok=True)
     for other in set(folder.iterdir()) - set(files):
-        shutil.rmtree(other) if other.is_dir() else other.unlink()
+        _remove(other)
 
 
 def write_text(path: Path, text: str) -> None:

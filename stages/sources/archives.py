@@ -2,6 +2,7 @@
 
 import lzma
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -16,14 +17,28 @@ from stages.study.schema import Archive, Flowers, Kaggle
 
 # A file larger than this is no photograph: it is not read.
 LARGEST_FILE = 200 * 2**20
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, OSError, EOFError, lzma.LZMAError, zlib.error)
+LINK = "it is a link, no file"
+# What reading the list of a damaged or hostile archive has been seen to raise.
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    lzma.LZMAError,
+    zlib.error,
+    struct.error,
+    OSError,
+    EOFError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    OverflowError,
+)
 
 
 class Member(NamedTuple):
-    """A file of an archive: its size unpacked in bytes, whether it is a link, and how to read it."""
+    """A file of an archive: its size unpacked in bytes, why it is no image (or nothing), and how to read it."""
 
     size: int
-    is_link: bool
+    problem: str
     read: Callable[[], bytes]
 
 
@@ -42,7 +57,13 @@ def archive_images(dataset: Archive | Flowers | Kaggle, path: Path) -> Iterator[
         else:
             raise UserError(f"{str(path)!r} is neither a zip nor a tar archive; give one that is.")
     except DAMAGE as error:
-        raise UserError(f"{str(path)!r} is damaged ({error}); give a whole archive.") from None
+        raise damaged(path, error) from None
+
+
+def damaged(path: Path, error: Exception) -> UserError:
+    """The sentence for an archive that cannot be read."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return UserError(f"{str(path)!r} is damaged ({reason}); give a whole archive.")
 
 
 def _zip_members(archive: zipfile.ZipFile) -> tuple[dict[str, Member], list[str]]:
@@ -50,7 +71,7 @@ def _zip_members(archive: zipfile.ZipFile) -> tuple[dict[str, Member], list[str]
     members = {
         name: Member(
             infos[name].file_size,
-            stat.S_ISLNK(infos[name].external_attr >> 16),
+            LINK if stat.S_ISLNK(infos[name].external_attr >> 16) else "",
             lambda name=name: archive.read(name),
         )
         for name in sorted(infos)
@@ -64,11 +85,11 @@ def _tar_members(archive: tarfile.TarFile) -> tuple[dict[str, Member], list[str]
     members = {
         name: Member(
             info.size,
-            info.issym() or info.islnk(),
+            LINK if info.issym() or info.islnk() else "" if info.isfile() else "it is no file",
             lambda info=info: archive.extractfile(info).read(),
         )
         for name, info in sorted(infos.items(), key=lambda item: item[1].offset)
-        if info.isfile() or info.issym() or info.islnk()
+        if not info.isdir()
     }
     return members, [name for name, info in infos.items() if info.isdir()]
 
@@ -80,8 +101,8 @@ def _images(
         member, text = members[name], printable(name)
         if place.problem:
             yield left_out(text, place.label, place.problem)
-        elif member.is_link:
-            yield left_out(text, place.label, "it is a link, no file")
+        elif member.problem:
+            yield left_out(text, place.label, member.problem)
         elif member.size > LARGEST_FILE:
             yield left_out(text, place.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}")
         else:

@@ -2,7 +2,6 @@
 
 import gzip
 import tarfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from stages.base.errors import UserError
 from stages.base.files import reading
+from stages.sources.archives import DAMAGE, damaged
 from stages.sources.image import SourceImage
 from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
 
@@ -37,8 +37,8 @@ def cifar10_images(dataset: Cifar10, path: Path) -> Iterator[SourceImage]:
                 if member.isfile() and name in CIFAR10_FILES:
                     found.add(name)
                     yield from _cifar10_file(path, name, archive.extractfile(member).read())
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{str(path)!r} is damaged ({error}); give a whole archive.") from None
+    except DAMAGE as error:
+        raise damaged(path, error) from None
     if missing := [name for name in CIFAR10_FILES if name not in found]:
         raise UserError(
             f"{str(path)!r} lacks {', '.join(missing)}; give CIFAR-10's binary version, cifar-10-binary.tar.gz."

@@ -9,8 +9,9 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# MPO is what cameras call a JPEG with a second picture. Others would start programs (EPS) or are no photographs.
-FORMATS = ("JPEG", "MPO", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Others would start programs (EPS) or are no photographs. A camera's MPO, two pictures in one file, is opened as JPEG.
+FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+Image.init()  # else Pillow knows only some of them before it has met a file that is none of those
 SMALLEST_SIDE = 4  # pixels; less is no picture, but what a web page counts its visitors with
 # 256 bits: the usual 64 take different chest X-rays for the same.
 LOOK_SIDE = 16

@@ -1,16 +1,15 @@
 """Folders of this machine: with a folder for each class, or with a table of paths and labels."""
 
+import csv
 import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from stages.base.errors import UserError
 from stages.sources.archives import LARGEST_FILE
 from stages.sources.image import SourceImage, left_out
-from stages.sources.layout import SPLIT_NAMES, places, printable
+from stages.sources.layout import SPLIT_NAMES, is_litter, label_of, places, printable
 from stages.study.messages import listing, nearest
 from stages.study.schema import Csv, Folder
 
@@ -29,10 +28,9 @@ def folder_images(dataset: Folder, path: Path) -> Iterator[SourceImage]:
 
 def csv_images(dataset: Csv, path: Path) -> Iterator[SourceImage]:
     """The images that a table in the folder lists, in the order of the table; paths are relative to the folder."""
-    table = _read_table(path / dataset.table)
-    for row in table.itertuples():
-        content = lambda name=row.path: _read(path, name)  # noqa: E731
-        yield SourceImage(row.path, row.label, content, row.split, row.group)
+    for row in list(_rows_of(path / dataset.table)):  # all are checked before the first is decoded
+        content = lambda name=row["path"]: _read(path, name)  # noqa: E731
+        yield SourceImage(printable(row["path"]), label_of(row["label"]), content, row["split"], row["group"])
 
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:
@@ -46,6 +44,7 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
 
     for folder, inside, names in os.walk(path, onerror=unreadable):
         here = Path(folder)
+        inside[:] = [name for name in inside if not is_litter(name)]
         for name in inside:
             if (here / name).is_symlink():
                 raise UserError(
@@ -59,47 +58,57 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
 def _read(folder: Path, name: str) -> bytes:
     """The bytes of a file in the folder; raises with the reason why it is left out."""
     file = folder / name
-    if not file.resolve().is_relative_to(folder.resolve()):
-        raise ValueError("it leads out of the folder")
     try:
+        if not file.resolve().is_relative_to(folder.resolve()):
+            raise ValueError("it leads out of the folder")
         found = file.stat()
         if not stat.S_ISREG(found.st_mode):
             raise ValueError("it is no file")
         if found.st_size > LARGEST_FILE:
             raise ValueError(f"it has {found.st_size:,} bytes, more than {LARGEST_FILE:,}")
         return file.read_bytes()
+    except RuntimeError:  # Python 3.11 and 3.12, of links in a ring
+        raise ValueError("it cannot be read (Too many levels of symbolic links)") from None
     except OSError as error:
         raise ValueError(f"it cannot be read ({error.strerror})") from None
 
 
-def _read_table(file: Path) -> pd.DataFrame:
-    """The table of a csv source: columns path, label, split and group, all text."""
+def _rows_of(file: Path) -> Iterator[dict[str, str]]:
+    """The rows of a csv source, with path, label, split and group; `UserError` that names the line of a mistake."""
     try:
-        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8-sig", skipinitialspace=True)
+        with file.open(encoding="utf-8-sig", newline="") as lines:
+            yield from _checked(str(file), csv.DictReader(lines, skipinitialspace=True, strict=True))
     except FileNotFoundError:
         raise UserError(f"there is no table {str(file)!r}; correct path or table.") from None
-    except (OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{str(file)!r} cannot be read as a table ({reason}); save it as UTF-8 text.") from None
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{str(file)!r} cannot be read as a table ({error}); save it as UTF-8 text.") from None
+
+
+def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
+    reader.fieldnames = names = [name.strip().casefold() for name in reader.fieldnames or []]
     for column in ("path", "label"):
-        if column not in table:
+        if column not in names:
             raise UserError(
-                f"{str(file)!r} has no column {column!r}{nearest(column, table.columns)}, only "
-                f"{listing(table.columns)}; the first line must name path, label and maybe split and group."
+                f"{file!r} has no column {column!r}{nearest(column, names)}, only {listing(names)}; the first line "
+                "must name path, label and maybe split and group."
             )
-    table = table.reindex(columns=COLUMNS, fill_value="")
-    lines = table.index + 2  # after the line of names, counted from 1
-    for column in ("path", "label"):
-        if (missing := table[column].str.strip() == "").any():
-            raise UserError(f"{str(file)!r}, line {lines[missing][0]}: {column} is empty; fill it in.")
-    if (again := table["path"].duplicated()).any():
-        raise UserError(
-            f"{str(file)!r}, line {lines[again][0]}: {table['path'][again].iloc[0]!r} stands there twice; keep one."
-        )
-    given = table["split"].str.strip().str.casefold()
-    if (unknown := ~given.isin(["", *SPLIT_NAMES])).any():
-        raise UserError(
-            f"{str(file)!r}, line {lines[unknown][0]}: {table['split'][unknown].iloc[0]!r} is no split; accepted: "
-            f"{listing(SPLIT_NAMES)}, or nothing."
-        )
-    return table.assign(split=given.map({"": "", **SPLIT_NAMES}))
+    seen = set()
+    for row in reader:
+        where = f"{file!r}, line {reader.line_num}"
+        if None in row:
+            raise UserError(f"{where}: there are more cells than the first line names; put text with commas in quotes.")
+        row = {column: (row.get(column) or "").strip() for column in COLUMNS}
+        if not any(row.values()):
+            continue
+        for column in ("path", "label"):
+            if not row[column]:
+                raise UserError(f"{where}: {column} is empty; fill it in.")
+        if row["path"] in seen:
+            raise UserError(f"{where}: {row['path']!r} stands there twice; keep one.")
+        seen.add(row["path"])
+        split = row["split"].casefold()
+        if split and split not in SPLIT_NAMES:
+            raise UserError(f"{where}: {row['split']!r} is no split; accepted: {listing(SPLIT_NAMES)}, or nothing.")
+        yield {**row, "split": SPLIT_NAMES.get(split, "")}
+    if not seen:
+        raise UserError(f"{file!r} lists no images; give a line with path and label for each.")

@@ -19,7 +19,7 @@ SPLIT_NAMES = {
 }
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 # What operating systems leave behind.
-LITTER = {"__macosx", "thumbs.db", "desktop.ini"}
+LITTER = {"__macosx", "thumbs.db", "desktop.ini", "icon\r"}
 
 
 class Place(NamedTuple):
@@ -47,39 +47,59 @@ def places(files: Iterable[str], folders: Iterable[str], subfolder: str | None, 
         if (parts := _below(folder, subfolder)) and parts not in above:
             raise UserError(f"{where}: the class folder {'/'.join(parts)!r} is empty; put images in it, or remove it.")
 
-    with_folders = {parts[:depth] for parts in below.values() for depth in range(len(parts) - 1)}
+    outside = {name for name, parts in below.items() if ".." in parts or parts[0] == "/"}
+    with_folders = {
+        parts[:depth] for name, parts in below.items() if name not in outside for depth in range(len(parts) - 1)
+    }
     found = {}
     for name, parts in below.items():
-        if ".." in parts or name.startswith("/"):
+        if name in outside:
             found[name] = Place("", problem="its path leads out of the source")
         elif len(parts) > 1 and parts[:-1] not in with_folders:
             split = SPLIT_NAMES.get(parts[-3].casefold(), "") if len(parts) > 2 else ""
-            found[name] = Place(unicodedata.normalize("NFC", printable(parts[-2])), split)
+            found[name] = Place(label_of(parts[-2]), split)
         elif PurePosixPath(name).suffix.casefold() in SUFFIXES:
             found[name] = Place("", problem="it lies beside the class folders, so that it has no class")
-    labels = {place.label for place in found.values() if not place.problem}
-    if all(label.casefold() in SPLIT_NAMES for label in labels):
+    good = [place for place in found.values() if not place.problem]
+    if all(_is_split_alone(place) for place in good):
+        within = " and ".join(sorted({place.label for place in good}))
         raise UserError(
             f"{where} holds no <class>/<image> files; put the images of each class in a folder of its name"
-            f"{', also in ' + ' and '.join(sorted(labels)) if labels else ''}."
+            f"{', also in ' + within if within else ''}."
         )
-    if any(place.split for place in found.values()):
+    if any(place.split for place in good):
         for name, place in found.items():
-            if place.label.casefold() in SPLIT_NAMES:
+            if _is_split_alone(place):
                 found[name] = Place("", problem=f"it lies in {place.label!r} without a class folder")
     return found
+
+
+def _is_split_alone(place: Place) -> bool:
+    """Whether an image lies in a folder that is called as a split, with no class between."""
+    return place.label.casefold() in SPLIT_NAMES and not place.split
 
 
 def _below(name: str, subfolder: str | None) -> tuple[str, ...]:
     """The parts of a path below the subfolder; none for what lies elsewhere, is hidden or is litter."""
     # Some Windows programs write \\ into a zip.
     parts = PurePosixPath(name if "/" in name else name.replace("\\", "/")).parts
-    if any(part.casefold() in LITTER or (part.startswith(".") and part != "..") for part in parts):
+    if any(map(is_litter, parts)):
         return ()
     inside = PurePosixPath(subfolder or "").parts
     return parts[len(inside) :] if parts[: len(inside)] == inside else ()
 
 
+def is_litter(part: str) -> bool:
+    """Whether a file or folder of this name is hidden, or of the operating system, and no part of the data."""
+    return part.casefold() in LITTER or (part.startswith(".") and part != "..")
+
+
 def printable(name: str) -> str:
-    """A name whose bytes were no UTF-8 (old tar archives, some disks) as text that can be written."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A name as one line of text, also where its bytes were no UTF-8 (old tar archives) or ended a line."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(repr(mark)[1:-1] if unicodedata.category(mark) == "Cc" else mark for mark in text)
+
+
+def label_of(name: str) -> str:
+    """The class a folder or a cell of a table names; macOS writes an accented letter as two characters."""
+    return unicodedata.normalize("NFC", printable(name))

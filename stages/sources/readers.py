@@ -25,7 +25,7 @@ def place_of(name: str, dataset: Images) -> Path:
     """What the images of a dataset are read from: the folder the entry names, or the file in data/raw/<dataset>."""
     if isinstance(dataset, Folder | Csv):
         return Path(dataset.path)
-    files = [path for path in Path("data/raw", name).glob("*") if path.is_file() and not path.name.startswith(".")]
+    files = [path for path in Path("data/raw", name).glob("*") if not path.name.startswith(".partial-")]
     if len(files) != 1:
         raise UserError(f"data/raw/{name} holds {len(files)} files and not one; delete it and run `dvc repro`.")
     return files[0]

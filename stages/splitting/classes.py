@@ -18,9 +18,11 @@ class Classes(NamedTuple):
 def classes_of(entry: Task, classes: list[str], where: str) -> Classes:
     """The classes that `include`, `exclude` and `rename` leave, in the dataset's order.
 
-    classes: the dataset's, in the order of their labels. `include` and `exclude` know a class by its number, its name
-    or its new name. `UserError` for classes that do not exist, for fewer than two, and for two that differ in letter
-    case only, which are mostly one.
+    classes: the dataset's, in the order of their labels. `include` and `exclude` know a class by its number, its new
+    name or its old one; the new name of several means all of them.
+
+    `UserError` for classes that do not exist, for fewer than two, and for two that differ in letter case only, which
+    are mostly one.
     """
     for name in entry.rename:
         if name not in classes:
@@ -34,11 +36,7 @@ def classes_of(entry: Task, classes: list[str], where: str) -> Classes:
         return listed and [
             label
             for each in listed
-            for label in (
-                [label for label, name in enumerate(renamed) if name == each]
-                if each not in classes and each in renamed
-                else [each]
-            )
+            for label in [label for label, name in enumerate(renamed) if name == each] or [each]
         ]
 
     chosen = select_classes(

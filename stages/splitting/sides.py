@@ -84,11 +84,12 @@ def _draw(free: pd.DataFrame, room: dict[str, dict[int, int]]) -> pd.Series:
         )
         _take(room, side_of[number], sizes[number])
     for side in room:
-        # What is left is smaller than any set in train; the set that comes nearest may exceed it.
+        # What is left is smaller than any set in train; the set that comes nearest may exceed it. Squares, so that a
+        # class that lacks two images gains more than another loses that gets one too many.
         while any(left > 0 for left in room[side].values()):
             gains = {
                 number: sum(
-                    abs(room[side][label]) - abs(room[side][label] - size) for label, size in sizes[number].items()
+                    room[side][label] ** 2 - (room[side][label] - size) ** 2 for label, size in sizes[number].items()
                 )
                 for number in order
                 if side_of[number] == "train"
