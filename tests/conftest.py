@@ -1,10 +1,16 @@
 """What several tests need: images as the bytes of their files, and archives of them."""
 
 import io
+import os
+import shutil
+import struct
 import tarfile
 import zipfile
+import zlib
+from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from PIL import Image
 
@@ -30,6 +36,58 @@ def plain(colour, side=8):
     return np.full((side, side, 3), colour, np.uint8)
 
 
+def png_of_size(width, height):
+    """A PNG file of a few bytes that claims to be so large."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
+
+
+def write_tree(folder, files):
+    """Make a folder of `files` (name -> bytes; a name that ends with / is an empty folder) and nothing else."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for name, content in files.items():
+        path = Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith("/"):
+            path.mkdir(exist_ok=True)
+        else:
+            path.write_bytes(content)
+    return folder
+
+
+@pytest.fixture
+def unprivileged(tmp_path):
+    """A function after whose call permissions count, also for root: it gives up root's rights until the test ends."""
+    above = {}
+
+    def give_up():
+        if os.geteuid() != 0:
+            return
+        nobody = 65534
+        for path in [tmp_path, *tmp_path.rglob("*")]:
+            os.chown(path, nobody, nobody, follow_symlinks=False)
+        for path in tmp_path.parents:
+            mode = path.stat().st_mode
+            if mode & 0o011 != 0o011:  # the group is still that of root
+                above[path] = mode
+                path.chmod(mode | 0o011)
+        Image.init()  # it loads further modules when they are needed, which nobody may be allowed to read
+        os.seteuid(nobody)
+        try:
+            (Path(__file__).parents[1] / "stages/prepare.py").read_bytes()
+        except OSError:
+            pytest.skip("only root may read the code here")
+
+    yield give_up
+    os.seteuid(os.getuid())
+    for path, mode in above.items():
+        path.chmod(mode)
+
+
 def write_archive(path, files):
     """Write a zip or a tar of `files` (name -> bytes), whichever the end of the path says."""
     if path.suffix == ".zip":
@@ -41,5 +99,6 @@ def write_archive(path, files):
             for name, content in files.items():
                 info = tarfile.TarInfo(name)
                 info.size = len(content)
+                info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
                 archive.addfile(info, io.BytesIO(content))
     return path

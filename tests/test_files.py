@@ -5,8 +5,18 @@ import math
 
 import pytest
 
+from stages.base import files
 from stages.base.errors import UserError
-from stages.base.files import atomic_directory, atomic_file, read_json, sha256_of, write_json, write_text
+from stages.base.files import (
+    atomic_directory,
+    atomic_file,
+    keep_only,
+    read_json,
+    resumable_directory,
+    sha256_of,
+    write_json,
+    write_text,
+)
 
 
 def names(folder):
@@ -63,6 +73,83 @@ def test_what_a_killed_run_left_does_not_come_into_the_next(tmp_path):
     with atomic_directory(tmp_path / "a") as partial:
         (partial / "new").write_text("new")
     assert names(tmp_path) == ["a", "a/new"]
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
+def test_work_that_was_ended_is_given_again(end, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/old").write_text("old")
+    for number in (1, 2):
+        with pytest.raises(end), resumable_directory(tmp_path / "a", "this") as partial:
+            (partial / f"part {number}").write_text("done")
+            raise end
+        assert names(tmp_path / "a") == ["old"]
+    with resumable_directory(tmp_path / "a", "this") as partial:
+        assert {"part 1", "part 2"} <= set(names(partial))
+        (partial / "part 3").write_text("done")
+    assert names(tmp_path) == ["a", "a/part 1", "a/part 2", "a/part 3"]
+
+
+def no_mark(partial):
+    (partial / ".made-of").unlink()
+
+
+def another_mark(partial):
+    (partial / ".made-of").write_bytes(b"\xff\xfe of another disk")
+
+
+@pytest.mark.parametrize(
+    ("made_of", "change"), [("that", lambda partial: None), ("this", no_mark), ("this", another_mark)]
+)
+def test_work_that_may_be_of_something_else_is_begun_afresh(made_of, change, tmp_path):
+    with pytest.raises(KeyboardInterrupt), resumable_directory(tmp_path / "a", "this") as partial:
+        (partial / "part").write_text("done")
+        raise KeyboardInterrupt
+    change(tmp_path / ".partial-a")
+    with resumable_directory(tmp_path / "a", made_of) as partial:
+        assert not (partial / "part").exists()
+        (partial / "new").write_text("done")
+    assert names(tmp_path) == ["a", "a/new"]
+
+
+@pytest.mark.parametrize("error", [UserError, OSError, ValueError, MemoryError])
+def test_after_an_error_nothing_is_given_again(error, tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/old").write_text("old")
+    with pytest.raises(error), resumable_directory(tmp_path / "a", "this") as partial:
+        (partial / "part").write_text("done")
+        raise error
+    assert names(tmp_path) == ["a", "a/old"]
+
+
+def test_a_disk_without_room_for_the_first_file_is_left_as_it_was(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "write_text", full)
+    with pytest.raises(OSError, match="No space left"), resumable_directory(tmp_path / "a", "this"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_only_the_files_named_are_kept(tmp_path):
+    (tmp_path / "a/deep").mkdir(parents=True)
+    for name in ("a/kept", "a/other", "a/.partial-kept", "a/deep/kept", "beside"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "a/link").symlink_to(tmp_path / "beside")
+    keep_only(tmp_path / "a", [tmp_path / "a/kept", tmp_path / "a/not there"])
+    assert names(tmp_path) == ["a", "a/kept", "beside"]
+    keep_only(tmp_path / "b", [])
+    assert names(tmp_path) == ["a", "a/kept", "b", "beside"]
+
+
+def test_of_a_link_to_a_folder_only_the_link_is_removed(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/file").write_text("mine")
+    (tmp_path / "a/link").symlink_to(tmp_path / "mine")
+    keep_only(tmp_path / "a", [])
+    assert names(tmp_path) == ["a", "mine", "mine/file"]
 
 
 def test_json_keeps_its_order_and_its_letters(tmp_path):

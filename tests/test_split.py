@@ -1,7 +1,15 @@
 """The split: who comes to train, validation and test."""
 
+import contextlib
+import itertools
+import json
+import shutil
+import tempfile
 from functools import partial
+from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -10,111 +18,186 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from stages.base.errors import UserError
-from stages.data.images import read_images
-from stages.data.tasks import SPLITS, Task, read_task, select_classes
-from stages.sources.decoding import write_images
-from stages.sources.readers import SourceImage
-from stages.split import check_counts, hash_positions, main, split_rows
+from stages.data.images import FOLDER, QUARANTINE_COLUMNS, TABLE_COLUMNS, read_images
+from stages.data.tasks import SPLITS, Findings, Task, read_task, select_classes
+from stages.sources.image import SourceImage
+from stages.sources.writing import write_images
+from stages.split import check_counts, main
+from stages.splitting.classes import classes_of
+from stages.splitting.links import linked
+from stages.splitting.sides import LEFT_OUT, hash_positions, sides_of
+from stages.study.schema import Task as Entry
 from tests.conftest import png
-
-# Images as (label, content) pairs; few contents, so that many are equal, also across labels.
-REPEATED = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 12).map(str)), min_size=1, max_size=80)
-# Every image has its own content.
-DISTINCT = st.lists(st.integers(0, 3), min_size=1, max_size=200).map(
-    lambda labels: [(label, f"image {number}") for number, label in enumerate(labels)]
-)
-SHARES = st.tuples(st.floats(0.01, 0.99), st.floats(0.01, 0.99)).filter(lambda shares: sum(shares) < 1)
-SEEDS = st.integers(0, 2**64)
+from tests.test_looks import LOOKS, sets_by_hand
 
 CLASSES = ["cat", "dog", "horse"]
-IMAGES = SimpleNamespace(classes=CLASSES)
+
+# Images as (label, content, group). Of DISTINCT ones none belong together; of REPEATED ones many do, also across
+# labels; of the sets in ONE_CLASS_SETS each is of one label.
+DISTINCT = st.lists(st.integers(0, 3), min_size=1, max_size=100).map(
+    lambda labels: [(label, f"image {number}", "") for number, label in enumerate(labels)]
+)
+REPEATED = st.lists(
+    st.tuples(st.integers(0, 3), st.integers(0, 30).map(str), st.sampled_from(["", "", "", *"abcdefgh"])),
+    min_size=1,
+    max_size=80,
+)
+ONE_CLASS_SETS = REPEATED.map(
+    lambda images: [(label, f"{label} {content}", group and f"{label} {group}") for label, content, group in images]
+)
+SHARE = st.floats(0.01, 0.99)
+SHARES = st.tuples(SHARE, SHARE).filter(lambda shares: sum(shares) < 1)
+HELD_OUT = st.one_of(SHARES, st.tuples(st.integers(2, 30), st.integers(2, 30)), st.tuples(SHARE, st.integers(2, 30)))
+SEEDS = st.integers(0, 2**64)
+few_examples = settings(max_examples=50)
 
 
-def split(images, shares, seed):
-    labels, contents = (pd.Series(column) for column in zip(*images, strict=True))
-    return split_rows(labels, contents, hash_positions(contents, seed), *shares)
+def as_table(images, seed=0):
+    labels, contents, groups = zip(*images, strict=True)
+    table = pd.DataFrame({"label": labels, "sha256": contents, "group": groups, "published": "", "kept": ""})
+    table["position"] = hash_positions(table["sha256"], seed)
+    table["linked"] = linked(table, False)
+    return table
 
 
-@given(st.one_of(REPEATED, DISTINCT), SHARES, SEEDS)
-def test_every_image_comes_to_exactly_one_side(images, shares, seed):
-    sides = split(images, shares, seed)
+def split(images, held_out, seed=0):
+    return sides_of(as_table(images, seed), *held_out)
+
+
+def wanted(table, held_out):
+    """(label, side) -> how many images of the class the setting asks for."""
+    return {
+        (label, side): setting if isinstance(setting, int) else round(size * setting)
+        for label, size in table.groupby("label").size().items()
+        for side, setting in zip(("validation", "test"), held_out, strict=True)
+    }
+
+
+def found(table, sides):
+    """(label, side) -> how many images of the class came there."""
+    return {
+        (label, side): int(np.sum((table["label"] == label) & (sides == side)))
+        for label in set(table["label"])
+        for side in ("validation", "test")
+    }
+
+
+@few_examples
+@given(st.one_of(REPEATED, DISTINCT), HELD_OUT, SEEDS)
+def test_every_image_comes_to_exactly_one_side(images, held_out, seed):
+    sides = split(images, held_out, seed)
     assert sides.shape == (len(images),)
-    assert set(sides) <= set(SPLITS)
+    assert set(sides) <= set(SPLITS)  # and none is left out
 
 
-@given(REPEATED, SHARES, SEEDS)
-def test_equal_images_come_to_the_same_side_whatever_their_class(images, shares, seed):
+@few_examples
+@given(REPEATED, HELD_OUT, SEEDS)
+def test_images_that_belong_together_come_to_one_side_whatever_their_class(images, held_out, seed):
     sides = {}
-    for (_, content), side in zip(images, split(images, shares, seed), strict=True):
-        assert sides.setdefault(content, side) == side
+    for (_, content, group), side in zip(images, split(images, held_out, seed), strict=True):
+        assert sides.setdefault(("content", content), side) == side
+        assert not group or sides.setdefault(("group", group), side) == side
 
 
-@given(DISTINCT, SHARES, SEEDS)
-def test_each_class_gives_its_shares_to_the_image(images, shares, seed):
-    sides = split(images, shares, seed)
-    labels = np.array([label for label, _ in images])
-    for label in set(labels):
-        own = sides[labels == label]
-        for side, share in zip(("validation", "test"), shares, strict=True):
-            assert abs(np.sum(own == side) - round(len(own) * share)) <= 1
+@few_examples
+@given(DISTINCT, HELD_OUT, SEEDS)
+def test_each_class_gives_its_share_or_number_to_the_image(images, held_out, seed):
+    table = as_table(images, seed)
+    counts, asked = found(table, sides_of(table, *held_out)), wanted(table, held_out)
+    for label, size in table.groupby("label").size().items():
+        # The test images are taken first, then as many for validation as there are.
+        test = min(asked[label, "test"], size)
+        assert counts[label, "test"] == test
+        assert counts[label, "validation"] == min(asked[label, "validation"], size - test)
 
 
-@given(DISTINCT, SHARES, SEEDS)
-def test_held_out_shares_are_met_exactly_where_they_fit(images, shares, seed):
-    labels = [label for label, _ in images]
-    assume(
-        all(round(labels.count(x) * shares[0]) + round(labels.count(x) * shares[1]) <= labels.count(x) for x in labels)
-    )
-    sides = split(images, shares, seed)
-    for label in set(labels):
-        own = sides[np.array(labels) == label]
-        assert np.sum(own == "test") == round(len(own) * shares[1])
-        assert np.sum(own == "validation") == round(len(own) * shares[0])
+@few_examples
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(1, 6)), max_size=15), SHARES, SEEDS)
+def test_shares_are_met_to_the_image_where_there_are_images_that_belong_to_no_other(sets, shares, seed):
+    together = [(label, f"{number}.{part}", str(number)) for number, (label, n) in enumerate(sets) for part in range(n)]
+    images = together + [(label, f"{label} alone {number}", "") for label in range(4) for number in range(90)]
+    table = as_table(images, seed)
+    asked = wanted(table, shares)
+    assume(all(asked[label, "test"] + asked[label, "validation"] <= 90 for label in range(4)))
+    assert found(table, sides_of(table, *shares)) == asked
 
 
-@given(st.one_of(REPEATED, DISTINCT), SHARES, SEEDS, st.randoms())
-def test_the_order_of_the_images_does_not_matter(images, shares, seed, random):
+@few_examples
+@given(ONE_CLASS_SETS, SHARES, SEEDS)
+def test_shares_are_missed_by_less_than_a_set_and_no_other_would_come_nearer(images, shares, seed):
+    table = as_table(images, seed)
+    table["split"] = sides_of(table, *shares)
+    counts = found(table, table["split"])
+    sets = table.groupby(["label", "linked", "split"], as_index=False).size()
+    for (label, side), asked in wanted(table, shares).items():
+        missed = counts[label, side] - asked
+        its = sets[sets["label"] == label]
+        assert abs(missed) < its["size"].max()
+        assert all(abs(missed + size) >= abs(missed) for size in its["size"][its["split"] == "train"])
+
+
+def test_shares_are_missed_by_less_than_the_largest_set_also_where_sets_are_of_two_classes():
+    """Two images of class 1 that stand alone fill its test share; the others are tied to those of class 0."""
+    pairs = [(label, f"{label} {number}", str(number)) for number in range(8) for label in (0, 1)]
+    table = as_table([(1, "alone", ""), (1, "alone too", ""), *pairs])
+    table["position"] = np.arange(len(table)) / len(table)
+    counts = found(table, sides_of(table, 2, 0.25))
+    assert wanted(table, (2, 0.25))[0, "test"] == 2
+    assert counts[0, "test"] >= 1
+
+
+@few_examples
+@given(st.one_of(REPEATED, DISTINCT), HELD_OUT, SEEDS, st.randoms())
+def test_the_order_of_the_images_does_not_matter(images, held_out, seed, random):
     order = random.sample(range(len(images)), len(images))
-    shuffled = split([images[place] for place in order], shares, seed)
-    assert list(shuffled) == list(split(images, shares, seed)[order])
+    shuffled = split([images[place] for place in order], held_out, seed)
+    assert list(shuffled) == list(split(images, held_out, seed)[order])
 
 
 def test_the_seed_decides():
-    images = [(0, str(number)) for number in range(100)]
+    images = [(0, str(number), "") for number in range(100)]
     assert list(split(images, (0.2, 0.3), 1)) == list(split(images, (0.2, 0.3), 1))
     assert list(split(images, (0.2, 0.3), 1)) != list(split(images, (0.2, 0.3), 2))
 
 
 def test_a_larger_test_share_keeps_the_test_images():
-    images = [(number % 2, str(number)) for number in range(100)]
-    small, large = (split(images, (0.1, share), 0) == "test" for share in (0.2, 0.4))
+    images = [(number % 2, str(number), "") for number in range(100)]
+    small, large = (split(images, (0.1, share)) == "test" for share in (0.2, 0.4))
     assert np.all(large[small])
 
 
-def test_a_new_image_moves_at_most_one_other_a_side():
-    images = [(0, str(number)) for number in range(100)]
-    before = split(images, (0.2, 0.3), 0)
-    after = split([*images, (0, "new")], (0.2, 0.3), 0)[:-1]
+def test_without_the_earlier_split_a_new_image_moves_at_most_one_other_a_side():
+    images = [(0, str(number), "") for number in range(100)]
+    before = split(images, (0.2, 0.3))
+    after = split([*images, (0, "new", "")], (0.2, 0.3))[:-1]
     assert np.sum(before != after) <= 2
 
 
-def test_a_group_of_equal_images_is_held_out_where_half_of_it_finds_room():
-    labels, positions = pd.Series([0] * 10), np.zeros(10)
-    pairs = split_rows(labels, pd.Series(list("aabbccddee")), positions, 0.2, 0.2)
-    assert sorted(pairs) == ["test"] * 2 + ["train"] * 6 + ["validation"] * 2
-    triples = split_rows(labels, pd.Series(list("aaabbbcccd")), positions, 0.1, 0.2)
-    assert list(triples) == ["test"] * 3 + ["train"] * 6 + ["validation"]
-    nearly_all = split_rows(labels, pd.Series(["a"] * 9 + ["b"]), positions, 0.2, 0.2)
-    assert list(nearly_all) == ["train"] * 9 + ["test"]
+@pytest.mark.parametrize(
+    ("contents", "held_out", "sides"),
+    [
+        # Pairs fit.
+        ("aabbccddee", (0.2, 0.2), ["test"] * 2 + ["validation"] * 2 + ["train"] * 6),
+        # A triple is one more than the two test images asked for, and two more than the one for validation.
+        ("aaabbbccc", (0.1, 0.2), ["test"] * 3 + ["train"] * 6),
+        # Nor is a triple put beside an image that stands alone.
+        ("aaabbbcccd", (0.1, 0.2), ["train"] * 9 + ["test"]),
+        ("aaaaaaaaab", (0.2, 0.2), ["train"] * 9 + ["test"]),
+    ],
+)
+def test_a_set_of_images_is_held_out_where_that_comes_nearer_to_the_share(contents, held_out, sides):
+    table = as_table([(0, content, "") for content in contents]).assign(position=0.0)
+    assert list(sides_of(table, *held_out)) == sides
 
 
 def test_an_image_that_two_classes_share_counts_for_both():
-    labels, contents = pd.Series([0] * 4 + [1] * 4), pd.Series(list("abcd") + list("wxya"))
-    positions = np.array([0.1, 0.2, 0.3, 0.4, 0.05, 0.2, 0.3, 0.1])
-    sides = split_rows(labels, contents, positions, 0.25, 0.25)
-    assert list(sides) == ["test", "validation", "train", "train", "validation", "train", "train", "test"]
+    table = as_table([(label, content, "") for label, contents in enumerate(["abcd", "wxya"]) for content in contents])
+    table["position"] = [0.1, 0.2, 0.3, 0.4, 0.05, 0.2, 0.3, 0.1]
+    sides = sides_of(table, 0.25, 0.25)
+    assert list(sides) == ["validation", "test", "train", "train", "test", "train", "train", "validation"]
 
 
+@few_examples
 @given(st.lists(st.text(max_size=5), max_size=20), SEEDS)
 def test_a_position_depends_on_the_content_and_the_seed_only(contents, seed):
     positions = hash_positions(pd.Series(contents, dtype=object), seed)
@@ -135,19 +218,75 @@ def test_positions_stay_the_same_between_versions():
     assert hash_positions(pd.Series(["a", "b"]), 0) == pytest.approx([0.6170009, 0.8755123], abs=1e-7)
 
 
-@settings(max_examples=30)
-@given(REPEATED, SEEDS, st.integers(1, 10), st.integers(0, 10))
-def test_a_smaller_training_set_is_a_part_of_a_larger_one(images, seed, small, more):
-    labels, contents = (pd.Series(column) for column in zip(*images, strict=True))
-    positions = hash_positions(contents, seed)
-    table = pd.DataFrame({"label": labels, "split": split_rows(labels, contents, positions, 0.1, 0.2)})
-    table["order"] = pd.Series(positions).groupby(labels).rank(method="first").astype(int)
-    task = Task("t", "d", [], "", table)
-    few, many = task.rows("train", small), task.rows("train", small + more)
-    available = task.rows("train")["label"].value_counts()
-    assert set(few.index) <= set(many.index)
-    assert few["label"].value_counts().to_dict() == available.clip(upper=small).to_dict()
-    assert set(few["split"]) <= {"train"}
+# Published and kept sides.
+
+SIDED = st.fixed_dictionaries(
+    {
+        "label": st.integers(0, 2),
+        "linked": st.integers(0, 9),
+        "position": st.floats(0, 1),
+        "published": st.sampled_from(["", *SPLITS]),
+        "kept": st.sampled_from(["", "", *SPLITS]),
+    }
+)
+SETTING = st.one_of(st.just("published"), st.sampled_from([0.1, 0.3, 0.45]), st.integers(2, 9))
+
+
+@settings(max_examples=100)
+@given(st.lists(SIDED, min_size=1, max_size=50), SETTING, SETTING)
+def test_published_sides_are_as_published_and_kept_sides_stay(rows, validation, test):
+    table = pd.DataFrame(rows)
+    table["side"] = sides_of(table, validation, test)
+    asked = {"test": test, "validation": validation}
+    drawn = ["train", *(side for side in asked if asked[side] != "published")]
+    for _, images in table.groupby("linked"):
+        # A published test image comes before a published validation image that belongs to it.
+        published = next((s for s in asked if asked[s] == "published" and s in set(images["published"])), None)
+        kept = {side for side in images["kept"] if side in drawn}
+        if published:
+            expected = [published if side == published else LEFT_OUT for side in images["published"]]
+        elif len(kept) == 2 or len(kept) == 3:
+            expected = [side if side in drawn else LEFT_OUT for side in images["kept"]]
+        else:
+            [side] = kept or [images["side"].iloc[0]]
+            assert side in drawn
+            expected = [side] * len(images)
+        assert list(images["side"]) == expected
+
+
+@few_examples
+@given(DISTINCT, st.lists(st.sampled_from(["", *SPLITS]), min_size=100, max_size=100), SHARE, SEEDS)
+def test_beside_a_published_side_the_other_is_its_share_of_the_remaining_images(images, published, share, seed):
+    table = as_table(images, seed).assign(published=published[: len(images)])
+    for side, sides in (
+        ("test", sides_of(table, share, "published")),
+        ("validation", sides_of(table, "published", share)),
+    ):
+        assert np.array_equal(sides == side, table["published"] == side)
+        rest, other = table[table["published"] != side], "validation" if side == "test" else "test"
+        for label, size in rest.groupby("label").size().items():
+            assert np.sum(sides[table["label"] == label] == other) == round(size * share)
+
+
+@few_examples
+@given(DISTINCT, st.lists(st.integers(0, 3), min_size=1, max_size=60), SHARES, SEEDS)
+def test_shares_stay_within_one_image_when_images_are_added(images, added, shares, seed):
+    kept, table = {}, None
+    for number in range(0, len(added) + 1, 7):
+        more = [(label, f"new {place}", "") for place, label in enumerate(added[:number])]
+        table = as_table([*images, *more], seed)
+        table["kept"] = [kept.get(content, "") for content in table["sha256"]]
+        sides = sides_of(table, *shares)
+        kept = dict(zip(table["sha256"], sides, strict=True))
+        counts = found(table, sides)
+        assert all(abs(counts[key] - asked) <= 1 for key, asked in wanted(table, shares).items())
+
+
+# The classes of a task.
+
+
+def entry_of(**entry):
+    return Entry(**{"dataset": "d", "validation": 0.25, "test": 0.25, **entry})
 
 
 @pytest.mark.parametrize(
@@ -161,7 +300,7 @@ def test_a_smaller_training_set_is_a_part_of_a_larger_one(images, seed, small, m
     ],
 )
 def test_classes_are_chosen_by_number_or_name(include, exclude, chosen):
-    assert select_classes(include, exclude, IMAGES.classes, "tasks.t") == chosen
+    assert select_classes(include, exclude, CLASSES, "tasks.t") == chosen
 
 
 @pytest.mark.parametrize(
@@ -179,7 +318,7 @@ def test_classes_are_chosen_by_number_or_name(include, exclude, chosen):
 )
 def test_a_class_there_is_not_is_answered_with_those_there_are(include, exclude, sentence):
     with pytest.raises(UserError) as error:
-        select_classes(include, exclude, IMAGES.classes, "tasks.t")
+        select_classes(include, exclude, CLASSES, "tasks.t")
     assert str(error.value) == sentence
 
 
@@ -188,19 +327,481 @@ def test_a_class_number_is_answered_without_a_guess():
         select_classes([12], None, list("0123456789"), "tasks.t")
 
 
+@pytest.mark.parametrize(
+    ("entry", "names", "label_of"),
+    [
+        ({}, ["cane", "gatto", "lupo"], {0: 0, 1: 1, 2: 2}),
+        ({"exclude": ["cane"]}, ["gatto", "lupo"], {1: 0, 2: 1}),
+        ({"rename": {"cane": "dog", "lupo": "wolf"}}, ["dog", "gatto", "wolf"], {0: 0, 1: 1, 2: 2}),
+        # Two classes become one.
+        ({"rename": {"cane": "dog", "lupo": "dog"}}, ["dog", "gatto"], {0: 0, 1: 1, 2: 0}),
+        ({"rename": {"lupo": "cane"}}, ["cane", "gatto"], {0: 0, 1: 1, 2: 0}),
+        # Old and new names and numbers are known; a new name means all that bear it.
+        ({"rename": {"cane": "dog"}, "include": ["dog", "lupo"]}, ["dog", "lupo"], {0: 0, 2: 1}),
+        ({"rename": {"cane": "dog"}, "include": ["cane", 2]}, ["dog", "lupo"], {0: 0, 2: 1}),
+        ({"rename": {"gatto": "dog", "lupo": "dog"}, "include": ["dog", 0]}, ["cane", "dog"], {0: 0, 1: 1, 2: 1}),
+        ({"rename": {"gatto": "cat", "lupo": "cat"}, "exclude": ["lupo"]}, ["cane", "cat"], {0: 0, 1: 1}),
+        ({"rename": {"gatto": "cat"}, "exclude": ["cat"]}, ["cane", "lupo"], {0: 0, 2: 1}),
+    ],
+)
+def test_classes_are_renamed_merged_and_chosen_by_old_and_new_names(entry, names, label_of):
+    assert classes_of(entry_of(**entry), ["cane", "gatto", "lupo"], "tasks.t") == (names, label_of)
+
+
+def test_excluding_the_name_of_a_merged_class_leaves_no_class_of_that_name():
+    entry = entry_of(rename={"Cat": "cat"}, exclude=["cat"])
+    assert classes_of(entry, ["Cat", "cat", "dog", "horse"], "tasks.t").names == ["dog", "horse"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        (
+            {"rename": {"hores": "pony"}},
+            "tasks.t.rename: there is no class 'hores' (did you mean 'horse'?); accepted: cat, dog, horse.",
+        ),
+        ({"include": ["cat", "hores"]}, "tasks.t.include: there is no class 'hores' (did you mean 'horse'?)"),
+        ({"exclude": ["hores"]}, "tasks.t.exclude: there is no class 'hores' (did you mean 'horse'?)"),
+        ({"exclude": ["cat", 1]}, "tasks.t: the choice of classes leaves horse; a task needs at least two."),
+        ({"exclude": [0, 1, 2]}, "tasks.t: the choice of classes leaves none; a task needs at least two."),
+        (
+            {"rename": {"cat": "animal", "dog": "animal"}, "exclude": ["horse"]},
+            "tasks.t: the choice of classes leaves animal; a task needs at least two.",
+        ),
+        (
+            {"rename": {"dog": "Cat"}},
+            "tasks.t: classes 'Cat' and 'cat' differ in letter case only; if they are one class, write rename: {",
+        ),
+    ],
+)
+def test_classes_that_make_no_task_are_answered(entry, sentence):
+    with pytest.raises(UserError) as error:
+        classes_of(entry_of(**entry), CLASSES, "tasks.t")
+    assert str(error.value).startswith(sentence)
+
+
+def test_classes_that_differ_in_letter_case_only_become_one_as_the_answer_says():
+    classes = ["Straße", "cat", "dog", "strasse"]
+    with pytest.raises(UserError) as error:
+        classes_of(entry_of(), classes, "tasks.t")
+    assert str(error.value) == (
+        "tasks.t: classes 'Straße' and 'strasse' differ in letter case only; if they are one class, write "
+        "rename: {Straße: strasse}, else rename one of them."
+    )
+    merged = classes_of(entry_of(rename={"Straße": "strasse"}), classes, "tasks.t")
+    assert merged == (["strasse", "cat", "dog"], {0: 0, 1: 1, 2: 2, 3: 0})
+
+
+# The stage.
+
+
+class Image(NamedTuple):
+    """An image of a dataset without its pixels, at which the split does not look."""
+
+    label: str
+    content: str
+    group: str = ""
+    split: str = ""
+    look: str = ""
+    name: str = ""
+
+
+def digits_of(text):
+    return sha256(text.encode()).hexdigest()
+
+
+def several(label, number, first=0, **also):
+    return [Image(label, f"{label} {place}", **also) for place in range(first, first + number)]
+
+
+TWO_CLASSES = [*several("cat", 12), *several("dog", 12)]
+
+
+def lay_down(images, unreadable=()):
+    """Write data/images/d as `prepare` does; names that are not given are the places in the list."""
+    folder = FOLDER / "d"
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = sorted({image.label for image in images})
+    table = pd.DataFrame(
+        {
+            "index": place,
+            "label": classes.index(image.label),
+            "class": image.label,
+            "split": image.split,
+            "group": image.group,
+            "sha256": digits_of(image.content),
+            "look": image.look or digits_of(f"look of {image.content}"),
+            "name": image.name or f"{image.label}/{place}.png",
+        }
+        for place, image in enumerate(images)
+    )
+    table[TABLE_COLUMNS].to_csv(folder / "table.csv", index=False)
+    pd.DataFrame(unreadable, columns=QUARANTINE_COLUMNS).to_csv(folder / "quarantine.csv", index=False)
+    np.save(folder / "images.npy", np.zeros((len(images), 1, 1, 3), np.uint8))
+    (folder / "record.json").write_text(json.dumps({"classes": classes, "images_sha256": "0" * 64}))
+
+
+def study_of_task(seed=0, **entry):
+    return SimpleNamespace(seed=seed, tasks={"t": entry_of(**entry)})
+
+
+def task_of(images, seed=0, **entry):
+    """The task that the stage makes of images, beside what is kept of an earlier one."""
+    lay_down(images)
+    main(study_of_task(seed, **entry), "t")
+    return read_task("t")
+
+
+def fresh_task_of(*arguments, **entry):
+    shutil.rmtree("data/tasks", ignore_errors=True)
+    return task_of(*arguments, **entry)
+
+
+def sides_by(task, column="name"):
+    return dict(zip(task.table[column], task.table["split"], strict=True))
+
+
+def files_of_task():
+    return {path.name: path.read_bytes() for path in Path("data/tasks/t").iterdir()}
+
+
+@contextlib.contextmanager
+def empty_folder():
+    """As the fixture `folder`, for each example of hypothesis; how many images are on a side does not matter in it."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stages.split.check_counts", lambda *counts: None)
+        yield
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# Images that belong together in every way, beside enough others that every class has its two images on every side.
+RELATED = st.lists(
+    st.builds(
+        lambda label, number, group, split: Image(label, f"related {number}", group, split, LOOKS[number]),
+        st.sampled_from(["cat", "dog"]),
+        st.integers(0, len(LOOKS) - 1),
+        st.sampled_from(["", "", *"pqrstuv"]),
+        st.sampled_from(["", "train", "test"]),
+    ),
+    max_size=12,
+)
+ENTRIES = st.fixed_dictionaries(
+    {
+        "validation": st.sampled_from([0.2, 3]),
+        "test": st.sampled_from([0.25, 2, "published"]),
+        "near_duplicates": st.sampled_from(["report", "group"]),
+    }
+)
+ENOUGH = [*TWO_CLASSES, *several("cat", 3, 20, split="test"), *several("dog", 3, 20, split="test")]
+
+
+def check_sides(task, images, entry, kept):
+    """Hold a task against the rules for each set of images that belong together; kept: content -> earlier side."""
+    group = entry["near_duplicates"] == "group"
+    numbers = sets_by_hand([(image.content, image.group, image.look if group else "") for image in images])
+    rows = pd.DataFrame(images).assign(side=list(task.table["split"]), number=numbers)
+    rows["kept"] = [kept.get(digits_of(content), "") for content in rows["content"]]
+    for _, together in rows.groupby("number"):
+        before = set(together["kept"]) - {""}
+        if entry["test"] == "published" and "test" in set(together["split"]):
+            expected = ["test" if split == "test" else LEFT_OUT for split in together["split"]]
+        elif len(before) > 1:
+            expected = [side or LEFT_OUT for side in together["kept"]]
+        else:
+            [side] = before or [together["side"].iloc[0]]
+            assert side in SPLITS
+            expected = [side] * len(together)
+        assert list(together["side"]) == expected
+
+
+def kept_by(task):
+    return {content: side for content, side in sides_by(task, "sha256").items() if side != LEFT_OUT}
+
+
+@settings(max_examples=20)
+@given(RELATED, RELATED, RELATED, ENTRIES)
+def test_images_that_are_added_move_no_other_in_one_step_or_two(some, more, still_more, entry):
+    few, many, most = [*ENOUGH, *some], [*ENOUGH, *some, *more], [*ENOUGH, *some, *more, *still_more]
+    with empty_folder():
+        first = fresh_task_of(few, **entry)
+        check_sides(first, few, entry, {})
+        second = task_of(many, **entry)
+        check_sides(second, many, entry, kept_by(first))
+        check_sides(task_of(most, **entry), most, entry, kept_by(second))
+        first = fresh_task_of(few, **entry)
+        check_sides(task_of(most, **entry), most, entry, kept_by(first))
+
+
+@settings(max_examples=15)
+@given(RELATED, st.sets(st.integers(0, 29), max_size=4), st.sets(st.integers(60, 71)), st.sampled_from([0.2, 6]))
+def test_images_that_are_removed_move_no_other(some, gone, related_gone, held_out):
+    entry = {"validation": held_out, "test": held_out, "near_duplicates": "group"}
+    images = [*several("cat", 30), *several("dog", 30), *some]
+    images = [image._replace(name=str(place)) for place, image in enumerate(images)]
+    left = [image for place, image in enumerate(images) if place not in gone | related_gone]
+    with empty_folder():
+        before = sides_by(task_of(images, **entry))
+        after = sides_by(task_of(left, **entry))
+    assert after == {image.name: before[image.name] for image in left}
+
+
+def test_a_new_image_comes_to_the_side_of_those_it_belongs_to_and_is_left_out_between_two_sides(folder):
+    images = [Image(label, f"{place}", f"group {place}") for place, label in enumerate(["cat", "dog"] * 12)]
+    before = task_of(images, near_duplicates="group")
+    places = {side: int(np.flatnonzero(before.table["split"] == side)[0]) for side in SPLITS}
+    look_of = {side: digits_of(f"look of {place}") for side, place in places.items()}
+    new = [Image("dog", f"new {side}", f"group {place}") for side, place in places.items()]
+    between = [
+        Image("cat", "between", f"group {places['train']}", look=look_of["test"]),
+        Image("cat", "alike", look=look_of["test"]),  # it hangs together with them over the one between
+        Image("dog", "also between", f"group {places['validation']}", look=look_of["test"]),
+    ]
+    after = task_of([*images, *new], near_duplicates="group")
+    assert list(after.table["split"]) == [*before.table["split"], *SPLITS]
+    after = task_of([*images, *between], near_duplicates="group")
+    assert list(after.table["split"]) == [*before.table["split"], *[LEFT_OUT] * 3]
+    assert after.findings.left_out == 3
+
+
+def test_names_places_and_the_order_of_the_images_decide_nothing(folder):
+    images = [*TWO_CLASSES, *several("cat", 4, group="x"), *several("dog", 3, 50, group="y", split="train")]
+    before = sides_by(task_of(images), "sha256")
+    renamed = [image._replace(name=f"elsewhere/{digits_of(str(place))}") for place, image in enumerate(images)][::-1]
+    assert sides_by(task_of(renamed), "sha256") == before
+    assert sides_by(fresh_task_of(renamed), "sha256") == before
+
+
+@pytest.mark.parametrize("entry", [{}, {"near_duplicates": "group"}, {"max_per_class": 10}, {"test": "published"}])
+def test_the_same_images_and_settings_give_the_same_bytes(entry, folder):
+    images = [*ENOUGH, *several("cat", 3, 50, group="x"), *several("dog", 2, 20, split="train")]
+    task_of(images, **entry)
+    before = files_of_task()
+    assert sorted(before) == ["near_duplicates.csv", "split.csv", "task.json"]
+    task_of(images, **entry)
+    assert files_of_task() == before
+    fresh_task_of(images, **entry)
+    assert files_of_task() == before
+
+
+def test_at_most_so_many_images_also_with_copies_and_left_out_ones_give_the_same_bytes(folder):
+    """The last image that finds room has a copy, and one of them belongs to a published test image."""
+    cats = sorted(several("cat", 8), key=lambda image: hash_positions([digits_of(image.content)], 0)[0])
+    cats = [image._replace(split="test", group="x") for image in cats[:2]] + [cats[2]._replace(group="x")] + cats[3:]
+    images = [*cats, cats[-1], *several("dog", 6), *several("dog", 2, 20, split="test")]
+    entry = {"max_per_class": 8, "test": "published", "validation": 2}
+    task_of(images, **entry)
+    before = files_of_task()
+    task_of(images, **entry)
+    assert files_of_task() == before
+
+
+@pytest.mark.parametrize("change", [{"seed": 1}, {"test": 0.4}, {"validation": 3}, {"max_per_class": 17}])
+def test_other_settings_draw_afresh(change, folder):
+    images, more = [*several("cat", 20), *several("dog", 20)], several("dog", 10, 20)
+    fresh = sides_by(fresh_task_of([*images, *more], **change))
+    fresh_task_of(images)
+    kept = sides_by(task_of([*images, *more]))
+    assert sides_by(task_of([*images, *more], **change)) == fresh
+    assert kept != fresh
+
+
+def test_a_damaged_split_is_drawn_afresh(folder):
+    fresh_task_of(TWO_CLASSES)
+    before = files_of_task()
+    for name in ("split.csv", "task.json"):
+        (folder / "data/tasks/t" / name).write_text("nothing\n")
+        task_of(TWO_CLASSES)
+        assert files_of_task() == before
+
+
+def test_published_sides_have_the_published_images_and_nothing_that_belongs_to_them(folder):
+    images = [
+        *several("cat", 8),
+        *several("dog", 8),
+        *(image for label in ("cat", "dog") for image in several(label, 4, 20, split="validation")),
+        *(image for label in ("cat", "dog") for image in several(label, 5, 40, split="test")),
+        Image("cat", "cat 41", split="train"),  # content of a test image
+        Image("dog", "dog 41", split="validation"),
+        Image("dog", "dog 21", split="train"),
+        Image("dog", "of a patient", "x", split="test"),
+        Image("dog", "of him too", "x", split="train"),
+    ]
+    task = task_of(images, validation="published", test="published")
+    assert list(task.table["split"]) == [
+        *["train"] * 16, *["validation"] * 8, *["test"] * 10, LEFT_OUT, LEFT_OUT, LEFT_OUT, "test", LEFT_OUT
+    ]  # fmt: skip
+    assert task.findings.left_out == 4
+    mixed = fresh_task_of(images, validation=0.25, test="published").table
+    rest = ~mixed["split"].isin(["test", LEFT_OUT])
+    assert list(mixed["index"][mixed["split"] == "test"]) == [*range(24, 34), 37]
+    assert list(mixed["index"][mixed["split"] == LEFT_OUT]) == [34, 35, 38]
+    assert mixed[rest].groupby(["label", "split"]).size().to_dict() == {
+        (label, side): number
+        for label, counts in enumerate([{"train": 9, "validation": 3}, {"train": 10, "validation": 3}])
+        for side, number in counts.items()
+    }
+
+
+@pytest.mark.parametrize(("side", "splits"), [("test", "train"), ("validation", "train, test")])
+def test_a_side_that_the_dataset_does_not_publish_is_answered(side, splits, folder):
+    lay_down([image for split in splits.split(", ") for image in several("cat", 9, split=split)] + TWO_CLASSES)
+    with pytest.raises(UserError) as error:
+        main(study_of_task(**{side: "published"}), "t")
+    assert str(error.value) == (
+        f"tasks.t.{side}: dataset 'd' publishes no {side} images (its splits: {splits}); give a share, or a number of "
+        "images per class."
+    )
+    assert not (folder / "data/tasks").exists()
+
+
+def test_a_patient_of_two_classes_stays_on_one_side_by_names_or_by_the_table(folder):
+    persons = [("cat", "dog")[place % 2] for place in range(120)]
+    named = [
+        Image(label, f"{place}", name=f"{label}/person{place // 6}_{label}_{place}.png")
+        for place, label in enumerate(persons)
+    ]
+    tabled = [Image(label, f"{place}", group=f"{place // 6}") for place, label in enumerate(persons)]
+    both = [image._replace(group="all the same") for image in named]
+    by_names = task_of(named, group=r"person(\d+)")
+    for task in (by_names, task_of(tabled), fresh_task_of(both, group=r"person(\d+)_")):
+        persons_on = task.table["split"].groupby(task.table["index"] // 6)
+        assert (persons_on.nunique() == 1).all()
+        assert list(task.table["split"]) == list(by_names.table["split"])
+        assert task.table["split"].value_counts().to_dict() == {"train": 60, "validation": 30, "test": 30}
+        assert (task.findings.grouped, task.findings.groups) == (120, 20)
+
+
+def test_at_most_so_many_images_a_class_are_a_part_of_those_of_a_larger_number(folder):
+    images = [*several("cat", 40), *several("dog", 25), *several("horse", 12)]
+    chosen = [fresh_task_of(images, max_per_class=number).table for number in (10, 20, 30)]
+    assert [table["class"].value_counts().to_dict() for table in chosen] == [
+        {"cat": 10, "dog": 10, "horse": 10},
+        {"cat": 20, "dog": 20, "horse": 12},
+        {"cat": 30, "dog": 25, "horse": 12},
+    ]
+    for few, many in itertools.pairwise(chosen):
+        assert set(few["sha256"]) < set(many["sha256"])
+    other = fresh_task_of(images, 1, max_per_class=10).table
+    assert set(other["sha256"]) != set(chosen[0]["sha256"])
+    # They are the first in the order of all.
+    order = fresh_task_of(images).table.set_index("sha256")["order"]
+    assert order[chosen[0]["sha256"]].max() == 10
+
+
+def test_at_most_so_many_images_stay_the_same_when_others_are_added(folder):
+    before = sides_by(task_of([*several("cat", 14), *several("dog", 9)], max_per_class=10), "sha256")
+    after = task_of([*several("cat", 60), *several("dog", 60)], max_per_class=10)
+    assert after.table["class"].value_counts().to_dict() == {"cat": 10, "dog": 10}
+    kept = sides_by(after, "sha256")
+    assert before.items() < kept.items()  # and one dog has come
+    assert len(kept) == len(before) + 1
+
+
+def test_at_most_so_many_images_stay_the_same_when_copies_of_them_are_added(folder):
+    images = [*several("cat", 14), *several("dog", 14)]
+    before = task_of(images, max_per_class=10)
+    chosen = [images[place] for place in before.table["index"]]
+    after = task_of([*images, *chosen[:3]], max_per_class=10)
+    assert set(before.table["sha256"]) <= set(after.table["sha256"])
+
+
+@pytest.mark.parametrize("entry", [{}, {"max_per_class": 15}])
+def test_a_class_that_two_make_is_split_as_one(entry, folder):
+    images = [*several("cat", 10), *several("kitten", 10), *several("dog", 20)]
+    task = task_of(images, rename={"kitten": "cat"}, **entry)
+    size = entry.get("max_per_class", 20)
+    assert task.classes == ["cat", "dog"]
+    assert task.table.groupby(["label", "class"]).size().to_dict() == {(0, "cat"): size, (1, "dog"): size}
+    held_out = task.table[task.table["split"] == "test"]
+    assert held_out["label"].value_counts().to_dict() == {0: round(size / 4), 1: round(size / 4)}
+    assert all(sorted(order) == list(range(1, size + 1)) for _, order in task.table.groupby("label")["order"])
+    assert {Path(name).parts[0] for name in task.table["name"]} == {"cat", "kitten", "dog"}
+
+
+@few_examples
+@given(REPEATED, SEEDS, st.integers(1, 10), st.integers(0, 10))
+def test_a_smaller_training_set_is_a_part_of_a_larger_one(images, seed, small, more):
+    table = as_table(images, seed)
+    table["split"] = sides_of(table, 0.1, 0.2)
+    table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
+    task = Task("t", "d", [], "", table)
+    few, many = task.rows("train", small), task.rows("train", small + more)
+    available = task.rows("train")["label"].value_counts()
+    assert set(few.index) <= set(many.index)
+    assert few["label"].value_counts().to_dict() == available.clip(upper=small).to_dict()
+    assert set(few["split"]) <= {"train"}
+
+
 def test_every_class_needs_two_images_on_every_side():
-    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), CLASSES, "t")
+    table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "linked": [0, 1, 2, *[3] * 9, *range(4, 27)]})
+    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), CLASSES, table, "tasks.t")
     counts = pd.DataFrame([[9, 9, 9], [9, 1, 4], [0, 9, 9]], columns=SPLITS)
     with pytest.raises(UserError) as error:
-        check_counts(counts, CLASSES, "t")
+        check_counts(counts, CLASSES, table, "tasks.t")
     assert str(error.value) == (
-        "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images; each needs at least 2: give a larger "
-        "share or more images."
+        "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images; 9 of its images belong together; each needs "
+        "at least 2: give another share or more images."
+    )
+    with pytest.raises(UserError) as error:
+        check_counts(counts.drop(1), CLASSES, table, "tasks.t")
+    assert str(error.value) == (
+        "tasks.t: class 'horse' has 0 train, 9 validation and 9 test images; each needs at least 2: give another share "
+        "or more images."
     )
 
 
+def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
+    images = [
+        *several("cat", 12),
+        *several("dog", 12),
+        Image("cat", "cat 0"),
+        Image("dog", "cat 0"),
+        Image("dog", "dog 1"),
+        *several("cat", 4, 50, group="x"),
+        Image("dog", "alone", "y"),
+        Image("horse", "horse 1", "z"),
+    ]
+    unreadable = [(f"cat/{number}.png", "cat", f"reason {number}") for number in range(12)]
+    lay_down(images, unreadable)
+    said = main(study_of_task(exclude=["horse"], near_duplicates="group"), "t")
+    task = read_task("t")
+    assert task.findings == Findings(
+        grouped=5,
+        groups=2,
+        equal_content=5,
+        unreadable=12,
+        first_unreadable=[{"name": f"cat/{number}.png", "reason": f"reason {number}"} for number in range(10)],
+    )
+    table, *lines = capsys.readouterr().out.rsplit("\n", 4)
+    assert lines == [
+        "5 images are of 2 groups, each kept on one side",
+        "5 images equal another in content and are kept on its side",
+        "12 files of the dataset are unreadable and left out",
+        "",
+    ]
+    counts = {side: (task.table["split"] == side).sum() for side in SPLITS}
+    assert said == f"2 classes, {counts['train']} train, {counts['validation']} validation, {counts['test']} test"
+    for label in ("cat", "dog"):
+        own = task.table[task.table["class"] == label]
+        shown = [str((own["split"] == side).sum()) for side in SPLITS]
+        assert [label, *shown] in [line.split() for line in table.splitlines()]
+
+
+def test_nothing_is_said_of_what_there_is_none():
+    assert Findings().sentences() == []
+    assert Findings(near_duplicates=3, left_out=4).sentences() == [
+        "3 validation and test images look like an image of another side: see near_duplicates.csv",
+        "4 images belong to images of another side and are left out",
+    ]
+
+
 def prepared(names):
-    """Prepared images of 1 to 4 grey values each, `names` -> how many; written to data/images/d."""
+    """Prepared images of one grey value each, `names` -> how many; written to data/images/d."""
     source = [
         SourceImage(f"{name}/{number}", name, partial(png, np.full((8, 8), 20 * number + len(name), np.uint8)))
         for name, many in names.items()
@@ -210,29 +811,23 @@ def prepared(names):
     return read_images("d")
 
 
-def study_of_task(**entry):
-    task = {"dataset": "d", "include": None, "exclude": None, "validation": 0.25, "test": 0.25, **entry}
-    return SimpleNamespace(seed=0, tasks={"t": SimpleNamespace(**task)})
-
-
-def test_the_stage_writes_a_readable_table_of_the_classes_it_keeps(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_the_stage_writes_a_readable_table_of_the_classes_it_keeps(folder):
     images = prepared({"a": 8, "bb": 8, "ccc": 8})
     said = main(study_of_task(exclude=["a"]), "t")
     assert said == "2 classes, 8 train, 4 validation, 4 test"
 
     task = read_task("t")
     assert (task.dataset, task.classes, task.images_sha256) == ("d", ["bb", "ccc"], images.sha256)
-    assert list(task.table) == ["index", "label", "class", "split", "order", "name"]
+    assert list(task.table) == ["index", "label", "class", "split", "order", "sha256", "name"]
     assert list(task.table["index"]) == list(range(8, 24))
     assert list(task.table["label"]) == [0] * 8 + [1] * 8
+    assert list(task.table["sha256"]) == list(images.table["sha256"][8:])
     assert task.table.groupby(["label", "split"]).size().tolist() == [2, 4, 2, 2, 4, 2]
     assert all(sorted(order) == list(range(1, 9)) for _, order in task.table.groupby("label")["order"])
     pd.testing.assert_frame_equal(task.rows("train", 99), task.rows("train"))
 
 
-def test_a_task_refuses_other_images_than_its_own(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_task_refuses_other_images_than_its_own(folder):
     images = prepared({"a": 8, "bb": 8})
     main(study_of_task(), "t")
     read_task("t").check_images(images.sha256, "data/images/d")
@@ -243,26 +838,41 @@ def test_a_task_refuses_other_images_than_its_own(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"include": ["a"]}, "tasks.t: the choice of classes leaves a; a task needs at least two."),
-        ({"test": 0.01}, "tasks.t: class 'a' has 6 train, 2 validation and 0 test images; each needs at least 2"),
-        ({"include": ["c", "a"]}, "tasks.t.include: there is no class 'c'"),
+        ({"include": ["cat", 0]}, "tasks.t: the choice of classes leaves cat; a task needs at least two."),
+        (
+            {"test": 0.01},
+            "tasks.t: class 'cat' has 9 train, 3 validation and 0 test images; each needs at least 2: give another "
+            "share or more images.",
+        ),
+        ({"test": 12}, "tasks.t: class 'cat' has 0 train, 0 validation and 12 test images; each needs at least 2: "),
+        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test images; each needs"),
+        ({"group": "cat"}, "tasks.t.group: 'cat' is found in none of 24 file names, such as '0.png'; correct it"),
+        ({"include": ["horse", "cat"]}, "tasks.t.include: there is no class 'horse'"),
+        ({"rename": {"dog": "CAT"}}, "tasks.t: classes 'CAT' and 'cat' differ in letter case only"),
     ],
 )
-def test_a_task_that_cannot_be_split_is_answered_and_writes_nothing(entry, sentence, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    prepared({"a": 8, "bb": 8})
+def test_a_task_that_cannot_be_split_is_answered_and_writes_nothing(entry, sentence, folder):
+    lay_down(TWO_CLASSES)
     with pytest.raises(UserError) as error:
         main(study_of_task(**entry), "t")
     assert str(error.value).startswith(sentence)
-    assert not (tmp_path / "data/tasks").exists()
+    assert not (folder / "data/tasks").exists()
 
 
-def test_a_missing_or_damaged_task_is_answered_with_the_way_out(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_a_class_whose_images_belong_together_is_answered_with_how_many_do(folder):
+    lay_down([*several("cat", 10, group="x"), *several("cat", 2, 10), *several("dog", 12)])
+    with pytest.raises(UserError) as error:
+        main(study_of_task(), "t")
+    assert str(error.value) == (
+        "tasks.t: class 'cat' has 10 train, 0 validation and 2 test images; 10 of its images belong together; each "
+        "needs at least 2: give another share or more images."
+    )
+
+
+def test_a_missing_or_damaged_task_is_answered_with_the_way_out(folder):
     with pytest.raises(UserError, match=r"data/tasks/t/task\.json is missing; `dvc repro` makes it\.$"):
         read_task("t")
-    prepared({"a": 8, "bb": 8})
-    main(study_of_task(), "t")
-    (tmp_path / "data/tasks/t/split.csv").write_text("index,split\n0,train\n")
+    task_of(TWO_CLASSES)
+    (folder / "data/tasks/t/split.csv").write_text("index,split\n0,train\n")
     with pytest.raises(UserError, match=r"data/tasks/t is damaged .*; delete it and run `dvc repro`\.$"):
         read_task("t")

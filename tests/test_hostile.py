@@ -1,0 +1,809 @@
+"""Hostile and broken data, from the source to the split, as the user meets it.
+
+Each case breaks a good dataset. Either its files are left out, each with the reason, or a stage ends with one sentence
+and leaves nothing; and when the cause is mended, the next run gives all images.
+"""
+
+import contextlib
+import errno
+import http.server
+import io
+import os
+import resource
+import runpy
+import shutil
+import socket
+import stat
+import struct
+import sys
+import tarfile
+import threading
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import MappingProxyType, SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+import stages.base.files
+from stages.base.files import sha256_of
+from stages.data.images import read_images
+from stages.data.tasks import SPLITS, read_task
+from stages.fetching import fetch
+from stages.sources import archives, folders, workers
+from stages.sources.layout import printable
+from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
+
+ROOT = Path(__file__).parents[1]
+STAGES = {"download": "d", "prepare": "d", "split": "t"}  # in their order, each with its entry
+LOCAL = ("folder", "csv")  # sources that are not fetched
+OUTPUTS = {"download": "data/raw", "prepare": "data/images", "split": "data/tasks"}
+NOISE = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), np.uint8)
+GOOD = {f"{'cat' if number < 12 else 'dog'}/{number:02}.png": png(pixels) for number, pixels in enumerate(NOISE)}
+PNG, JPEG = GOOD["cat/00.png"], encode(NOISE[0], "JPEG")
+TRAINING = {
+    "epochs": 1,
+    "batch_size": 1,
+    "optimizer": "adam",
+    "learning_rate": 0.1,
+    "early_stopping": None,
+    "repeats": 1,
+    "max_train_per_class": None,
+}
+
+
+class Project:
+    """A good dataset in the current folder, the study that uses it, and what a case does to them.
+
+    source: zip, tar, tar.gz, server (which has a zip), folder or csv. patch: undone when the cause is mended.
+    """
+
+    def __init__(self, source, server, unprivileged):
+        self.source, self.server, self.unprivileged = source, server, unprivileged
+        self.patch = pytest.MonkeyPatch()
+        self.path = Path("photos" if source in LOCAL else f"photos.{source.replace('server', 'zip')}")
+        self.limits = {}  # stage -> the largest file it may write
+        self.before = {}  # stage -> what happens just before it
+        self.write()
+
+    def write(self, files=GOOD, **keys):
+        """Write the dataset, and a study with these keys of the dataset and of the task."""
+        self.files = dict(files)
+        if self.source in LOCAL:
+            write_tree(self.path, files)
+        else:
+            write_archive(self.path, files)
+        self.table()
+        self.study(**keys)
+
+    def table(self, *more, header="path,label", good=True):
+        """Write the table of a csv source: the rows of the files, and more."""
+        if self.source == "csv":
+            rows = [f"{name},{name.split('/')[0]}" for name in self.files] if good else []
+            (self.path / "labels.csv").write_text("\n".join([header, *rows, *more, ""]), encoding="utf-8")
+
+    def study(self, **keys):
+        """Write params.yaml."""
+        task = {"dataset": "d", "validation": 3, "test": 0.25, **keys.pop("task", {})}
+        dataset = {"image_size": 16, "max_unreadable": 0.1, **keys}
+        if self.source in LOCAL:
+            dataset = {"source": self.source, "path": str(self.path), **dataset}
+        else:
+            url = self.server.address if self.source == "server" else str(self.path)
+            dataset = {"source": "archive", "url": url, "sha256": sha256_of(self.path), **dataset}
+        section = "folders" if self.source in LOCAL else "datasets"
+        study = {
+            "seed": 0,
+            **{section: {} for section in ("datasets", "folders", "features", "heads", "fine_tunes")},
+            section: {"d": dataset},
+            "tasks": {"t": task},
+            "backbones": {"b": {"architecture": "four_conv", "weights": "random"}},
+            "networks": {"n": {"dataset": "d", "task": "t", "backbone": "b"}},
+            "training": TRAINING,
+        }
+        Path("params.yaml").write_text(yaml.safe_dump(study))
+
+    def mend(self):
+        self.patch.undo()
+        self.limits.clear()
+        self.before.clear()
+        self.server.turn = serves
+        for path in [Path(), *Path().rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(0o755)
+        self.write()
+
+
+class Case(NamedTuple):
+    """source: of the project. breaks: a function of the project.
+
+    rows: the files that are left out, each with a part of the reason. stage: else the stage that fails, and `says` a
+    part of its sentence.
+    """
+
+    source: str
+    breaks: Callable
+    rows: Mapping = MappingProxyType({})
+    stage: str = ""
+    says: str = ""
+
+
+def files(changed, **keys):
+    """A break: files more or others than in the good dataset, where None takes one away; and keys of the study."""
+
+    def breaks(project):
+        every = {**GOOD, **changed}
+        project.write({name: content for name, content in every.items() if content is not None}, **keys)
+
+    return breaks
+
+
+def bad(content, name="cat/00.png"):
+    return files({name: content})
+
+
+def renamed(old, new):
+    return lambda project: project.write({name.replace(old, new): content for name, content in GOOD.items()})
+
+
+def study(**keys):
+    return lambda project: project.study(**keys)
+
+
+# What is done to an archive.
+
+
+def change(of_bytes):
+    """A break: other bytes of the archive, whose checksum is right all the same."""
+
+    def breaks(project):
+        project.path.write_bytes(of_bytes(project.path.read_bytes()))
+        project.study()
+
+    return breaks
+
+
+def zipped(name, mode, content):
+    """A break: a zip with one entry more, of this mode as Unix has them."""
+
+    def breaks(project):
+        with zipfile.ZipFile(project.path, "a") as archive:
+            info = zipfile.ZipInfo(name)
+            info.external_attr = mode << 16
+            archive.writestr(info, content)
+        project.study()
+
+    return breaks
+
+
+def tarred(*members):
+    """A break: a tar with members more: (name, kind, where it leads, content)."""
+
+    def breaks(project):
+        with tarfile.open(project.path, "a") as archive:
+            for name, kind, leads, content in members:
+                info = tarfile.TarInfo(name)
+                info.type, info.linkname, info.size = kind, leads, len(content)
+                archive.addfile(info, io.BytesIO(content))
+        project.study()
+
+    return breaks
+
+
+def headers(name, field, value):
+    """A break: another number of two bytes in both headers of a file of a zip; field: its place in the local one."""
+
+    def changed(content):
+        content = bytearray(content)
+        for start, size, place in ((b"PK\3\4", 30, field), (b"PK\1\2", 46, field + 2)):
+            at = content.find(start)
+            while content[at + size : at + size + len(name)] != name.encode():
+                at = content.find(start, at + 1)
+            struct.pack_into("<H", content, at + place, value)
+        return bytes(content)
+
+    return change(changed)
+
+
+def version_99(content):
+    place = content.find(b"PK\1\2") + 6
+    return content[:place] + b"\x63\0" + content[place + 2 :]
+
+
+def no_utf8(content):
+    """A name that says it is UTF-8 and is not."""
+    place = content.rfind(b"PK\1\2")
+    content = bytearray(content)
+    struct.pack_into("<H", content, place + 8, 0x800)
+    content[place + 46] = 0xFF
+    return bytes(content)
+
+
+# What is done to a folder.
+
+
+def beside(make):
+    """A break: `make` is given a path in the class folder cat, of a file that is there too many."""
+
+    def breaks(project):
+        make(project.path / "cat/more.png")
+        project.table("cat/more.png,cat")
+
+    return breaks
+
+
+def make_socket(path):
+    with socket.socket(socket.AF_UNIX) as unix, contextlib.chdir(path.parent):
+        unix.bind(path.name)
+
+
+def locked(name=""):
+    def breaks(project):
+        (project.path / name if name else project.path).chmod(0)
+        project.unprivileged()
+
+    return breaks
+
+
+def rows(*more, **options):
+    return lambda project: project.table(*more, **options)
+
+
+def raw_table(content):
+    return lambda project: (project.path / "labels.csv").write_bytes(content)
+
+
+# What is done to the machine.
+
+
+def disk_full(stage, room):
+    """A break: no file may get larger than so many bytes, as on a disk that has no more room."""
+    return lambda project: project.limits.update({stage: room})
+
+
+def before(stage, happens):
+    return lambda project: project.before.update({stage: happens})
+
+
+def two_files():
+    Path("data/raw/d/more.zip").write_bytes(b"x")
+
+
+def shortened_pixels():
+    path = Path("data/images/d/images.npy")
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def no_room(project):
+    """A break: a folder can still be made, but no file."""
+
+    def write_text(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    project.patch.setattr(stages.base.files, "write_text", write_text)
+
+
+def little_room(project):
+    project.patch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
+
+
+def smaller_limit(project):
+    for module in (archives, folders):
+        project.patch.setattr(module, "LARGEST_FILE", 3000)
+    project.write({**GOOD, "cat/00.png": bytes(3001)})
+
+
+def locked_outputs(project):
+    Path("data").mkdir()
+    Path("data").chmod(0o555)
+    project.unprivileged()
+
+
+# What a server does.
+
+
+def serves(handler):
+    content = Path("photos.zip").read_bytes()
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content)
+
+
+def half(handler):
+    content = Path("photos.zip").read_bytes()
+    handler.send_response(200)
+    handler.send_header("Content-Length", str(len(content)))
+    handler.end_headers()
+    handler.wfile.write(content[: len(content) // 2])
+
+
+def half_as_whole(handler):
+    content = Path("photos.zip").read_bytes()
+    handler.send_response(200)
+    handler.end_headers()
+    handler.wfile.write(content[: len(content) // 2])
+
+
+def page(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "13")
+    handler.end_headers()
+    handler.wfile.write(b"<html></html>")
+
+
+def answers(status):
+    def turn(handler):
+        handler.send_response(status)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return turn
+
+
+def is_slow(handler):
+    handler.send_response(200)
+    handler.send_header("Content-Length", "5000")
+    handler.end_headers()
+    handler.wfile.write(b"PK")
+    handler.wfile.flush()
+    handler.server.closing.wait(60)
+
+
+def is_silent(handler):
+    handler.server.closing.wait(60)
+
+
+def server(turn):
+    def breaks(project):
+        project.server.turn = turn
+
+    return breaks
+
+
+def nobody_answers(project):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        project.study(url=f"http://127.0.0.1:{free.getsockname()[1]}/photos.zip")
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self.server.turn(self)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def archive_server():
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
+        running.turn, running.closing = serves, threading.Event()
+        running.address = f"http://127.0.0.1:{running.server_port}/photos.zip"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.closing.set()
+        running.shutdown()
+        thread.join()
+
+
+def gif_with_broken_second_frame():
+    first, second = (Image.fromarray(pixels).quantize(250) for pixels in NOISE[:2])
+    content = encode(first, "GIF", save_all=True, append_images=[second])
+    return content[: len(content) * 3 // 4]
+
+
+def zip_of(entries):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in entries:
+            archive.writestr(name, entries[name])
+    return content.getvalue()
+
+
+LONG = "n" * 240 + ".png"
+NO_IMAGE = "the file is no image of a known format"
+OUT = "its path leads out of the source"
+HELD = "neither a zip nor a tar archive; give one that is."
+
+CASES = {
+    # One file is broken: it is left out.
+    "corrupt PNG": Case("zip", bad(PNG[:100] + bytes(99) + PNG[199:]), {"cat/00.png": "broken"}),
+    "truncated PNG": Case("folder", bad(PNG[:500]), {"cat/00.png": "truncated"}),
+    "truncated JPEG": Case("tar.gz", bad(JPEG[:-200]), {"cat/00.png": "truncated"}),
+    "truncated header": Case("csv", bad(JPEG[:100]), {"cat/00.png": "Truncated File Read"}),
+    "truncated TIFF": Case("zip", bad(encode(NOISE[0], "TIFF")[:700]), {"cat/00.png": "truncated"}),
+    "truncated WebP": Case("zip", bad(encode(NOISE[0], "WEBP")[:300]), {"cat/00.png": "decoder"}),
+    "zero bytes": Case("zip", bad(b""), {"cat/00.png": "the file is empty"}),
+    "zero bytes in a folder": Case("folder", bad(b""), {"cat/00.png": "the file is empty"}),
+    "only zeros": Case("tar", bad(bytes(5000)), {"cat/00.png": NO_IMAGE}),
+    "text named .jpg": Case("csv", bad(b"Dear photographer", "dog/a.jpg"), {"dog/a.jpg": NO_IMAGE}),
+    "page of a web site named .jpg": Case("folder", bad(b"<html>Not found", "dog/a.jpg"), {"dog/a.jpg": NO_IMAGE}),
+    "1x1 image": Case("zip", bad(png(plain(0, 1))), {"cat/00.png": "the image has 1x1 pixels; each side needs"}),
+    "bomb": Case("zip", bad(png_of_size(30_000, 30_000)), {"cat/00.png": "decompression bomb"}),
+    "smaller bomb": Case("folder", bad(png_of_size(10_000, 10_000)), {"cat/00.png": "decompression bomb"}),
+    "large file": Case("folder", smaller_limit, {"cat/00.png": "it has 3,001 bytes, more than 3,000"}),
+    "large file in a zip": Case("zip", smaller_limit, {"cat/00.png": "it unpacks to 3,001 bytes, more than 3,000"}),
+    "zip as an image": Case("zip", bad(zip_of(GOOD), "dog/more.zip"), {"dog/more.zip": NO_IMAGE}),
+    "program as an image": Case("zip", bad(b"%!PS-Adobe-3.0 EPSF-3.0\n", "dog/a.eps"), {"dog/a.eps": NO_IMAGE}),
+    "pixels that are fractions": Case(
+        "zip", bad(encode(np.ones((9, 9), np.float32), "TIFF")), {"cat/00.png": "its pixels are fractions"}
+    ),
+    "name of two lines": Case("folder", bad(b"", "dog/a\nb.png"), {"dog/a\\nb.png": "the file is empty"}),
+    "name with a carriage return": Case("zip", bad(b"", "dog/a\rb.png"), {"dog/a\\rb.png": "the file is empty"}),
+    "name that is no UTF-8": Case("folder", bad(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
+    "long name": Case("tar", bad(b"", f"dog/{LONG}"), {f"dog/{LONG}": "the file is empty"}),
+    "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it lies beside the class folders"}),
+    # What leads elsewhere is left out.
+    "zip with ../": Case("zip", bad(PNG, "../cat/a.png"), {"../cat/a.png": OUT}),
+    "zip with ../ inside": Case("zip", bad(PNG, "cat/../../a.png"), {"cat/../../a.png": OUT}),
+    "tar with a path from the root": Case(
+        "tar", tarred(("/cat/a.png", tarfile.REGTYPE, "", JPEG)), {"/cat/a.png": OUT}
+    ),
+    "link out of a tar": Case(
+        "tar", tarred(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")), {"cat/a.png": "it is a link, no file"}
+    ),
+    "hard link in a tar": Case(
+        "tar", tarred(("cat/a.png", tarfile.LNKTYPE, "cat/00.png", b"")), {"cat/a.png": "it is a link, no file"}
+    ),
+    "link out of a zip": Case(
+        "zip", zipped("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"), {"cat/a.png": "it is a link, no file"}
+    ),
+    "link out of a folder": Case(
+        "folder", beside(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
+    ),
+    "link out of a folder, listed": Case(
+        "csv", beside(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
+    ),
+    "link to nothing": Case(
+        "folder", beside(lambda path: path.symlink_to("nothing")), {"cat/more.png": "it cannot be read (No such file"}
+    ),
+    "link to itself": Case(
+        "folder", beside(lambda path: path.symlink_to("more.png")), {"cat/more.png": "it cannot be read ("}
+    ),
+    "path out of the folder": Case("csv", rows("../a.png,cat"), {"../a.png": "it leads out of the folder"}),
+    # What is no file is left out.
+    "device in a tar": Case("tar", tarred(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "no file"}),
+    "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
+    "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
+    "socket": Case("folder", beside(make_socket), {"cat/more.png": "it is no file"}),
+    "folder named .png": Case("csv", beside(Path.mkdir), {"cat/more.png": "it is no file"}),
+    "missing file": Case("csv", rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
+    # What cannot be unpacked or read is left out.
+    "password": Case("zip", headers("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
+    "unknown compression": Case("zip", headers("dog/12.png", 8, 99), {"dog/12.png": "compression method"}),
+    "bytes changed in a zip": Case(
+        "zip",
+        change(lambda content: content.replace(b"IEND", b"IENX", 1)),
+        {"cat/00.png": "CRC"},
+    ),
+    "no permission to read a file": Case("folder", locked("cat/00.png"), {"cat/00.png": "(Permission denied)"}),
+    "no permission to read a listed file": Case("csv", locked("cat/00.png"), {"cat/00.png": "(Permission denied)"}),
+    # What looks broken and is not.
+    "GIF with a broken second frame": Case("zip", bad(gif_with_broken_second_frame())),
+    "16-bit PNG": Case("folder", bad(png(NOISE[0, :, :, 0].astype(np.uint16) << 8))),
+    "JPEG of a printer named .png": Case("zip", bad(encode(Image.fromarray(NOISE[0]).convert("CMYK"), "JPEG"))),
+    "very long strip": Case("zip", bad(png(NOISE.reshape(-1, 4, 3)))),
+    "one image under two names and labels": Case("zip", bad(PNG, "dog/a.png")),
+    "litter of other systems": Case("zip", zipped("__MACOSX/cat/._00.png", 0o644, "x")),
+    # The dataset is broken: one sentence.
+    "too many unreadable files": Case(
+        "zip",
+        files(dict.fromkeys(list(GOOD)[:3], b"")),
+        stage="prepare",
+        says="d: 3 of 24 files are no readable image, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
+        "cat/01.png: the file is empty; cat/02.png: the file is empty); mend or remove them, or raise max_unreadable.",
+    ),
+    "too many unreadable files with names of two lines": Case(
+        "folder",
+        files(dict.fromkeys(["dog/a\nb.png", "dog/c\rd.png", "dog/e.png"], b"")),
+        stage="prepare",
+        says="d: 3 of 27 files are no readable image",
+    ),
+    "unreadable class": Case(
+        "csv",
+        files(dict.fromkeys((name for name in GOOD if "cat" in name), b"text"), max_unreadable=0.6),
+        stage="prepare",
+        says="d: no image of class 'cat' can be read; mend its files, or remove the class.",
+    ),
+    "nothing readable": Case(
+        "tar", files(dict.fromkeys(GOOD, b""), max_unreadable=0.9), stage="prepare", says="d: 24 of 24 files are"
+    ),
+    "empty class in a folder": Case(
+        "folder",
+        files({"owl/": b""}),
+        stage="prepare",
+        says="'photos': the class folder 'owl' is empty; put images in it, or remove it.",
+    ),
+    "empty class in a zip": Case(
+        "zip",
+        files({"owl/": b""}),
+        stage="prepare",
+        says="'data/raw/d/photos.zip': the class folder 'owl' is empty; put images in it, or remove it.",
+    ),
+    "no class folders": Case(
+        "tar",
+        renamed("/", "-"),
+        stage="prepare",
+        says="'data/raw/d/photos.tar' holds no <class>/<image> files; put the images of each class in a folder",
+    ),
+    "missing subfolder": Case(
+        "zip",
+        study(subfolder="photos"),
+        stage="prepare",
+        says="holds nothing in the folder 'photos'; correct subfolder.",
+    ),
+    "classes that differ in letter case": Case(
+        "folder",
+        renamed("cat/0", "Cat/0"),
+        stage="split",
+        says="tasks.t: classes 'Cat' and 'cat' differ in letter case only; if they are one class, write rename: "
+        "{Cat: cat}, else rename one of them.",
+    ),
+    "one class": Case(
+        "zip",
+        files(dict.fromkeys(name for name in GOOD if "dog" in name)),
+        stage="split",
+        says="tasks.t: the choice of classes leaves cat; a task needs at least two.",
+    ),
+    "few images of a class": Case(
+        "zip",
+        files(dict.fromkeys(list(GOOD)[6:12])),
+        stage="split",
+        says="tasks.t: class 'cat' has 1 train, 3 validation and 2 test images; each needs at least 2",
+    ),
+    "no published test images": Case(
+        "zip",
+        study(task={"test": "published"}),
+        stage="split",
+        says="tasks.t.test: dataset 'd' publishes no test images (its splits: none); give a share, or a number",
+    ),
+    "truncated zip": Case("zip", change(lambda content: content[:-900]), stage="prepare", says=HELD),
+    "truncated tar.gz": Case("tar.gz", change(lambda content: content[:-9000]), stage="prepare", says="is damaged ("),
+    "empty archive": Case("zip", change(lambda _: b""), stage="prepare", says=HELD),
+    "archive of nothing": Case("zip", lambda project: project.write({}), stage="prepare", says="holds no <class>/"),
+    "page of a web site, and its checksum": Case(
+        "zip", change(lambda _: b"<html>Not here</html>"), stage="prepare", says=HELD
+    ),
+    "zip of a later version": Case("zip", change(version_99), stage="prepare", says="'data/raw/d/photos.zip'"),
+    "zip whose names are no UTF-8": Case("zip", change(no_utf8), stage="prepare", says="'data/raw/d/photos.zip'"),
+    "missing folder": Case(
+        "folder",
+        lambda project: shutil.rmtree(project.path),
+        stage="prepare",
+        says="there is no folder 'photos'; correct its path, or put the images there.",
+    ),
+    "linked class folder": Case(
+        "folder",
+        lambda project: Path("photos/owl").symlink_to("cat"),
+        stage="prepare",
+        says="'photos/owl' is a link to a folder, which is not followed; put the folder itself there.",
+    ),
+    "no permission to read a folder": Case(
+        "folder",
+        locked("cat"),
+        stage="prepare",
+        says="the folder 'photos/cat' cannot be read (Permission denied); allow it to be read.",
+    ),
+    "missing table": Case(
+        "csv",
+        lambda project: Path("photos/labels.csv").unlink(),
+        stage="prepare",
+        says="there is no table 'photos/labels.csv'; correct path or table.",
+    ),
+    "missing folder of a table": Case(
+        "csv",
+        lambda project: shutil.rmtree(project.path),
+        stage="prepare",
+        says="there is no table 'photos/labels.csv'; correct path or table.",
+    ),
+    "no permission to read a table": Case(
+        "csv", locked("labels.csv"), stage="prepare", says="'photos/labels.csv' cannot be read as a table"
+    ),
+    "table without a column": Case(
+        "csv", rows(header="path,class"), stage="prepare", says="'photos/labels.csv' has no column 'label'"
+    ),
+    "table that is no text": Case("csv", raw_table(JPEG), stage="prepare", says="cannot be read as a table"),
+    "table in UTF-16": Case(
+        "csv", raw_table("path,label\ncat/00.png,cat".encode("utf-16")), stage="prepare", says="save it as UTF-8 text."
+    ),
+    "empty table": Case("csv", raw_table(b""), stage="prepare", says="has no column 'path', only none;"),
+    "table without rows": Case("csv", rows(good=False), stage="prepare", says="'photos/labels.csv'"),
+    "table with a row too long": Case("csv", rows("a,b,c,d"), stage="prepare", says="more cells than the first line"),
+    "table with a comma too many in each row": Case(
+        "csv",
+        rows("cat/00.png,cat,", "dog/12.png,dog,", good=False),
+        stage="prepare",
+        says="'photos/labels.csv'",
+    ),
+    "table with a path twice": Case(
+        "csv", rows("cat/00.png,dog"), stage="prepare", says="line 26: 'cat/00.png' stands there twice; keep one."
+    ),
+    "table with an unknown split": Case(
+        "csv",
+        rows("cat/00.png,cat,dev", header="path,label,split", good=False),
+        stage="prepare",
+        says="'photos/labels.csv', line 2: 'dev' is no split; accepted: ",
+    ),
+    "table without a label": Case(
+        "csv", rows("cat/more.png,"), stage="prepare", says="line 26: label is empty; fill it in."
+    ),
+    # The source cannot be fetched: one sentence.
+    "another checksum": Case(
+        "zip",
+        study(sha256="0" * 64),
+        stage="download",
+        says="'photos.zip' is not the file expected: its checksum is sha256:",
+    ),
+    "another MD5 checksum": Case(
+        "tar",
+        study(sha256=None, md5="0" * 32),
+        stage="download",
+        says="'photos.tar' is not the file expected: its checksum is md5:",
+    ),
+    "missing file to copy": Case(
+        "zip",
+        lambda project: project.path.unlink(),
+        stage="download",
+        says="'photos.zip' cannot be read (No such file or directory); correct the path.",
+    ),
+    "folder as an archive": Case(
+        "zip",
+        study(url="."),
+        stage="download",
+        says="'.' is a folder; give a file (of images: a zip or tar of the class folders).",
+    ),
+    "no permission to read an archive": Case(
+        "zip", locked(), stage="download", says="'photos.zip' cannot be read (Permission denied); correct the path."
+    ),
+    "server that stops half-way": Case(
+        "server", server(half), stage="download", says="cannot be downloaded (the connection broke off)"
+    ),
+    "server that stops half-way unannounced": Case(
+        "server", server(half_as_whole), stage="download", says="is not the file expected: its checksum is"
+    ),
+    "server that sends a page": Case(
+        "server", server(page), stage="download", says="is not the file expected: its checksum is"
+    ),
+    "server that answers 404": Case(
+        "server", server(answers(404)), stage="download", says="cannot be downloaded (the server answers 404 Not Found)"
+    ),
+    "server that answers 503": Case(
+        "server", server(answers(503)), stage="download", says="(the server answers 503 Service Unavailable)"
+    ),
+    "server that is slow": Case(
+        "server", server(is_slow), stage="download", says="cannot be downloaded (the server does not answer in time)"
+    ),
+    "server that is silent": Case(
+        "server", server(is_silent), stage="download", says="cannot be downloaded (the server does not answer in time)"
+    ),
+    "nobody at the address": Case(
+        "server", nobody_answers, stage="download", says="cannot be downloaded (there is no connection)"
+    ),
+    # The machine is at its end: one sentence.
+    "disk full while copying": Case("zip", disk_full("download", 5000), stage="download", says="(File too large)"),
+    "disk full while downloading": Case("server", disk_full("download", 5000), stage="download", says="File too large"),
+    "little room on the disk": Case("zip", little_room, stage="download", says="but only 0.0 MB are free; make room"),
+    "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", says="(File too large)"),
+    "disk full before preparing": Case("folder", no_room, stage="prepare", says="(No space left on device); make room"),
+    "disk full while writing tables": Case(
+        "folder",
+        lambda project: (project.study(image_size=8), disk_full("prepare", 5000)(project)),
+        stage="prepare",
+        says="(File too large)",
+    ),
+    "disk full while splitting": Case("csv", disk_full("split", 500), stage="split", says="(File too large)"),
+    "no permission to write": Case("folder", locked_outputs, stage="prepare", says="(Permission denied); make room or"),
+    "no permission to write what is fetched": Case(
+        "zip", locked_outputs, stage="download", says="(Permission denied); make room or"
+    ),
+    # What an earlier stage made is damaged.
+    "two fetched files": Case(
+        "zip",
+        before("prepare", two_files),
+        stage="prepare",
+        says="data/raw/d holds 2 files and not one; delete it and run `dvc repro`.",
+    ),
+    "shortened pixels": Case(
+        "zip",
+        before("split", shortened_pixels),
+        stage="split",
+        says="data/images/d is damaged (",
+    ),
+}
+
+
+@pytest.fixture
+def project(case, tmp_path, monkeypatch, archive_server, unprivileged):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(workers, "SECONDS_ALONE", 1000)
+    monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
+    monkeypatch.setattr(fetch, "BACKOFF", 0)
+    monkeypatch.setattr(fetch, "ATTEMPTS", 2)
+    project = Project(case.source, archive_server, unprivileged)
+    yield project
+    project.patch.undo()
+
+
+def run(stage, limit=None):
+    """Run a stage as the command line does; returns the exit code and what it warned of."""
+    arguments, (soft, hard) = sys.argv, resource.getrlimit(resource.RLIMIT_FSIZE)
+    sys.argv = [f"stages/{stage}.py", STAGES[stage]]
+    try:
+        if limit is not None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            runpy.run_path(str(ROOT / f"stages/{stage}.py"), run_name="__main__")
+        return 0, [str(warning.message) for warning in warned]
+    except SystemExit as ended:
+        return ended.code, [str(warning.message) for warning in warned]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        sys.argv = arguments
+
+
+def run_all(project, capfd, fails=""):
+    """Run the stages one after the other, up to the one that fails; returns what that writes to standard error."""
+    capfd.readouterr()
+    for stage in list(STAGES)[project.source in LOCAL :]:
+        project.before.get(stage, lambda: None)()
+        code, warned = run(stage, project.limits.get(stage))
+        said = capfd.readouterr().err
+        assert not warned
+        assert code == (1 if stage == fails else 0), said
+        if stage == fails:
+            return said
+        assert said == ""
+    return ""
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_hostile_data(case, project, capfd):
+    case.breaks(project)
+    said = run_all(project, capfd, case.stage)
+    if case.stage:
+        assert_one_sentence(said, case)
+        assert_nothing_left(case)
+    else:
+        images = read_images("d")
+        left_out = images.quarantine.set_index("name")["reason"].to_dict()
+        assert left_out.keys() == case.rows.keys()
+        for name, reason in case.rows.items():
+            assert reason in left_out[name]
+        assert set(images.table["name"]) == {printable(name) for name in project.files} - case.rows.keys()
+        assert set(read_task("t").table["name"]) == set(images.table["name"])
+    project.mend()
+    assert run_all(project, capfd) == ""
+    images = read_images("d")
+    assert list(images.table["name"]) == list(GOOD)
+    assert images.quarantine.empty
+    assert set(read_task("t").table["split"]) == set(SPLITS)
+    assert not list(Path("data").rglob(".partial*"))
+
+
+def assert_one_sentence(said, case):
+    assert said.startswith(f"{case.stage}: ")
+    assert said.endswith(".\n")
+    assert len(said.splitlines()) == 1
+    assert case.says in said
+    assert "Traceback" not in said
+
+
+def assert_nothing_left(case):
+    """No file of the stage that failed and of those after it, and of none the beginning of one."""
+    stages = list(STAGES)
+    for stage in stages[stages.index(case.stage) :]:
+        assert not [path for path in Path(OUTPUTS[stage]).rglob("*") if not path.is_dir()]
+    assert not list(Path().rglob(".partial*"))
+    if Path("data/partial").exists():
+        assert case.source == "server"
