@@ -6,8 +6,8 @@ from pathlib import Path
 
 import PIL
 
+from stages import sources
 from stages.base.command import run_stage
-from stages.sources import decoding
 from stages.sources.readers import images_of, place_of
 from stages.sources.writing import write_images
 from stages.study import Study
@@ -34,7 +34,7 @@ def made_of(dataset: Images, place: Path) -> str:
     """
     files = sorted(path for path in [place, *place.rglob("*")] if path.is_file())
     stats = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
-    code = Path(decoding.__file__).read_text(encoding="utf-8")
+    code = [module.read_text(encoding="utf-8") for module in sorted(Path(sources.__path__[0]).glob("*.py"))]
     told = json.dumps([dataset.model_dump(), stats, code, PIL.__version__])
     return hashlib.sha256(told.encode("utf-8", "backslashreplace")).hexdigest()
 

@@ -648,6 +648,12 @@ def test_a_table_may_be_written_in_many_ways(table):
     assert images.classes == ["a", "b"]
 
 
+def test_a_cell_of_a_table_may_have_two_lines():
+    images = prepared(csv_of('path,label,group\n1.png,"a\rb","p\r1"\ndeep/er/2.png,"c\nd","p\n2"\n', TWO))
+    assert list(images.table["name"]) == list(TWO)
+    assert images.table["class"].nunique() == images.table["group"].nunique() == 2
+
+
 def test_a_label_in_a_table_may_be_written_in_any_letters():
     """As that of a folder, so that the study finds it."""
     decomposed = unicodedata.normalize("NFD", "Gänseblümchen")
@@ -897,6 +903,18 @@ def test_an_error_without_words_is_listed_by_its_name():
     assert quarantine() == {"b.png": "EOFError"}
 
 
+@pytest.mark.parametrize("mark", ["\n", "\r", "\r\n"])
+def test_a_reason_is_one_line(mark):
+    def broken():
+        raise ValueError(f"broken{mark}inside")
+
+    source = [*source_of(png(plain(RED))), SourceImage("b.png", "a", broken)]
+    write_images("d", source, 8, max_unreadable=0.5)
+    assert quarantine() == {"b.png": "broken inside"}
+    with pytest.raises(UserError, match=r"b\.png: broken inside\);"):
+        write_images("d", source, 8, max_unreadable=0.1)
+
+
 def test_a_machine_without_memory_is_not_the_fault_of_an_image():
     def too_large():
         raise MemoryError
@@ -992,6 +1010,13 @@ def test_of_several_frames_the_first_is_taken(form):
     options = {"lossless": True} if form == "WEBP" else {}
     content = encode(first, form, save_all=True, append_images=others, **options)
     assert np.abs(decode(content, 8).pixels.astype(int) - RED).max() <= 3
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG"])
+def test_an_image_with_broken_exif_data_is_taken_as_it_is_stored(form):
+    pixels = plain(RED, side=32)
+    decoded = decode(encode(pixels, form, exif=b"Exif\0\0no TIFF header"), 32).pixels
+    assert np.abs(decoded.astype(int) - RED).max() <= 3
 
 
 @pytest.mark.parametrize(
@@ -1276,7 +1301,7 @@ def test_a_process_that_was_killed_is_taken_up_and_leaves_no_other(alone, done, 
         [sys.executable, "-c", KILLED.replace("= ALONE", f"= {alone}")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,  # waits until no process is left that could write
-        timeout=100,
+        timeout=300,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr

@@ -23,7 +23,7 @@ from stages.splitting.looks import NEAR_BITS, alike_across, bits_of, near_pairs
 from stages.study.schema import Task as Entry
 from tests.conftest import encode
 
-few_examples = settings(max_examples=50)
+few_examples = settings(max_examples=30)
 
 
 def random_looks(random, number):

@@ -42,13 +42,22 @@ def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop") -
     if not content:
         raise ValueError("the file is empty")
     with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # what is wrong with a file goes to the quarantine table or is no matter
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             opened = Image.open(io.BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:  # its own message holds a memory address, which differs on every run
             raise ValueError("the file is no image of a known format") from None
         with opened as image:
-            return _finished(_as_rgb(ImageOps.exif_transpose(image)), image_size, resize)
+            image.load()  # broken pixels are told of only once
+            return _finished(_as_rgb(_upright(image)), image_size, resize)
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Pillow raises nearly anything on broken EXIF data; the pixels are whole
+        return image
 
 
 def _finished(rgb: Image.Image, image_size: int, resize: str) -> Decoded:

@@ -30,7 +30,9 @@ def csv_images(dataset: Csv, path: Path) -> Iterator[SourceImage]:
     """The images that a table in the folder lists, in the order of the table; paths are relative to the folder."""
     for row in list(_rows_of(path / dataset.table)):  # all are checked before the first is decoded
         content = lambda name=row["path"]: _read(path, name)  # noqa: E731
-        yield SourceImage(printable(row["path"]), label_of(row["label"]), content, row["split"], row["group"])
+        yield SourceImage(
+            printable(row["path"]), label_of(row["label"]), content, row["split"], printable(row["group"])
+        )
 
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:

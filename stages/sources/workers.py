@@ -107,7 +107,7 @@ def _try_all(contents: list[bytes | np.ndarray | str], image_size: int, resize: 
 
 
 def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _end_with_parent() -> None:
