@@ -10,7 +10,7 @@ import pandas as pd
 # A crop of a few percent is not found.
 NEAR_BITS = 24
 # Distances computed at once; 8 bytes each.
-BLOCK = 2**21
+BLOCK = 2**18
 
 
 def near_pairs(some: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
