@@ -1,0 +1,74 @@
+"""The memory of prepare and split does not grow with the number of images."""
+
+import io
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from ruamel.yaml import YAML
+
+from stages.base.files import sha256_of
+
+ROOT = Path(__file__).parents[1]
+FEW, MANY, SIZE = 2_000, 20_000, 64
+PIXELS = (MANY - FEW) * SIZE * SIZE * 3  # bytes: 221 MB
+# The rows of the tables are in memory, some hundred bytes an image.
+ACCEPTED = 0.15 * PIXELS
+
+MEASURED = """
+import resource, runpy, sys
+import numpy
+sys.argv = sys.argv[1:]
+if sys.argv == ["control"]:
+    pixels = numpy.load("data/images/noise/images.npy")
+else:
+    runpy.run_module("stages." + sys.argv[0], run_name="__main__")
+peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+print(max(peaks))
+"""
+
+
+def peak(folder: Path, *arguments: str) -> int:
+    """Bytes of memory that a stage takes at most, or one of the processes it starts."""
+    command = [sys.executable, "-c", MEASURED, *arguments]
+    done = subprocess.run(
+        command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
+    )
+    return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+
+
+def project(folder: Path, images: int) -> Path:
+    """A folder with a study of so many small images of two classes."""
+    folder.mkdir()
+    noise = np.random.default_rng(0).integers(0, 256, (images, 6, 6, 3), np.uint8)
+    with zipfile.ZipFile(folder / "images.zip", "w") as archive:
+        for number, pixels in enumerate(noise):
+            file = io.BytesIO()
+            Image.fromarray(pixels).save(file, "BMP")
+            archive.writestr(f"{'ab'[number % 2]}/{number}.bmp", file.getvalue())
+    dataset = {"source": "archive", "image_size": SIZE, "url": "images.zip", "sha256": sha256_of(folder / "images.zip")}
+    task = {"dataset": "noise", "validation": 0.1, "test": 0.2}
+    study = YAML(typ="safe").load(ROOT / "params.yaml") | {
+        "datasets": {"noise": dataset},
+        "tasks": {"reported": task, "grouped": {**task, "near_duplicates": "group"}},
+        "networks": {"net": {"dataset": "noise", "task": "reported", "backbone": "four-conv"}},
+        **{section: {} for section in ("features", "heads", "fine_tunes")},
+    }
+    YAML(typ="safe").dump(study, folder / "params.yaml")
+    peak(folder, "download", "noise")
+    return folder
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the memory of a process in this way")
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    folders = [project(tmp_path / str(images), images) for images in (FEW, MANY)]
+    for stage in (["prepare", "noise"], ["split", "reported"], ["split", "grouped"]):
+        few, many = (peak(folder, *stage) for folder in folders)
+        assert many - few < ACCEPTED, stage
+    # What held the pixels would be noticed.
+    few, many = (peak(folder, "control") for folder in folders)
+    assert many - few > 5 * ACCEPTED
