@@ -2,6 +2,7 @@
 
 import importlib.resources
 from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
 
 from stages.base.command import run_stage
 from stages.base.files import keep_only
@@ -25,10 +26,16 @@ def main(study: Study, name: str) -> str:
         file = folder / f"{dataset.handle.replace('/', '-')}-{dataset.version}.zip"
         fetch_kaggle(dataset.handle, dataset.version, file)
     else:
-        file = folder / (PurePosixPath(dataset.url.split("?")[0]).name or "archive")
+        file = folder / file_name(dataset.url)
         fetch(dataset.url, file, dataset.checksum)
     keep_only(folder, [file])  # the file itself is kept where it is there and right, not fetched again
     return f"{file.name}, {file.stat().st_size / 1e6:.1f} MB"
+
+
+def file_name(url: str) -> str:
+    """The last part of an address or a path, without what follows a ? or #."""
+    name = PurePosixPath(unquote(urlsplit(url).path)).name if ":" in url else Path(url).name
+    return "archive" if name in ("", "..") else name
 
 
 if __name__ == "__main__":

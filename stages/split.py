@@ -1,14 +1,15 @@
 """Splits the classes of a task into train, validation and test: data/tasks/<task>/split.csv."""
 
-from contextlib import suppress
+import json
+from collections import Counter
 
 import pandas as pd
 
 from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.data.images import PreparedImages, read_images
-from stages.data.tasks import SPLITS, TABLE_COLUMNS, Findings, Task, read_task, write_task
-from stages.splitting.classes import classes_of
+from stages.data.tasks import FOLDER, SPLITS, TABLE_COLUMNS, Findings, Task, read_task, write_task
+from stages.splitting.classes import Classes, classes_of
 from stages.splitting.links import groups_in_names, linked
 from stages.splitting.looks import alike_across
 from stages.splitting.sides import LEFT_OUT, hash_positions, sides_of
@@ -22,24 +23,19 @@ def main(study: Study, name: str) -> str:
     images = read_images(entry.dataset)
     check_published(entry, images.table, where)
     classes = classes_of(entry, images.classes, where)
-    settings = {"seed": study.seed, **entry.model_dump()}
+    candidates = candidates_of(entry, images.table, classes, study.seed, where)
+    settings = json.loads(json.dumps({"seed": study.seed, **entry.model_dump()}))  # as it is read again
+    earlier, reason = earlier_split(name, settings, candidates, entry)
+    if reason:
+        print(f"{where} is drawn afresh: {reason}")
 
-    table = images.table[images.table["label"].isin(classes.label_of)].rename(columns={"split": "published"})
-    table["label"] = table["label"].map(classes.label_of)
-    table["class"] = table["label"].map(dict(enumerate(classes.names)))
-    table["position"] = hash_positions(table["sha256"], study.seed)
-    earlier = earlier_split(name, settings)
-    sided = earlier[earlier["split"] != LEFT_OUT]
-    table["kept"] = table["sha256"].map(dict(zip(sided["sha256"], sided["split"], strict=True))).fillna("").astype(str)
-    table = at_most(table, entry.max_per_class, earlier["sha256"])
-    if entry.group:
-        table["group"] = groups_in_names(entry.group, table["name"], where)
-    table["linked"] = linked(table, entry.near_duplicates == "group")
-    table["split"] = sides_of(table, entry.validation, entry.test)
-    table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
+    table = divide(candidates, entry, earlier)
     counts = count(table, len(classes.names))
+    if len(earlier) and counts.min(axis=None) < 2:
+        print(f"{where} is drawn afresh: the earlier split leaves too few images on a side")
+        table = divide(candidates, entry, earlier.head(0))
+        counts = count(table, len(classes.names))
     check_counts(counts, classes.names, table, where)
-
     near = alike_across(table[table["split"] != LEFT_OUT])
     findings = findings_of(table, near, images)
     write_task(Task(name, entry.dataset, classes.names, images.sha256, table, settings, findings), near)
@@ -47,6 +43,32 @@ def main(study: Study, name: str) -> str:
     for line in findings.sentences():
         print(line)
     return f"{len(classes.names)} classes, " + ", ".join(f"{int(counts[split].sum())} {split}" for split in SPLITS)
+
+
+def candidates_of(entry: Entry, images: pd.DataFrame, classes: Classes, seed: int, where: str) -> pd.DataFrame:
+    """The images of the task's classes, with the task's labels, and by what they are drawn and held together.
+
+    published: the split the dataset gives; position: see `hash_positions`; named: see `groups_in_names`.
+    """
+    table = images[images["label"].isin(classes.label_of)].rename(columns={"split": "published"})
+    labels = table["label"].map(classes.label_of)
+    return table.assign(
+        **{"label": labels, "class": labels.map(dict(enumerate(classes.names)))},
+        position=hash_positions(table["sha256"], seed),
+        named=groups_in_names(entry.group, table["name"], where) if entry.group else "",
+    )
+
+
+def divide(candidates: pd.DataFrame, entry: Entry, earlier: pd.DataFrame) -> pd.DataFrame:
+    """The images of the task with their sides; earlier: the table of the split whose sides are kept, may be empty."""
+    table = at_most(candidates, entry.max_per_class, earlier)
+    sides = sides_in(earlier)
+    table = table.assign(
+        kept=[sides.get(content, "") for content in table["sha256"]],
+        linked=linked(table, entry.near_duplicates == "group"),
+    )
+    order = table.groupby("label")["position"].rank(method="first").astype(int)
+    return table.assign(split=sides_of(table, entry.validation, entry.test), order=order)
 
 
 def check_published(entry: Entry, table: pd.DataFrame, where: str) -> None:
@@ -60,25 +82,46 @@ def check_published(entry: Entry, table: pd.DataFrame, where: str) -> None:
             )
 
 
-def earlier_split(name: str, settings: dict) -> pd.DataFrame:
-    """The table of an earlier split by the same settings, or an empty one: images added since move no others."""
-    with suppress(UserError):  # there is none, or it is damaged
+def earlier_split(name: str, settings: dict, candidates: pd.DataFrame, entry: Entry) -> tuple[pd.DataFrame, str]:
+    """The table of the split that is there, whose sides are kept; or an empty table and the reason why none is kept."""
+    nothing = pd.DataFrame(columns=TABLE_COLUMNS, dtype=str)
+    if not (FOLDER / name).exists():
+        return nothing, "there is no earlier split"
+    try:
         earlier = read_task(name)
-        if earlier.settings == settings:
-            return earlier.table
-    return pd.DataFrame(columns=TABLE_COLUMNS, dtype=str)
+    except UserError:
+        return nothing, "the earlier split is damaged"
+    if earlier.settings != settings:
+        return nothing, "the settings have changed"
+    sides = sides_in(earlier.table)
+    # Without contents of which there are more than there were: one of those is new, and nobody knows which.
+    there_were = Counter(earlier.table["sha256"])
+    there_are = candidates["sha256"].map(candidates["sha256"].value_counts())
+    old = candidates[
+        candidates["sha256"].isin(sides) & (there_are <= [there_were[content] for content in candidates["sha256"]])
+    ]
+    sides_of_sets = old["sha256"].map(sides).groupby(linked(old, entry.near_duplicates == "group")).nunique()
+    if (sides_of_sets > 1).sum() > earlier.findings.straddling:  # groups have been added to the images since
+        return nothing, "the earlier split has images on two sides that belong together"
+    return earlier.table, ""
 
 
-def at_most(table: pd.DataFrame, images_per_class: int | None, earlier: pd.Series) -> pd.DataFrame:
-    """The rows of at most so many images of each class: the earlier ones, then in the order of positions.
+def sides_in(earlier: pd.DataFrame) -> dict[str, str]:
+    """Content -> side."""
+    sided = earlier[earlier["split"] != LEFT_OUT]
+    return dict(zip(sided["sha256"], sided["split"], strict=True))
 
-    earlier: contents of the images of an earlier split. Of several images of one content so many are earlier ones as
-    there were.
+
+def at_most(table: pd.DataFrame, images_per_class: int | None, earlier: pd.DataFrame) -> pd.DataFrame:
+    """The rows of at most so many images of each class: those of the earlier split, then in the order of positions.
+
+    Of several images of one class and content so many are earlier ones as there were.
     """
     if images_per_class is None:
         return table
-    there_were = table["sha256"].map(earlier.value_counts()).fillna(0)
-    new = table.groupby("sha256").cumcount() >= there_were
+    key = ["class", "sha256"]
+    there_were = Counter(earlier[key].itertuples(index=False, name=None))
+    new = table.groupby(key).cumcount() >= [there_were[each] for each in table[key].itertuples(index=False, name=None)]
     ordered = table.assign(new=new).sort_values(["new", "position"], kind="stable")
     return table.loc[ordered.groupby("label").head(images_per_class).index.sort_values()]
 
@@ -104,13 +147,14 @@ def check_counts(counts: pd.DataFrame, classes: list[str], table: pd.DataFrame, 
 
 def findings_of(table: pd.DataFrame, near: pd.DataFrame, images: PreparedImages) -> Findings:
     """What the report says of a task beside its counts."""
-    grouped = table.loc[table["group"] != "", "group"]
+    grouped = table[(table["group"] != "") | (table["named"] != "")]
     return Findings(
         grouped=len(grouped),
-        groups=int(grouped.nunique()),
+        groups=int(grouped["linked"].nunique()),
         equal_content=int(table["sha256"].duplicated(keep=False).sum()),
         near_duplicates=len(near),
         left_out=int((table["split"] == LEFT_OUT).sum()),
+        straddling=int((table[table["split"] != LEFT_OUT].groupby("linked")["split"].nunique() > 1).sum()),
         unreadable=len(images.quarantine),
         first_unreadable=images.quarantine[["name", "reason"]].head(10).to_dict("records"),
     )

@@ -168,7 +168,7 @@ def test_the_folder_above_the_class_may_be_a_split(shape, top):
 )
 def test_splits_have_many_names_in_any_letter_case(split, called):
     for folder in called.split():
-        images = prepared(tree_of("folder", {f"{folder}/a/1.png": png(plain(RED)), "x/b/1.png": png(plain(RED))}))
+        images = prepared(tree_of("folder", {f"{folder}/a/1.png": png(plain(RED)), "b/1.png": png(plain(RED))}))
         assert dict(zip(images.table["class"], images.table["split"], strict=True)) == {"a": split, "b": ""}
 
 
@@ -231,9 +231,23 @@ def test_beside_the_class_folders_only_an_image_is_missed(shape):
     assert quarantine() == {"photos/stray.PNG": reason, "stray.jpeg": reason}
 
 
-def test_a_folder_of_classes_may_lie_at_any_depth():
-    files = {"a/1.png": png(plain(RED)), "birds/owl/1.png": png(plain(RED)), "birds/water/duck/1.png": png(plain(RED))}
-    assert prepared(tree_of("folder", files)).classes == ["a", "duck", "owl"]
+@pytest.mark.parametrize(
+    ("paths", "places"),
+    [
+        (["a/1.png", "birds/owl/1.png"], "'a' and 'birds/owl'"),
+        (["cats/2021/1.png", "dogs/2021/1.png"], "'cats/2021' and 'dogs/2021'"),
+        (["train/a/1.png", "all/train/a/1.png"], "'all/train/a' and 'train/a'"),
+        (["train/a/1.png", "more/b/1.png"], "'more/b' and 'train/a'"),
+    ],
+)
+def test_class_folders_in_different_places_are_answered_in_a_sentence(paths, places):
+    """Else years would become classes, and what is copied into a folder of the archive would count twice."""
+    with pytest.raises(UserError) as error:
+        prepared(tree_of("folder", {path: png(plain(RED)) for path in paths}))
+    assert str(error.value) == (
+        f"'source' has class folders in different places, such as {places}; name the folder that holds all of them and "
+        "nothing else (subfolder of an archive, path of a folder), or list the images in a table (source: csv)."
+    )
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -839,8 +853,12 @@ def test_a_damaged_archive_of_cifar10_is_answered_in_a_sentence(damage, cifar10)
         (png(plain(RED, 1)), "the image has 1x1 pixels; each side needs at least 4"),
         (png(plain(RED, 32)[: SMALLEST_SIDE - 1]), "the image has 32x3 pixels; each side needs at least 4"),
         (
+            encode(np.full((8, 8), 200, np.int32), "TIFF"),
+            "its pixels are 32-bit numbers or fractions, of which nobody knows what is white",
+        ),
+        (
             encode(np.ones((8, 8), np.float32), "TIFF"),
-            "its pixels are fractions, of which nobody knows what is white",
+            "its pixels are 32-bit numbers or fractions, of which nobody knows what is white",
         ),
     ],
 )
@@ -945,9 +963,6 @@ def test_images_prepared_before_outlive_an_error():
         (png(plain(100)[:, :, 0]), (100, 100, 100)),
         (png(np.full((8, 8), 0x80FF, np.uint16)), (128, 128, 128)),
         (encode(np.full((8, 8), 0x80FF, np.uint16), "TIFF"), (128, 128, 128)),
-        (encode(np.full((8, 8), 0x80FF, np.int32), "TIFF"), (128, 128, 128)),
-        (encode(np.full((8, 8), -5, np.int32), "TIFF"), (0, 0, 0)),
-        (encode(np.full((8, 8), 70_000, np.int32), "TIFF"), (255, 255, 255)),
         (encode(Image.new("1", (8, 8), 1)), (255, 255, 255)),
         (encode(Image.fromarray(plain(GREEN)).convert("P")), GREEN),
         (encode(Image.fromarray(plain(GREEN)).quantize(2), "GIF"), GREEN),
@@ -970,9 +985,6 @@ def test_images_prepared_before_outlive_an_error():
         "grey",
         "16-bit PNG",
         "16-bit TIFF",
-        "32-bit TIFF",
-        "32-bit TIFF below black",
-        "32-bit TIFF above white",
         "1-bit",
         "palette",
         "GIF",

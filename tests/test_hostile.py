@@ -436,7 +436,7 @@ CASES = {
     "zip as an image": Case("zip", bad(zip_of(GOOD), "dog/more.zip"), {"dog/more.zip": NO_IMAGE}),
     "program as an image": Case("zip", bad(b"%!PS-Adobe-3.0 EPSF-3.0\n", "dog/a.eps"), {"dog/a.eps": NO_IMAGE}),
     "pixels that are fractions": Case(
-        "zip", bad(encode(np.ones((9, 9), np.float32), "TIFF")), {"cat/00.png": "its pixels are fractions"}
+        "zip", bad(encode(np.ones((9, 9), np.float32), "TIFF")), {"cat/00.png": "its pixels are 32-bit"}
     ),
     "name of two lines": Case("folder", bad(b"", "dog/a\nb.png"), {"dog/a\\nb.png": "the file is empty"}),
     "name with a carriage return": Case("zip", bad(b"", "dog/a\rb.png"), {"dog/a\\rb.png": "the file is empty"}),

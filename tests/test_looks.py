@@ -1,6 +1,7 @@
 """Which images belong together or look alike, so that they must not come to two sides."""
 
 import csv
+import tracemalloc
 from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +20,7 @@ from stages.sources.writing import write_images
 from stages.split import main
 from stages.splitting import looks
 from stages.splitting.links import groups_in_names, linked
-from stages.splitting.looks import NEAR_BITS, alike_across, bits_of, near_pairs
+from stages.splitting.looks import NEAR_BITS, alike_across, bits_of, near_pairs, sets_alike
 from stages.study.schema import Task as Entry
 from tests.conftest import encode
 
@@ -175,6 +176,7 @@ def same_partition(one, other):
 def test_images_of_equal_content_of_a_group_or_alike_hang_together_over_others(images):
     rows = [(content, group, LOOKS[look]) for content, group, look in images]
     table = pd.DataFrame(rows, columns=["sha256", "group", "look"], index=range(7, 7 + len(rows)))
+    table["named"] = ""
     assert same_partition(linked(table, True), sets_by_hand(rows))
     assert same_partition(linked(table, False), sets_by_hand([(content, group, "") for content, group, _ in rows]))
 
@@ -183,7 +185,7 @@ def test_images_that_look_alike_hang_together_over_others():
     first, second, third = LOOKS[:3]
     assert distance(first, second) == distance(second, third) == 20
     assert distance(first, third) == 40
-    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "look": [first, LOOKS[3], third, second]})
+    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "named": "", "look": [first, LOOKS[3], third, second]})
     assert same_partition(linked(table, True), [0, 1, 0, 0])
     assert same_partition(linked(table, False), [0, 1, 2, 3])
 
@@ -209,7 +211,7 @@ def test_a_pattern_finds_groups_in_file_names_and_not_in_folders(pattern, groups
 
 def test_images_of_a_group_with_an_empty_name_belong_together():
     found = groups_in_names(r"^(\d*)-", pd.Series(["-a.png", "b.png", "-c.png", "1-d.png"]), "tasks.t")
-    table = pd.DataFrame({"sha256": list("abcd"), "group": found, "look": ""})
+    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "named": found, "look": ""})
     assert same_partition(linked(table, False), [0, 1, 0, 2])
 
 
@@ -279,7 +281,9 @@ def test_copies_that_were_saved_again_are_reported(photographs, capsys):
     assert all(split == side[name] and like_split == side[like] for name, split, like, like_split, _ in rows)
     assert all(int(bits) <= 24 for *_, bits in rows)
     assert task.findings.near_duplicates == len(rows)
-    sentence = f"{len(rows)} validation and test images look like an image of another side: see near_duplicates.csv"
+    sentence = (
+        f"validation and test images that look like an image of another side: {len(rows)}, see near_duplicates.csv"
+    )
     assert sentence in capsys.readouterr().out.splitlines()
 
 
@@ -291,3 +295,15 @@ def test_copies_that_were_saved_again_are_kept_on_one_side_where_asked_for(photo
     sides = task.table.groupby(task.table["name"].map(photographs))["split"]
     assert (sides.nunique() == 1).all()
     assert set(task.table.groupby(["label", "split"]).size()) == {6, 12}
+
+
+def test_the_frames_of_a_film_are_one_set_and_their_pairs_are_not_kept():
+    frames = np.zeros((4000, 4), np.uint64)
+    frames[:, 0] = np.arange(4000)  # at most 12 bits apart
+    frames[2000:, 1] = 2**64 - 1  # another scene
+    tracemalloc.start()
+    sets = sets_alike(frames)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert same_partition(sets, [0] * 2000 + [1] * 2000)
+    assert peak < 4000 * 2000 * 8  # a number for each of their pairs

@@ -19,26 +19,22 @@ PIXELS = (MANY - FEW) * SIZE * SIZE * 3  # bytes: 221 MB
 # The rows of the tables are in memory, some hundred bytes an image.
 ACCEPTED = 0.15 * PIXELS
 
+CONTROL = ["-c", "import numpy; numpy.load('data/images/noise/images.npy')"]
+# A process of its own stands between: the peak of a process counts from that of the one that starts it.
 MEASURED = """
-import resource, runpy, sys
-import numpy
-sys.argv = sys.argv[1:]
-if sys.argv == ["control"]:
-    pixels = numpy.load("data/images/noise/images.npy")
-else:
-    runpy.run_module("stages." + sys.argv[0], run_name="__main__")
-peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-print(max(peaks))
+import resource, subprocess, sys
+subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=sys.stderr)
+print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 """
 
 
 def peak(folder: Path, *arguments: str) -> int:
-    """Bytes of memory that a stage takes at most, or one of the processes it starts."""
+    """Bytes of memory that Python with these arguments takes at most, or one of the processes it starts."""
     command = [sys.executable, "-c", MEASURED, *arguments]
     done = subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
-    return int(done.stdout.split()[-1]) * (1 if sys.platform == "darwin" else 1024)
+    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 def project(folder: Path, images: int) -> Path:
@@ -59,16 +55,16 @@ def project(folder: Path, images: int) -> Path:
         **{section: {} for section in ("features", "heads", "fine_tunes")},
     }
     YAML(typ="safe").dump(study, folder / "params.yaml")
-    peak(folder, "download", "noise")
+    peak(folder, "-m", "stages.download", "noise")
     return folder
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the memory of a process in this way")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     folders = [project(tmp_path / str(images), images) for images in (FEW, MANY)]
-    for stage in (["prepare", "noise"], ["split", "reported"], ["split", "grouped"]):
-        few, many = (peak(folder, *stage) for folder in folders)
+    for stage in ("prepare", "noise"), ("split", "reported"), ("split", "grouped"):
+        few, many = (peak(folder, "-m", f"stages.{stage[0]}", stage[1]) for folder in folders)
         assert many - few < ACCEPTED, stage
     # What held the pixels would be noticed.
-    few, many = (peak(folder, "control") for folder in folders)
+    few, many = (peak(folder, *CONTROL) for folder in folders)
     assert many - few > 5 * ACCEPTED

@@ -137,7 +137,7 @@ def test_no_patient_is_on_two_sides(project):
     patients = split["name"].str.extract(r"(person\d+)")[0]
     assert patients.notna().sum() == 3850
     assert (split.groupby(patients)["split"].nunique() == 1).all()
-    assert f"3850 images are of {patients.nunique()} groups, each kept on one side" in done.stdout
+    assert f"images of groups, which are kept on one side each: 3850 of {patients.nunique()} groups" in done.stdout
     shares = split.groupby("class")["split"].value_counts(normalize=True).unstack()
     assert shares["test"].between(0.199, 0.201).all() and shares["validation"].between(0.099, 0.101).all()
 
@@ -160,7 +160,7 @@ def test_images_that_look_alike_across_sides_are_listed(project):
     near = pd.read_csv(folder / "data/tasks/cifar/near_duplicates.csv")
     assert 20 < len(near) < 500
     assert (near["split"] != near["like_split"]).all() and near["bits"].between(0, 24).all()
-    assert f"{len(near)} validation and test images look like an image of another side" in done.stdout
+    assert f"validation and test images that look like an image of another side: {len(near)}, see" in done.stdout
     assert not len(pd.read_csv(folder / "data/tasks/flowers/near_duplicates.csv"))
 
 

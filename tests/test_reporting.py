@@ -496,8 +496,8 @@ def test_report_shows_what_the_split_came_upon_and_the_unreadable_files(study, t
     for sentence_ in make_task("b", 0).findings.sentences():
         assert f"<li>{sentence_}</li>" in page
         assert f"- {markdown(sentence_)}\n" in text
-    assert "3 validation and test images look like an image of another side" in page
-    assert "1 files of the dataset are unreadable" in page
+    assert "validation and test images that look like an image of another side: 3, see" in page
+    assert "unreadable files of the dataset: 1, see quarantine.csv" in page
     assert '<div class="wrap">a/x|y.jpg</div></th><td class="word">&lt;empty&gt;</td>' in page
 
 

@@ -62,7 +62,9 @@ few_examples = settings(max_examples=30)
 
 def as_table(images, seed=0):
     labels, contents, groups = zip(*images, strict=True)
-    table = pd.DataFrame({"label": labels, "sha256": contents, "group": groups, "published": "", "kept": ""})
+    table = pd.DataFrame(
+        {"label": labels, "sha256": contents, "group": groups, "published": "", "kept": "", "named": ""}
+    )
     table["position"] = hash_positions(table["sha256"], seed)
     table["linked"] = linked(table, False)
     return table
@@ -210,6 +212,14 @@ def test_an_image_that_two_classes_share_counts_for_both():
     table["position"] = [0.01, 0.2, 0.3, 0.4, 0.05, 0.2, 0.3, 0.01]
     sides = sides_of(table, 0.25, 0.25)
     assert list(sides) == ["test", "validation", "train", "train", "validation", "train", "train", "test"]
+
+
+def test_a_set_of_two_classes_is_held_out_where_both_have_room():
+    sets = [(label, f"{number}.{place}", f"{number}") for number in range(4) for place, label in enumerate([0, 1, 1])]
+    table = as_table([*sets, (0, "alone", ""), (0, "alone too", "")])
+    table["position"] = np.arange(len(table)) / len(table)
+    sides = sides_of(table, 2, 2)
+    assert list(sides) == [*["test"] * 3, *["validation"] * 3, *["train"] * 6, "test", "validation"]
 
 
 @few_examples
@@ -663,6 +673,7 @@ def test_published_sides_have_the_published_images_and_nothing_that_belongs_to_t
         *["train"] * 16, *["validation"] * 8, *["test"] * 10, LEFT_OUT, LEFT_OUT, LEFT_OUT, "test", LEFT_OUT
     ]  # fmt: skip
     assert task.findings.left_out == 4
+    assert task.findings.near_duplicates == 0  # what is left out cannot leak
     mixed = fresh_task_of(images, validation=0.25, test="published").table
     rest = ~mixed["split"].isin(["test", LEFT_OUT])
     assert list(mixed["index"][mixed["split"] == "test"]) == [*range(24, 34), 37]
@@ -693,9 +704,13 @@ def test_a_patient_of_two_classes_stays_on_one_side_by_names_or_by_the_table(fol
         for place, label in enumerate(persons)
     ]
     tabled = [Image(label, f"{place}", group=f"{place // 6}") for place, label in enumerate(persons)]
-    both = [image._replace(group="all the same") for image in named]
+    both = [image._replace(group=f"room {place // 12}") for place, image in enumerate(named)]
     by_names = task_of(named, group=r"person(\d+)")
     for task in (by_names, task_of(tabled), fresh_task_of(both, group=r"person(\d+)_")):
+        if task.findings.groups == 10:  # groups of the table and of the names hold together
+            rooms_on = task.table["split"].groupby(task.table["index"] // 12)
+            assert (rooms_on.nunique() == 1).all()
+            continue
         persons_on = task.table["split"].groupby(task.table["index"] // 6)
         assert (persons_on.nunique() == 1).all()
         assert list(task.table["split"]) == list(by_names.table["split"])
@@ -818,9 +833,9 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
     )
     table, *lines = capsys.readouterr().out.rsplit("\n", 4)
     assert lines == [
-        "5 images are of 2 groups, each kept on one side",
-        "5 images equal another in content and are kept on its side",
-        "12 files of the dataset are unreadable and left out",
+        "images of groups, which are kept on one side each: 5 of 2 groups",
+        "images that equal another in content and are kept on its side: 5",
+        "unreadable files of the dataset: 12, see quarantine.csv",
         "",
     ]
     counts = {side: (task.table["split"] == side).sum() for side in SPLITS}
@@ -834,8 +849,8 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
 def test_nothing_is_said_of_what_there_is_none():
     assert Findings().sentences() == []
     assert Findings(near_duplicates=3, left_out=4).sentences() == [
-        "3 validation and test images look like an image of another side: see near_duplicates.csv",
-        "4 images belong to images of another side and are left out",
+        "validation and test images that look like an image of another side: 3, see near_duplicates.csv",
+        "images left out, because they belong to images of another side: 4",
     ]
 
 
@@ -915,3 +930,44 @@ def test_a_missing_or_damaged_task_is_answered_with_the_way_out(folder):
     (folder / "data/tasks/t/split.csv").write_text("index,split\n0,train\n")
     with pytest.raises(UserError, match=r"data/tasks/t is damaged .*; delete it and run `dvc repro`\.$"):
         read_task("t")
+
+
+def test_groups_that_are_told_later_draw_the_split_afresh(folder, capsys):
+    images = [*several("cat", 30), *several("dog", 30)]
+    grouped = [image._replace(group=f"{place // 3}") for place, image in enumerate(images)]
+    fresh = sides_by(fresh_task_of(grouped))
+    assert "is drawn afresh: there is no earlier split" in capsys.readouterr().out
+    fresh_task_of(images)
+    capsys.readouterr()
+    task = task_of(grouped)
+    assert (
+        "is drawn afresh: the earlier split has images on two sides that belong together\n" in capsys.readouterr().out
+    )
+    assert sides_by(task) == fresh
+    assert task.findings.straddling == 0
+    task_of(grouped)
+    assert "afresh" not in capsys.readouterr().out
+
+
+def test_a_side_that_has_become_too_small_draws_the_split_afresh(folder, capsys):
+    images = [*several("cat", 30), *several("dog", 30)]
+    before = task_of(images, test=2)
+    gone = before.table.loc[before.table["split"] == "test", "index"].iloc[0]
+    after = task_of([image for place, image in enumerate(images) if place != gone], test=2)
+    assert "is drawn afresh: the earlier split leaves too few images on a side" in capsys.readouterr().out
+    assert after.table.groupby(["class", "split"]).size().unstack()["test"].tolist() == [2, 2]
+
+
+def test_a_copy_that_binds_two_sides_together_is_told_of(folder):
+    images = [*several("cat", 30), *several("dog", 30)]
+    images = [image._replace(group=f"{place}") for place, image in enumerate(images)]
+    before = task_of(images)
+    one, other = (
+        int(before.table.index[(before.table["split"] == side) & (before.table["class"] == "cat")][0])
+        for side in ("train", "test")
+    )
+    task = task_of([*images, images[one]._replace(group=f"{other}")])
+    assert task.findings.straddling == 1
+    assert "sets of images that belong together on two sides, from an earlier split: 1; delete" in "".join(
+        task.findings.sentences()
+    )

@@ -313,8 +313,8 @@ BAD_STUDIES = [
     (
         "a list of new names",
         {"tasks/digits-b/rename": ["dog"]},
-        "tasks.digits-b.rename: ['dog'] is not accepted; it must be old and new names of classes, as in {cane: dog, "
-        "gatto: cat}.",
+        "tasks.digits-b.rename: ['dog'] is not accepted; it must be classes by number or name with their new names, as "
+        "in {cane: dog, gatto: cat}.",
     ),
     (
         "a group that is no regular expression",

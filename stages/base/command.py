@@ -30,15 +30,17 @@ def run_stage(work: Callable[..., str], *sections: str) -> None:
             print(f"{stage} {entry}: {work(study, entry)}")
     except UserError as error:
         _end(stage, str(error))
+    except KeyboardInterrupt:
+        _end(stage, "interrupted; run again to go on.", code=130)
     except OSError as error:
         where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
         reason = error.strerror or str(error) or type(error).__name__
         _end(stage, f"{where} ({reason}); make room or mend the permission, and run again.")
 
 
-def _end(stage: str, sentence: str) -> None:
+def _end(stage: str, sentence: str, code: int = 1) -> None:
     print(f"{stage}: {sentence}", file=sys.stderr)
-    sys.exit(1)
+    sys.exit(code)
 
 
 def _entry(study: Study, stage: str, sections: tuple[str, ...], arguments: list[str]) -> str:

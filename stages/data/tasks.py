@@ -25,7 +25,8 @@ class Findings:
 
     grouped, groups: images that have a group, and how many groups. equal_content: images that are not the only ones of
     their content. near_duplicates: validation and test images that look like one of another side. left_out: images
-    that belong to images of another side. unreadable: files of the dataset that are no readable image;
+    that belong to images of another side. straddling: sets of images that belong together but keep the two sides that
+    an earlier split gave them. unreadable: files of the dataset that are no readable image;
     first_unreadable: at most ten of them, each with name and reason.
     """
 
@@ -34,21 +35,33 @@ class Findings:
     equal_content: int = 0
     near_duplicates: int = 0
     left_out: int = 0
+    straddling: int = 0
     unreadable: int = 0
     first_unreadable: list[dict[str, str]] = field(default_factory=list)
 
     def sentences(self) -> list[str]:
         """What is worth saying, one line each."""
         said = [
-            (self.grouped, f"{self.grouped} images are of {self.groups} groups, each kept on one side"),
-            (self.equal_content, f"{self.equal_content} images equal another in content and are kept on its side"),
+            (
+                self.grouped,
+                f"images of groups, which are kept on one side each: {self.grouped} of {self.groups} groups",
+            ),
+            (
+                self.equal_content,
+                f"images that equal another in content and are kept on its side: {self.equal_content}",
+            ),
             (
                 self.near_duplicates,
-                f"{self.near_duplicates} validation and test images look like an image of another side: see "
+                f"validation and test images that look like an image of another side: {self.near_duplicates}, see "
                 "near_duplicates.csv",
             ),
-            (self.left_out, f"{self.left_out} images belong to images of another side and are left out"),
-            (self.unreadable, f"{self.unreadable} files of the dataset are unreadable and left out"),
+            (self.left_out, f"images left out, because they belong to images of another side: {self.left_out}"),
+            (
+                self.straddling,
+                f"sets of images that belong together on two sides, from an earlier split: {self.straddling}; delete "
+                "the folder of the task to draw it afresh",
+            ),
+            (self.unreadable, f"unreadable files of the dataset: {self.unreadable}, see quarantine.csv"),
         ]
         return [sentence for found, sentence in said if found]
 

@@ -1,4 +1,4 @@
-"""Data sets that are published as arrays of pixels: the handwritten digits and CIFAR-10."""
+"""Datasets that are published as arrays of pixels: the handwritten digits and CIFAR-10."""
 
 import gzip
 import tarfile
@@ -9,7 +9,7 @@ import numpy as np
 
 from stages.base.errors import UserError
 from stages.base.files import reading
-from stages.sources.archives import DAMAGE, damaged
+from stages.sources.archives import DAMAGE, LARGEST_FILE, damaged
 from stages.sources.image import SourceImage
 from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
 
@@ -35,6 +35,8 @@ def cifar10_images(dataset: Cifar10, path: Path) -> Iterator[SourceImage]:
             for member in archive:
                 name = PurePosixPath(member.name).name
                 if member.isfile() and name in CIFAR10_FILES:
+                    if member.size > LARGEST_FILE:
+                        raise OSError(f"{name} unpacks to {member.size:,} bytes")
                     found.add(name)
                     yield from _cifar10_file(path, name, archive.extractfile(member).read())
     except DAMAGE as error:

@@ -77,12 +77,10 @@ def _finished(rgb: Image.Image, image_size: int, resize: str) -> Decoded:
 
 def _as_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB; transparent parts become white, 16-bit grey keeps its upper eight bits."""
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return Image.fromarray((np.asarray(image).astype(np.int64).clip(0, 65_535) >> 8).astype(np.uint8)).convert(
-            "RGB"
-        )
-    if image.mode == "F":
-        raise ValueError("its pixels are fractions, of which nobody knows what is white")
+    if image.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise ValueError("its pixels are 32-bit numbers or fractions, of which nobody knows what is white")
     if "A" in image.getbands() or "transparency" in image.info:
         image = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")

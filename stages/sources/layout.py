@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from stages.base.errors import UserError
 
-# What published data sets call their parts, in small letters.
+# What published datasets call their parts, in small letters.
 SPLIT_NAMES = {
     "train": "train",
     "training": "train",
@@ -66,6 +66,18 @@ def places(files: Iterable[str], folders: Iterable[str], subfolder: str | None, 
         raise UserError(
             f"{where} holds no <class>/<image> files; put the images of each class in a folder of its name"
             f"{', also in ' + within if within else ''}."
+        )
+    bases = {}
+    for name, place in found.items():
+        if not place.problem:
+            base = below[name][: -3 if place.split else -2]
+            bases.setdefault(base, "/".join(below[name][:-1]))
+    if len(bases) > 1:
+        one, other, *_ = bases.values()
+        raise UserError(
+            f"{where} has class folders in different places, such as {one!r} and {other!r}; name the folder that holds "
+            "all of them and nothing else (subfolder of an archive, path of a folder), or list the images in a table "
+            "(source: csv)."
         )
     if any(place.split for place in good):
         for name, place in found.items():

@@ -16,8 +16,9 @@ from stages.base.errors import UserError
 from stages.sources.decoding import Decoded, decode
 from stages.sources.image import SourceImage
 
-# Small data sets are done before other processes have even started.
+# Small datasets are done before other processes have even started.
 SECONDS_ALONE = 2.0
+MOST_PROCESSES = 16  # reading the files cannot feed many more
 # One message to a process and back; and so many wait in memory for each process.
 IMAGES_A_MESSAGE, BYTES_A_MESSAGE, MESSAGES_A_PROCESS = 64, 8 * 2**20, 2
 
@@ -29,10 +30,9 @@ def decoded(source: Iterable[SourceImage], image_size: int, resize: str) -> Iter
 
     Processes and not threads: small images spend their time in Python, where threads wait for each other.
     """
-    images, processes = (
-        iter(source),
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-    )
+    images = iter(source)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    processes = min(cores, MOST_PROCESSES)
     start = time.monotonic()
     for image in images:
         yield image, _try(_read(image), image_size, resize)

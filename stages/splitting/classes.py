@@ -1,5 +1,6 @@
 """The classes of a task: which of the dataset's it keeps, and what it calls them."""
 
+import itertools
 from typing import NamedTuple
 
 from stages.base.errors import UserError
@@ -24,13 +25,12 @@ def classes_of(entry: Task, classes: list[str], where: str) -> Classes:
     `UserError` for classes that do not exist, for fewer than two, and for two that differ in letter case only, which
     are mostly one.
     """
-    for name in entry.rename:
-        if name not in classes:
+    for old in entry.rename:
+        if old not in classes and old not in range(len(classes)):
             raise UserError(
-                f"{where}.rename: there is no class {name!r}{nearest(name, classes)}; accepted: "
-                f"{listing(classes[:30])}."
+                f"{where}.rename: there is no class {old!r}{nearest(old, classes)}; accepted: {listing(classes[:30])}."
             )
-    renamed = [entry.rename.get(name, name) for name in classes]
+    renamed = [entry.rename.get(name, entry.rename.get(label, name)) for label, name in enumerate(classes)]
 
     def known(listed: list | None) -> list | None:
         return listed and [
@@ -45,11 +45,11 @@ def classes_of(entry: Task, classes: list[str], where: str) -> Classes:
     names = list(dict.fromkeys(renamed[label] for label in chosen))
     if len(names) < 2:
         raise UserError(f"{where}: the choice of classes leaves {listing(names)}; a task needs at least two.")
-    for one in names:
-        for other in names:
-            if one < other and one.casefold() == other.casefold():
-                raise UserError(
-                    f"{where}: classes {one!r} and {other!r} differ in letter case only; if they are one class, write "
-                    f"rename: {{{one}: {other}}}, else rename one of them."
-                )
+    old_name = {renamed[label]: classes[label] for label in chosen}
+    for one, other in itertools.combinations(sorted(names), 2):
+        if one.casefold() == other.casefold():
+            raise UserError(
+                f"{where}: classes {one!r} and {other!r} differ in letter case only; if they are one class, write "
+                f"rename: {{{old_name[one]}: {other}}}, else rename one of them."
+            )
     return Classes(names, {label: names.index(renamed[label]) for label in chosen})

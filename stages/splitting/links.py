@@ -9,25 +9,25 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from stages.base.errors import UserError
-from stages.splitting.looks import bits_of, near_pairs
+from stages.splitting.looks import bits_of, sets_alike
 
 
 def linked(table: pd.DataFrame, near_duplicates: bool) -> np.ndarray:
     """The number of the set each image belongs to, (n,) int.
 
-    table: columns sha256, group (empty for none) and look. Images of equal content and of one group are in one set,
-    and with `near_duplicates` those that look alike; so are all that hang together over others.
+    table: columns sha256, look, and group and named, which may be empty. Images of equal content, of one group or of
+    equal names (see `groups_in_names`) are in one set, and with `near_duplicates` those that look alike; so are all
+    that hang together over others.
     """
     number = np.arange(len(table))
-    links = [(number, _first_of(table["sha256"])), (number, _first_of(table["group"].where(table["group"] != "")))]
+    links = [_first_of(table["sha256"]), *(_first_of(table[key].where(table[key] != "")) for key in ("group", "named"))]
     if near_duplicates:
-        links.append((number, _first_of(table["look"])))
         distinct = table["look"].drop_duplicates()
-        place = table.index.get_indexer(distinct.index)
-        bits = bits_of(distinct)
-        links += [(place[first], place[second]) for first, second, _ in near_pairs(bits, bits)]
-    one, other = (np.concatenate(part) for part in zip(*links, strict=True))
-    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(table), len(table)))
+        links.append(_first_of(table["look"].map(dict(zip(distinct, sets_alike(bits_of(distinct)), strict=True)))))
+    graph = coo_array(
+        (np.ones(len(table) * len(links), bool), (np.tile(number, len(links)), np.concatenate(links))),
+        shape=(len(table), len(table)),
+    )
     return connected_components(graph, directed=False)[1]
 
 
@@ -38,7 +38,7 @@ def _first_of(keys: pd.Series) -> np.ndarray:
 
 
 def groups_in_names(pattern: str, names: pd.Series, where: str) -> pd.Series:
-    """What a regular expression finds in each file name (its groups, where it has some), or empty.
+    """What a regular expression finds in each file name (what its parentheses hold, where it has some), or empty.
 
     `UserError` where it finds nothing in any of them.
     """

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import numpy as np
 import pandas as pd
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 # Of 256 bits. A photograph saved as JPEG of quality 50, at half the size, in grey or 20 % brighter stays below; two
 # chest X-rays of different patients, which a coarser hash takes for one, differ in 38 and more (benchmarks/looks.py).
@@ -16,16 +18,43 @@ BLOCK = 2**18
 def near_pairs(some: np.ndarray, others: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     """Rows of `some` and `others` that look alike, and the bits they differ in, some rows at a time.
 
-    some (n, 4), others (m, 4): uint64, see `bits_of`. Memory does not grow with n or m beyond what is found.
+    some (n, 4), others (m, 4): uint64, see `bits_of`. Memory does not grow with n or m beyond the pairs of a block.
     """
     rows = max(1, BLOCK // max(1, len(others)))
     for start in range(0, len(some), rows):
-        block = some[start : start + rows]
-        # A quarter of the bits already rules out nearly all pairs.
-        first, second = np.nonzero(np.bitwise_count(block[:, None, 0] ^ others[None, :, 0]) <= NEAR_BITS)
-        bits = np.bitwise_count(block[first] ^ others[second]).sum(axis=1)
+        first, second = _maybe(some[start : start + rows], others)
+        bits = _distance(some[first + start], others[second])
         near = bits <= NEAR_BITS
         yield first[near] + start, second[near], bits[near]
+
+
+def sets_alike(bits: np.ndarray) -> np.ndarray:
+    """The number of the set each row belongs to, (n,) int: those that look alike, also over others, are in one.
+
+    bits: (n, 4) uint64, see `bits_of`. Of the frames of a film nearly all pairs look alike: no pair is kept, and those
+    that are in one set already are not compared.
+    """
+    sets = np.arange(len(bits))
+    rows = max(1, BLOCK // max(1, len(bits)))
+    for start in range(0, len(bits), rows):
+        first, second = (place + start for place in _maybe(bits[start : start + rows], bits[start:]))
+        apart = sets[first] != sets[second]
+        first, second = first[apart], second[apart]
+        near = _distance(bits[first], bits[second]) <= NEAR_BITS
+        if near.any():
+            pairs = sets[first[near]], sets[second[near]]
+            graph = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(len(bits), len(bits)))
+            sets = connected_components(graph, directed=False)[1][sets]
+    return sets
+
+
+def _maybe(some: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The pairs that a quarter of the bits does not rule out yet, which are few where images differ."""
+    return np.nonzero(np.bitwise_count(some[:, None, 0] ^ others[None, :, 0]) <= NEAR_BITS)
+
+
+def _distance(some: np.ndarray, others: np.ndarray) -> np.ndarray:
+    return np.bitwise_count(some ^ others).sum(axis=1)
 
 
 def bits_of(looks: pd.Series) -> np.ndarray:

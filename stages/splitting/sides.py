@@ -72,7 +72,9 @@ def _keep(pool: pd.DataFrame, accepted: set[str]) -> pd.Series:
 
 def _draw(free: pd.DataFrame, room: dict[str, dict[int, int]]) -> pd.Series:
     """Sides of images that are free to come to any; room: side -> label -> how many more images it wants."""
-    order = free.groupby("linked")["position"].min().sort_values(kind="stable").index
+    of_sets = free.groupby("linked").agg(classes=("label", "nunique"), position=("position", "min"))
+    # Sets of several classes come first: those of one class fill what these leave.
+    order = of_sets.sort_values(["classes", "position"], ascending=[False, True], kind="stable").index
     counts = free.groupby(["linked", "label"]).size()
     sizes: dict[int, dict[int, int]] = {number: {} for number in order}
     for (number, label), size in counts.items():

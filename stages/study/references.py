@@ -7,7 +7,7 @@ from stages.study.architectures import ARCHITECTURES, Layer, layers_of
 from stages.study.messages import listing, nearest
 from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
 
-# Classes that are known before the images are there, and the splits such data sets publish.
+# Classes that are known before the images are there, and the splits such datasets publish.
 KNOWN_CLASSES = {Digits: [str(digit) for digit in range(10)], Cifar10: CIFAR10_CLASSES}
 KNOWN_SPLITS = {Digits: [], Cifar10: ["train", "test"]}
 

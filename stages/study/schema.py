@@ -40,8 +40,8 @@ HeldOut = Annotated[
     ),
 ]
 Renames = Annotated[
-    dict[Annotated[str, Field(min_length=1)], Annotated[str, Field(min_length=1)]],
-    Field(description="old and new names of classes, as in {cane: dog, gatto: cat}"),
+    dict[Class, Annotated[str, Field(min_length=1)]],
+    Field(description="classes by number or name with their new names, as in {cane: dog, gatto: cat}"),
 ]
 Pattern = Annotated[str, Field(min_length=1, description="a regular expression, as in 'patient\\d+'")]
 ArchitectureName = Literal[tuple(ARCHITECTURES)]
@@ -147,7 +147,7 @@ class Archive(Download, ImageFiles):
 
 
 class Kaggle(ImageFiles):
-    """One version of a data set on Kaggle, of the same shape as an archive."""
+    """One version of a dataset on Kaggle, of the same shape as an archive."""
 
     source: Literal["kaggle"]
     handle: Annotated[
@@ -189,7 +189,12 @@ class Csv(OnThisMachine):
     """A folder of images in any order, and in it a table with the columns path and label, and maybe split and group."""
 
     source: Literal["csv"]
-    table: Annotated[str, Field(min_length=1, description="the name of a .csv file in the folder")] = "labels.csv"
+    # DVC depends on the folder, so that it must hold the table.
+    table: Annotated[
+        str,
+        StringConstraints(pattern=r"^[^/\\\\]+$"),
+        Field(description="the name of a .csv file in the folder itself"),
+    ] = "labels.csv"
 
 
 # What is fetched stands in section `datasets`, what lies in a folder of this machine in `folders`: DVC depends on it.

@@ -1,0 +1,120 @@
+"""Where NEAR_BITS of stages.splitting.looks comes from: how far images that look alike lie apart, and how far others.
+
+    python -m benchmarks.looks archive [...] [--images 10000] [--changed 300]
+
+For archives of <class>/<image>: the bits in which the perceptual hash of an image differs from that of the same image
+after small changes, and the bits in which the hashes of different images differ, all pairs of them. A threshold is
+good when it lies above the first and below the second. Both for hashes of 64 and of 256 bits.
+"""
+
+import argparse
+import io
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+import imagehash
+import numpy as np
+import pandas as pd
+from PIL import Image, ImageEnhance
+
+from stages.sources.archives import archive_images
+from stages.sources.decoding import LOOK_SIDE
+from stages.splitting.looks import NEAR_BITS, bits_of, near_pairs
+
+SIDES = (8, LOOK_SIDE)  # of 64 and of 256 bits
+BLOCK = 2**20  # distances computed at once
+
+
+def as_jpeg(rgb: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    rgb.save(file, "JPEG", quality=50)
+    return Image.open(file)
+
+
+def cropped(rgb: Image.Image) -> Image.Image:
+    """2 % narrower and lower."""
+    left, top = max(1, rgb.width // 100), max(1, rgb.height // 100)
+    return rgb.crop((left, top, rgb.width - left, rgb.height - top))
+
+
+CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "JPEG of quality 50": as_jpeg,
+    "half the size": lambda rgb: rgb.resize((rgb.width // 2, rgb.height // 2), Image.Resampling.BICUBIC),
+    "20 % brighter": lambda rgb: ImageEnhance.Brightness(rgb).enhance(1.2),
+    "20 % less contrast": lambda rgb: ImageEnhance.Contrast(rgb).enhance(0.8),
+    "grey": lambda rgb: rgb.convert("L"),
+    "2 % cropped": cropped,
+}
+
+
+def look_of(rgb: Image.Image, side: int) -> np.ndarray:
+    """The perceptual hash of an image, (side * side / 64,) uint64."""
+    return np.packbits(imagehash.phash(rgb, hash_size=side).hash).view(np.uint64)
+
+
+def compare(archive: Path, images: int, changed: int) -> None:
+    names, contents = contents_of(archive, images)
+    looks = {side: [] for side in SIDES}
+    apart = {(change, side): [] for change in CHANGES for side in SIDES}
+    every = max(1, len(names) // changed)
+    for number, content in enumerate(contents):
+        rgb = Image.open(io.BytesIO(content)).convert("RGB")
+        for side in SIDES:
+            looks[side].append(look_of(rgb, side))
+            if number % every == 0:
+                for change, of in CHANGES.items():
+                    apart[change, side].append(np.bitwise_count(look_of(of(rgb), side) ^ looks[side][-1]).sum())
+    for side in SIDES:
+        limit = NEAR_BITS * side**2 // LOOK_SIDE**2
+        print(f"\n{archive.name}, {len(names)} images, hashes of {side**2} bits, threshold {limit}")
+        print(f"{'bits after a change':24}{'50 %':>8}{'90 %':>8}{'99 %':>8}{'above threshold':>18}")
+        for change in CHANGES:
+            bits = np.array(apart[change, side])
+            quantiles = "".join(f"{each:8.0f}" for each in np.percentile(bits, (50, 90, 99)))
+            print(f"{change:24}{quantiles}{np.mean(bits > limit):18.1%}")
+        print_pairs(names, np.array(looks[side]), limit)
+    looks_as_text = pd.Series([look.tobytes().hex() for look in looks[LOOK_SIDE]])
+    start = time.perf_counter()
+    found = sum(len(first) for first, _, _ in near_pairs(bits_of(looks_as_text), bits_of(looks_as_text)))
+    print(
+        f"near_pairs: {found} rows in {time.perf_counter() - start:.2f} s, each pair twice and each image with itself"
+    )
+
+
+def print_pairs(names: list[str], looks: np.ndarray, limit: int) -> None:
+    """Of all pairs of different images: how many lie how near, and which are the nearest above 0 bits."""
+    counts, rows = np.zeros(looks.shape[1] * 64 + 1, int), max(1, BLOCK // len(looks))
+    nearest = []
+    for start in range(0, len(looks), rows):
+        bits = np.bitwise_count(looks[start : start + rows, None] ^ looks[None]).sum(axis=2, dtype=np.uint16)
+        first, second = np.nonzero(np.arange(start, start + len(bits))[:, None] < np.arange(len(looks)))
+        own = bits[first, second]
+        counts += np.bincount(own, minlength=len(counts))
+        nearest += [
+            (own[at], names[first[at] + start], names[second[at]]) for at in np.argsort(own, kind="stable")[:20]
+        ]
+    median = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
+    print(f"of {counts.sum():,} pairs {counts[: limit + 1].sum():,} at or below the threshold; half are above {median}")
+    steps = range(0, len(counts) // 4, len(counts) // 64)
+    print("pairs at or below bits: " + ", ".join(f"{bits}: {counts[: bits + 1].sum():,}" for bits in steps))
+    for bits, one, other in sorted(nearest)[:5]:
+        print(f"  {bits} bits: {one} and {other}")
+
+
+def contents_of(archive: Path, images: int) -> tuple[list[str], list[bytes]]:
+    """The names and the contents of the files of an archive, or of so many of them from all over it."""
+    found = [(image.name, image.content()) for image in archive_images(SimpleNamespace(subfolder=None), archive)]
+    names, contents = zip(*found[:: max(1, len(found) // images)][:images], strict=True)
+    return list(names), list(contents)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("archives", nargs="+", type=Path, metavar="archive")
+    parser.add_argument("--images", type=int, default=10_000, help="at most so many of each archive")
+    parser.add_argument("--changed", type=int, default=300, help="so many of them are changed")
+    given = parser.parse_args()
+    for archive in given.archives:
+        compare(archive, given.images, given.changed)
