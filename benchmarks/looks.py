@@ -97,7 +97,7 @@ def print_pairs(names: list[str], looks: np.ndarray, limit: int) -> None:
         ]
     median = np.searchsorted(np.cumsum(counts), counts.sum() / 2)
     print(f"of {counts.sum():,} pairs {counts[: limit + 1].sum():,} at or below the threshold; half are above {median}")
-    steps = range(0, len(counts) // 4, len(counts) // 64)
+    steps = range(0, len(counts) // 4, max(2, len(counts) // 64))  # the distances are even: half of all bits are set
     print("pairs at or below bits: " + ", ".join(f"{bits}: {counts[: bits + 1].sum():,}" for bits in steps))
     for bits, one, other in sorted(nearest)[:5]:
         print(f"  {bits} bits: {one} and {other}")
