@@ -5,6 +5,7 @@ import itertools
 import json
 import shutil
 import tempfile
+from collections import Counter
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -583,8 +584,12 @@ def test_images_that_are_removed_move_no_other(some, gone, related_gone, held_ou
     left = [image for place, image in enumerate(images) if place not in gone | related_gone]
     with empty_folder():
         before = sides_by(task_of(images, **entry))
+        kept = {image.name: before[image.name] for image in left}
+        there_are = Counter((image.label, kept[image.name]) for image in left)
+        # A set of images may have filled a side alone; without it the split is drawn afresh, which another test shows.
+        assume(all(there_are[label, side] >= 2 for label in ("cat", "dog") for side in SPLITS))
         after = sides_by(task_of(left, **entry))
-    assert after == {image.name: before[image.name] for image in left}
+    assert after == kept
 
 
 def test_a_new_image_comes_to_the_side_of_those_it_belongs_to_and_is_left_out_between_two_sides(folder):
