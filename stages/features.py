@@ -1,7 +1,7 @@
-"""Computes the activations of a backbone at the cut layer, once for all models: data/features/<features>.
+"""Computes the activations of a backbone at its cuts, once for all models: data/features/<features>.
 
 Features know nothing of the split: every image of the dataset (or of the classes the entry lists) gets its features,
-in the order of the images.
+in the order of the images, and so does every changed copy of it that the entry asks for.
 """
 
 import time
@@ -19,81 +19,101 @@ from stages.data.costs import Cost, write_cost
 from stages.data.features import FOLDER, FeatureRecord
 from stages.data.images import read_images
 from stages.data.tasks import select_classes
+from stages.networks.augmentation import Augment
 from stages.networks.backbones import layer_names
 from stages.networks.cuts import above, below
 from stages.networks.pretrained import load_backbone, save_weights
-from stages.networks.runtime import make_deterministic
+from stages.networks.runtime import computing_in, make_deterministic
 from stages.study import Study
 from stages.study.architectures import layers_of
+from stages.study.naming import find_layer
 
 BATCH = 64
 
 
 def main(study: Study, name: str) -> str:
     entry = study.features[name]
-    make_deterministic(seed=0)  # nothing random is left in a trained backbone
+    make_deterministic(seed=0)  # of the changed copies; nothing random is left in a trained backbone
     images = read_images(entry.dataset)
     chosen = select_classes(entry.classes, None, images.classes, f"features.{name}.classes")
     index = np.flatnonzero(images.table["label"].isin(chosen))
     image_size = images.pixels.shape[1]
-    backbone, weights = load_backbone(entry.backbone, image_size)
-    model = below(backbone, entry.cut, entry.pooling)
-    shape = list(model.output.shape[1:])
+    with computing_in(entry.precision):
+        backbone, weights = load_backbone(entry.backbone, image_size)
+        cuts = [find_layer(weights.architecture, cut, "highest") for cut in entry.cuts]
+        parts = [below(backbone, cut, entry.pooling) for cut in cuts]
+    model = keras.Model(backbone.input, [part.output for part in parts])
+    shapes = [list(part.output.shape[1:]) for part in parts]
+    rows = len(index) * (1 + len(entry.views))
 
     with atomic_directory(FOLDER / name) as folder:
         start = time.perf_counter()
-        array = np.lib.format.open_memmap(
-            folder / "features.npy", mode="w+", dtype=entry.storage, shape=(len(index), *shape)
-        )
-        extract(model, images.pixels, index, array, f"features.{name}")
+        arrays = []
+        for cut, shape in zip(cuts, shapes, strict=True):
+            (folder / cut).mkdir()
+            file = folder / cut / "features.npy"
+            arrays.append(np.lib.format.open_memmap(file, mode="w+", dtype=entry.storage, shape=(rows, *shape)))
+        for number, view in enumerate([None, *entry.views]):
+            of_view = (
+                model if view is None else keras.Model(model.input, model(Augment(view, always=True)(model.input)))
+            )
+            place = slice(number * len(index), (number + 1) * len(index))
+            what = f"features.{name}" + (f", view {number + 1}" if view else "")
+            extract(of_view, images.pixels, index, [array[place] for array in arrays], what)
         seconds = time.perf_counter() - start
         np.save(folder / "index.npy", index, allow_pickle=False)
-        write_above(backbone, weights.architecture, entry.cut, folder / "above.weights.h5")
-        record = FeatureRecord(
-            dataset=entry.dataset,
-            images_sha256=images.sha256,
-            images=len(index),
-            backbone=entry.backbone,
-            weights_sha256=weights.sha256,
-            architecture=weights.architecture,
-            image_size=image_size,
-            cut=entry.cut,
-            pooling=entry.pooling,
-            precision=keras.config.floatx(),
-            storage=entry.storage,
-            views=1,
-            shape=shape,
-            parameters=model.count_params(),
-        )
-        write_json(folder / "record.json", asdict(record))
-    write_cost("features", name, Cost.measured(seconds, len(index) / seconds))
-    size = f"{'x'.join(map(str, shape))} {entry.storage}"
-    return f"{len(index)} images x {size} at {entry.cut}, {len(index) / seconds:.0f} images/s"
+        for cut, shape, part in zip(cuts, shapes, parts, strict=True):
+            write_above(backbone, weights.architecture, cut, folder / cut / "above.weights.h5")
+            record = FeatureRecord(
+                dataset=entry.dataset,
+                images_sha256=images.sha256,
+                images=len(index),
+                backbone=entry.backbone,
+                weights_sha256=weights.sha256,
+                architecture=weights.architecture,
+                image_size=image_size,
+                cut=cut,
+                pooling=entry.pooling,
+                precision=entry.precision,
+                storage=entry.storage,
+                views=[view.model_dump() for view in entry.views],
+                shape=shape,
+                parameters=part.count_params(),
+            )
+            write_json(folder / cut / "record.json", asdict(record))
+    write_cost("features", name, Cost.measured(seconds, rows / seconds))
+    sizes = ", ".join(f"{'x'.join(map(str, shape))} at {cut}" for cut, shape in zip(cuts, shapes, strict=True))
+    views = f" in {1 + len(entry.views)} views" if entry.views else ""
+    return f"{len(index)} images{views} x {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
 
 
-def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, out: np.ndarray, where: str) -> None:
-    """Run the images through a model, a batch at a time, into `out`.
+def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, outs: list[np.ndarray], where: str) -> None:
+    """Run the images through a model of one output or several, a batch at a time, into `outs`.
 
-    pixels (n, h, w, 3) uint8; index (m,) the rows to take; out (m, ...) float16 or float32, written in place and
-    often memory-mapped. Raises `UserError` when an activation does not fit the dtype of `out`.
+    pixels (n, h, w, 3) uint8; index (m,) the rows to take; each of outs (m, ...) float16 or float32, written in place
+    and often memory-mapped. Raises `UserError` when an activation does not fit their dtype.
     """
     with tqdm(total=len(index), desc=where, unit=" images", disable=None) as bar:
         for start in range(0, len(index), BATCH):
             rows = index[start : start + BATCH]
-            activations = model.predict_on_batch(pixels[rows])
-            with np.errstate(over="ignore"):
-                out[start : start + len(rows)] = activations
-            if not np.isfinite(out[start : start + len(rows)]).all():
-                largest = np.abs(activations).max()
-                if not np.isfinite(largest):
-                    raise UserError(
-                        f"{where}.backbone: an activation is {largest}: the weights are damaged or their training "
-                        "diverged; train the backbone again or give other weights."
-                    )
-                raise UserError(
-                    f"{where}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32."
-                )
+            found = model.predict_on_batch(pixels[rows])
+            for out, activations in zip(outs, found if isinstance(found, list) else [found], strict=True):
+                _store(activations.astype(np.float32), out[start : start + len(rows)], where)
             bar.update(len(rows))
+
+
+def _store(activations: np.ndarray, out: np.ndarray, where: str) -> None:
+    with np.errstate(over="ignore"):
+        out[:] = activations
+    if np.isfinite(out).all():
+        return
+    entry, largest = where.split(",")[0], np.abs(activations).max()
+    if not np.isfinite(largest):
+        raise UserError(
+            f"{entry}.backbone: an activation is {largest}: the weights are damaged or their training diverged; train "
+            "the backbone again or give other weights."
+        )
+    raise UserError(f"{entry}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32.")
 
 
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:

@@ -19,8 +19,13 @@ ROOT = Path(__file__).parents[1]
 GOOD = read_params(ROOT / "params.yaml")
 
 SECTIONS = "seed, datasets, folders, tasks, backbones, networks, features, heads, fine_tunes, training"
-TRAINING_KEYS = "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class"
-HEAD_KEYS = f"task, {TRAINING_KEYS}, features, start_from, hidden, dropout"
+TRAINING_KEYS = (
+    "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class, momentum, "
+    "weight_decay, schedule, decay, decay_steps, warm_up, reduce_on_plateau, generalisation_loss, train_fraction, "
+    "class_weights, label_smoothing, mixup, precision"
+)
+LAYER_KEYS = "hidden, activation, batch_normalization, dropout, l2"
+HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, kind, start_from, standardise, views"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
 NAME = "it must be a small letter, then small letters, digits and -."
 SHA256 = "64 hexadecimal digits, 0 to 9 and a to f."
@@ -155,7 +160,7 @@ BAD_STUDIES = [
     (
         "a number for text",
         {"features/b-fc1/cut": 3},
-        "features.b-fc1.cut: 3 is not accepted; it must be the name of a layer.",
+        "features.b-fc1.cut: 3 is not accepted; it must be the name of a layer or block, or a list of them.",
     ),
     (
         "a negative batch size",
@@ -165,7 +170,8 @@ BAD_STUDIES = [
     (
         "a learning rate of zero",
         {"heads/b-one-layer/learning_rate": 0},
-        "heads.b-one-layer.learning_rate: 0 is not accepted; it must be a number above 0, at most 10.",
+        "heads.b-one-layer.learning_rate: 0 is not accepted; it must be a number above 0, at most 10, or a list of "
+        "them.",
     ),
     (
         "a learning rate that is no number",
@@ -180,7 +186,7 @@ BAD_STUDIES = [
     (
         "null where a value is needed",
         {"heads/b-one-layer/epochs": None},
-        "heads.b-one-layer: epochs is empty; give a value or leave the key out.",
+        "heads.b-one-layer.epochs: an empty value is not accepted; it must be a whole number from 1 to 100000.",
     ),
     (
         "an unknown optimizer",
@@ -455,18 +461,18 @@ BAD_STUDIES = [
         "unfreezing above the cut",
         {"fine_tunes/b-top-conv/unfreeze": "fc1"},
         "fine_tunes.b-top-conv.unfreeze: four_conv has no layer 'fc1' up to the cut 'flatten' of heads.b-two-layers; "
-        "accepted: conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
+        "accepted: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
     ),
     (
         "training from no layer",
         {"networks/b-all-layers/trainable": "conv5"},
-        "networks.b-all-layers.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, "
+        "networks.b-all-layers.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, head, "
         f"{LAYERS}.",
     ),
     (
         "training random weights from no layer",
         {"networks/b-scratch/trainable": "conv5"},
-        "networks.b-scratch.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, "
+        "networks.b-scratch.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, head, "
         f"{LAYERS}.",
     ),
     (
@@ -527,7 +533,7 @@ BAD_STUDIES = [
     (
         "hidden layers above the backbone's own",
         {"heads/b-two-layers/hidden": [10]},
-        "heads.b-two-layers: hidden [10] and dropout 0.0 do not go with start_from: backbone, which brings its own "
+        "heads.b-two-layers: hidden [10] does not go with start_from: backbone, which brings its own "
         "layers; leave them out, or use start_from: random.",
     ),
     (

@@ -22,7 +22,9 @@ from stages.networks.runtime import make_deterministic
 from stages.study import study_of
 from stages.study.schema import Training
 from stages.training.batches import Examples, batches, examples_of
-from stages.training.repeats import Built, compile_model, fit, predict, train_repeats
+from stages.training.compiling import compile_model
+from stages.training.fitting import Run, fit, predict
+from stages.training.repeats import Built, train_repeats
 
 STUDY = {
     "seed": 3,
@@ -124,9 +126,9 @@ def test_features_are_the_activations_of_the_trained_network(here):
 
 def build_network(name: str):
     from stages.networks.backbones import build_backbone
-    from stages.networks.cuts import with_predictions
+    from stages.networks.heads import with_head
 
-    network = with_predictions(build_backbone("four_conv", 16), 3, name)
+    network = with_head(build_backbone("four_conv", 16), study().networks[name], 3, 0.0, name)
     network.load_weights(Path("models") / f"{name}.weights.h5")
     return network.input, network.output
 
@@ -160,7 +162,7 @@ def test_a_head_on_cached_features_predicts_what_the_joined_model_predicts(here)
     entry = study().fine_tunes["cached"]
     for head in ("above", "fresh"):
         record = read_record(head)
-        joined = join(entry.model_copy(update={"head": head}), study().heads[head], record, 16, 3)
+        joined, _ = join(entry.model_copy(update={"head": head}), study().heads[head], record, 16, 3)
         stored = read_result(head).predictions["test"]
         found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
         # Features are stored in float16: eleven bits, so about three digits of each activation.
@@ -178,8 +180,8 @@ def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
 
 def test_fine_tuning_changes_the_layers_from_unfreeze_upward_only(here):
     entry, record = study().fine_tunes["cached"], read_record("above")
-    start = join(entry, study().heads["above"], record, 16, 3)
-    tuned = join(entry, study().heads["above"], record, 16, 3)
+    start, _ = join(entry, study().heads["above"], record, 16, 3)
+    tuned, _ = join(entry, study().heads["above"], record, 16, 3)
     tuned.load_weights("models/cached.weights.h5")
 
     def same(layer):
@@ -208,7 +210,7 @@ def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
         record.architecture,
         16,
         "flatten",
-        Path("data/features/upper/above.weights.h5"),
+        above_weights=Path("data/features/upper/flatten/above.weights.h5"),
     )
     base = keras.Model(*build_network("base"))
     np.testing.assert_array_equal(head.get_layer("fc1").kernel, base.get_layer("fc1").kernel)
@@ -219,7 +221,7 @@ def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
         *(f"models/{model}/{file}" for model in ("fresh", "cached") for file in ("history.csv", "record.json")),
         *(f"models/{model}/predictions.npz" for model in ("fresh", "cached")),
         *(f"models/{model}.weights.h5" for model in ("fresh", "cached")),
-        *(f"data/features/upper/{file}" for file in ("features.npy", "above.weights.h5", "record.json")),
+        *(f"data/features/upper/flatten/{file}" for file in ("features.npy", "above.weights.h5", "record.json")),
     ]
     before = {file: Path(file).read_bytes() for file in files}
     run("features", "upper")
@@ -249,15 +251,15 @@ def test_damaged_results_are_refused(here, file, damage):
 
 
 def test_features_of_other_images_are_refused(here):
-    record = read_json(Path("data/features/upper/record.json"))
-    write_json(Path("data/features/upper/record.json"), {**record, "images_sha256": "0" * 64})
+    record = read_json(Path("data/features/upper/flatten/record.json"))
+    write_json(Path("data/features/upper/flatten/record.json"), {**record, "images_sha256": "0" * 64})
     with pytest.raises(UserError, match=r"^data/features/upper was made of other images than task 'high'"):
         run("head", "fresh")
 
 
 @pytest.mark.parametrize("damage", ["rows", "dtype", "key", "truncated", "missing"])
 def test_damaged_features_are_refused(here, damage):
-    folder = Path("data/features/upper")
+    folder = Path("data/features/upper/flatten")
     record = read_json(folder / "record.json")
     if damage == "rows":
         write_json(folder / "record.json", {**record, "images": record["images"] - 1})
@@ -270,13 +272,13 @@ def test_damaged_features_are_refused(here, damage):
         (folder / "features.npy").write_bytes(content[: len(content) // 2])
     else:
         (folder / "record.json").unlink()
-    with pytest.raises(UserError, match=r"^data/features/upper(/record\.json)? (is damaged|is missing)"):
+    with pytest.raises(UserError, match=r"^data/features/upper(/flatten/record\.json)? (is damaged|is missing)"):
         read_features("upper")
 
 
 @pytest.mark.parametrize("part", ["features", "head"])
 def test_a_fine_tune_refuses_parts_made_with_other_weights(here, part):
-    path = {"features": Path("data/features/exact/record.json"), "head": Path("models/above/record.json")}[part]
+    path = {"features": Path("data/features/exact/pool1/record.json"), "head": Path("models/above/record.json")}[part]
     write_json(path, {**read_json(path), "weights_sha256": "0" * 64})
     with pytest.raises(UserError, match=rf"^fine_tunes\.cached\.{part}: .* was made with other weights of 'base'"):
         run("fine_tune", "cached")
@@ -289,9 +291,9 @@ def test_activations_beyond_float16_are_refused(here, monkeypatch):
     pixels = read_images("digits").pixels
     out = np.empty((70, 16, 16, 3), np.float16)
     with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16; set"):
-        features.extract(model, pixels, np.arange(70), out, "features.x")
+        features.extract(model, pixels, np.arange(70), [out], "features.x")
     out = np.empty((70, 16, 16, 3), np.float32)
-    features.extract(model, pixels, np.arange(5, 75), out, "features.x")
+    features.extract(model, pixels, np.arange(5, 75), [out], "features.x")
     np.testing.assert_array_equal(out, pixels[5:75] * 1000.0)
 
 
@@ -299,35 +301,37 @@ def examples(count: int = 10, seed: int = 0) -> Examples:
     random = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int32) % 2
     array = (random.normal(size=(count, 4)) + labels[:, None]).astype(np.float16)
-    return Examples(array, np.arange(count), labels, np.arange(count))
+    return Examples(array, np.arange(count), labels, np.arange(count), 2)
 
 
 def test_batches_pass_every_row_once_in_the_order_asked_for():
     found = list(batches(examples(), 3))
-    assert [len(labels) for _, labels in found] == [3, 3, 3, 1]
+    assert [len(places) for _, places in found] == [3, 3, 3, 1]
     np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in found]), examples().array)
     assert found[0][0].dtype == np.float32  # float16 features are computed with in float32
     order = np.random.default_rng(0).permutation(10)
-    labels = np.concatenate([labels for _, labels in batches(examples(), 4, order)])
-    np.testing.assert_array_equal(labels, examples().labels[order])
+    places = np.concatenate([places for _, places in batches(examples(), 4, order)])
+    np.testing.assert_array_equal(places, order)
 
 
 def test_images_stay_bytes():
     ten = examples()
-    images = Examples(np.zeros((10, 4, 4, 3), np.uint8), ten.rows, ten.labels, ten.index)
+    images = Examples(np.zeros((10, 4, 4, 3), np.uint8), ten.rows, ten.labels, ten.index, 2)
     assert next(batches(images, 4))[0].dtype == np.uint8
 
 
 def test_every_epoch_trains_on_every_row_once_in_another_order(monkeypatch):
     ten = examples()
-    ten = Examples(ten.array, ten.rows, np.arange(10, dtype=np.int32), ten.index)
+    ten = Examples(ten.array, ten.rows, np.arange(10, dtype=np.int32), ten.index, 10)
     model = small_model(10)
     compile_model(model, training())
     seen, train_on_batch = [], model.train_on_batch
     monkeypatch.setattr(
-        model, "train_on_batch", lambda x, y, **options: seen.append(y.tolist()) or train_on_batch(x, y, **options)
+        model,
+        "train_on_batch",
+        lambda x, y, **options: seen.append(y.argmax(axis=1).tolist()) or train_on_batch(x, y, **options),
     )
-    fit(model, {"train": ten, "validation": ten}, training(epochs=3, batch_size=5), 0, "test")
+    fit([Run(model, training(epochs=3, batch_size=5))], ten, ten, 0, "test")
     assert [sorted(seen[n] + seen[n + 1]) for n in (0, 2, 4)] == [list(range(10))] * 3
     assert len({tuple(batch) for batch in seen}) == 6
 
@@ -338,9 +342,9 @@ def test_the_history_holds_what_keras_measures():
     settings = training(epochs=1, learning_rate=1e-10, batch_size=3)  # the weights stay: both measure the same
     compile_model(model, settings)
     parts = splits()
-    history, _ = fit(model, parts, settings, 0, "test")
+    (history,), _ = fit([Run(model, settings)], parts["train"], parts["validation"], 0, "test")
     for split in ("train", "validation"):
-        loss, accuracy = model.evaluate(parts[split].array.astype(np.float32), parts[split].labels, verbose=0)
+        loss, accuracy = model.evaluate(parts[split].array.astype(np.float32), parts[split].targets(), verbose=0)
         assert history[f"{split}_loss"][0] == pytest.approx(loss, rel=1e-5)
         assert history[f"{split}_accuracy"][0] == pytest.approx(accuracy, rel=1e-6)
 
@@ -364,7 +368,7 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     settings = training(epochs=200, early_stopping=3, learning_rate=0.3)
     compile_model(model, settings)
     parts = splits()
-    history, _ = fit(model, parts, settings, 0, "test")
+    (history,), _ = fit([Run(model, settings)], parts["train"], parts["validation"], 0, "test")
     best = history["validation_loss"].idxmin()
     assert len(history) == best + 1 + 3 < 200
     found = cross_entropy(predict(model, parts["validation"]), parts["validation"].labels)
@@ -374,13 +378,24 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
 ORIGIN = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
 
 
+def trained(build, parts, *settings: Training, made_of=None):
+    candidates = [(each, 0.0) for each in settings]
+    return train_repeats("test", build, candidates, parts, parts["train"], 0, ORIGIN, made_of)
+
+
+@pytest.fixture(autouse=True)
+def nowhere_else(tmp_path, monkeypatch):
+    """Checkpoints are written below the working directory."""
+    monkeypatch.chdir(tmp_path)
+
+
 def test_the_repeat_of_the_lowest_validation_loss_is_kept():
-    def build():
+    def build(l2):
         model = small_model()
         return Built(model, model)
 
     parts = splits()
-    model, result = train_repeats("test", build, parts, training(repeats=4), 0, ORIGIN)
+    model, result = trained(build, parts, training(repeats=4))
     final = result.history.groupby("repeat")["validation_loss"].last()
     kept = result.record.kept_repeat
     assert kept == final.idxmin() and final.nunique() == 4
@@ -388,32 +403,33 @@ def test_the_repeat_of_the_lowest_validation_loss_is_kept():
 
 
 def test_a_loss_that_is_no_number_in_every_repeat_is_an_error():
-    def build():
+    def build(l2):
         model = small_model()
         model.layers[1].kernel.assign(np.full((4, 2), np.nan))
         return Built(model, model)
 
     with pytest.raises(UserError, match=r"^test: the loss of every repeat .* lower learning_rate \(now 0\.001\)"):
-        train_repeats("test", build, splits(), training(), 0, ORIGIN)
+        trained(build, splits(), training())
 
 
 def test_test_rows_do_not_change_training():
     """Only the predictions differ when the test images do."""
 
-    def build():
+    def build(l2):
         model = small_model()
         return Built(model, model)
 
-    one, _ = train_repeats("test", build, splits(test=10), training(), 0, ORIGIN)
-    two, _ = train_repeats("test", build, splits(test=4), training(), 0, ORIGIN)
+    one, _ = trained(build, splits(test=10), training())
+    two, _ = trained(build, splits(test=4), training())
     for left, right in zip(one.get_weights(), two.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 
 
 def test_fewer_training_images_are_chosen_from_train_only(here):
     task, images = read_task("high"), read_images("digits")
-    few = examples_of(task, images.pixels, lambda rows: rows, 2)
-    more = examples_of(task, images.pixels, lambda rows: rows, 5)
+    few, more = (
+        examples_of(task, images.pixels, lambda rows: rows, training(max_train_per_class=most)) for most in (2, 5)
+    )
     assert set(few["train"].index) < set(more["train"].index) <= set(task.rows("train")["index"])
     assert np.bincount(few["train"].labels).tolist() == [2, 2, 2]
     assert len(few["test"].index) == len(more["test"].index)

@@ -1,16 +1,19 @@
-"""Feature caches: the activations of a backbone at a cut layer, with a record of what they are made of.
+"""Feature caches: the activations of a backbone at its cuts, each with a record of what they are made of.
 
-In data/features/<features>: `features.npy` (n, ...) float16 or float32, `index.npy` (n,) the rows of the dataset's
-images in ascending order, `above.weights.h5` the weights of the backbone above the cut, `record.json`.
+In data/features/<features>: `index.npy` (n,) the rows of the dataset's images in ascending order, and in a folder for
+each cut: `features.npy` (views * n, ...) float16 or float32, all images of one view after those of the other;
+`above.weights.h5` the weights of the backbone above the cut; `record.json`.
 """
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from stages.base.errors import UserError
 from stages.base.files import read_json, reading
+from stages.study.naming import find_layer
 
 FOLDER = Path("data/features")
 
@@ -23,8 +26,9 @@ class FeatureRecord:
 
     images_sha256, weights_sha256: of the images and of the backbone's weights file.
     architecture, image_size, cut, pooling: how the images go through the backbone; its preprocessing belongs to the
-    architecture. precision: of the computation. storage: dtype of the array. views: copies of each image.
-    shape: of the features of one image. parameters: weights of the backbone up to the cut.
+    architecture. precision: of the computation. storage: dtype of the array. views: how the images were changed for
+    each view after the first, which is the images as they are. shape: of the features of one image. parameters:
+    weights of the backbone up to the cut.
     """
 
     dataset: str
@@ -38,14 +42,14 @@ class FeatureRecord:
     pooling: str
     precision: str
     storage: str
-    views: int
+    views: list[dict[str, Any]]
     shape: list[int]
     parameters: int
 
 
 @dataclass(frozen=True)
 class Features:
-    """A feature cache that was read: array (n, ...) memory-mapped, index (n,) int64, folder, record."""
+    """The features of one cut: array (views * n, ...) memory-mapped, index (n,) int64, folder, record."""
 
     name: str
     folder: Path
@@ -66,14 +70,31 @@ class Features:
         return found
 
 
-def read_features(name: str) -> Features:
-    """Read a feature cache and check it against its record; `UserError` when it is missing, damaged or does not fit."""
+def read_features(name: str, cut: str | None = None) -> Features:
+    """Read the features at one cut (a layer or block; None where there is one) and check them against their record.
+
+    `UserError` when they are missing, damaged, do not fit, or have no such cut.
+    """
+    found = read_all_features(name)
+    for each in found:
+        if cut is None or each.record.cut == find_layer(each.record.architecture, cut, "highest"):
+            return each
+    cuts = ", ".join(each.record.cut for each in found)
+    raise UserError(f"data/features/{name} has no cut {cut!r}, only {cuts}; run `dvc repro`.")
+
+
+def read_all_features(name: str) -> list[Features]:
+    """Read the features at every cut, in the order of the cuts' names; see `read_features`."""
     folder = FOLDER / name
     with reading(folder):
-        record = FeatureRecord(**read_json(folder / "record.json"))
-        array = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
         index = np.load(folder / "index.npy", allow_pickle=False)
-        recorded = [record.images, *record.shape], record.storage, record.images
-        if (list(array.shape), array.dtype, len(index)) != recorded:
-            raise ValueError("it does not hold what its record says")
-        return Features(name, folder, record, array, index)
+        return [_read(name, each, index) for each in sorted(path for path in folder.iterdir() if path.is_dir())]
+
+
+def _read(name: str, folder: Path, index: np.ndarray) -> Features:
+    record = FeatureRecord(**read_json(folder / "record.json"))
+    array = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
+    recorded = [record.images * (1 + len(record.views)), *record.shape], record.storage, record.images
+    if (list(array.shape), array.dtype, len(index)) != recorded:
+        raise ValueError("it does not hold what its record says")
+    return Features(name, folder, record, array, index)

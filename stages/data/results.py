@@ -3,7 +3,7 @@
 `models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -36,12 +36,28 @@ class Origin:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """Settings of a head that were tried in its first repeat, and what became of them on the validation images.
+
+    learning_rate: None for a head that is solved. validation_loss: of the weights it ended with, None where that is no
+    finite number. chosen: whether it was the best of them.
+    """
+
+    learning_rate: float | None
+    l2: float
+    epochs: int
+    validation_loss: float | None
+    validation_accuracy: float
+    chosen: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelRecord(Origin):
     """What a model is: equal on every run.
 
     repeats: trainings from different seeds. kept_repeat: the one, from 0, whose weights are stored: that of the lowest
     validation loss. epochs: passes of each repeat. trained_parameters, total_parameters: weights that training changed,
-    and all from the image to the probabilities.
+    and all from the image to the probabilities. candidates: settings that were tried, where there was a choice.
     """
 
     train_images: int
@@ -50,6 +66,7 @@ class ModelRecord(Origin):
     epochs: list[int]
     trained_parameters: int
     total_parameters: int
+    candidates: list[Candidate] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -98,7 +115,9 @@ def read_record(model: str) -> ModelRecord:
     """The record of a model; `UserError` when it is missing or damaged."""
     path = FOLDER / model / "record.json"
     with reading(path):
-        return ModelRecord(**read_json(path))
+        record = read_json(path)
+        candidates = [Candidate(**each) for each in record.pop("candidates")]
+        return ModelRecord(**record, candidates=candidates)
 
 
 def read_result(model: str) -> Result:

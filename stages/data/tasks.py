@@ -87,15 +87,20 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     findings: Findings = Findings()
 
-    def rows(self, split: str, max_per_class: int | None = None) -> pd.DataFrame:
-        """The rows of a split, at most so many of each class.
+    def rows(self, split: str, max_per_class: int | None = None, fraction: float | None = None) -> pd.DataFrame:
+        """The rows of a split, at most so many of each class, and of each class this fraction, rounded up.
 
         A smaller choice is always a part of a larger one.
         """
         rows = self.table[self.table["split"] == split]
+        of_class = rows.groupby("label")["order"]
+        rank, limit = of_class.rank(method="first"), of_class.transform("size").astype(float)
+        if fraction is not None:
+            # Rounded first: 0.07 of 100 images would be 7.000000000000001 of them.
+            limit = np.ceil((limit * fraction).round(6))
         if max_per_class is not None:
-            rows = rows[rows.groupby("label")["order"].rank(method="first") <= max_per_class]
-        return rows
+            limit = limit.clip(upper=max_per_class)
+        return rows[rank <= limit]
 
     def check_images(self, images_sha256: str, what: str) -> None:
         """Refuse images, or features, that are not those the task was split from."""

@@ -1,36 +1,95 @@
-"""Heads as their entry in the study describes them."""
+"""Heads: the layers between a backbone, or its cached features, and the probabilities."""
 
 from pathlib import Path
 
 import keras
+import numpy as np
+from keras import layers
 
 from stages.networks.backbones import build_backbone, layer_names
-from stages.networks.cuts import above, dense_head, with_predictions
+from stages.networks.cuts import above, pooled
 from stages.networks.pretrained import load_weights
-from stages.study.schema import Head
+from stages.study.schema import Head, Layers
+
+# A channel that hardly varies over the training images would be blown up by its standard deviation.
+SMALLEST_VARIANCE = 0.01  # of the mean variance of all channels
+
+
+def with_head(model: keras.Model, entry: Layers, classes: int, l2: float, name: str) -> keras.Model:
+    """`model` with the dense layers of an entry and a softmax output layer of `classes` units, of random weights.
+
+    Activations of more than one axis are flattened. l2: strength of the penalty on squared weights, 0 for none.
+    """
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    x = model.output
+    if len(x.shape) > 2:
+        x = layers.Flatten(name="features_flat")(x)
+    for number, units in enumerate(entry.hidden, start=1):
+        x = layers.Dense(units, kernel_regularizer=penalty, name=f"dense{number}")(x)
+        if entry.batch_normalization:
+            x = layers.BatchNormalization(name=f"normalization{number}")(x)
+        x = layers.Activation(entry.activation, name=f"activation{number}")(x)
+        if entry.dropout:
+            x = layers.Dropout(entry.dropout, name=f"dropout{number}")(x)
+    if entry.dropout and not entry.hidden:
+        x = layers.Dropout(entry.dropout, name="dropout1")(x)
+    # Softmax in float32, also under a mixed precision policy: probabilities in bfloat16 have two digits.
+    output = layers.Dense(classes, "softmax", kernel_regularizer=penalty, dtype="float32", name="predictions")
+    return keras.Model(model.inputs, output(x), name=name)
 
 
 def build_head(
     entry: Head,
     classes: int,
-    feature_shape: list[int],
+    shape: list[int],
     architecture: str,
     image_size: int,
     cut: str,
+    l2: float = 0.0,
     above_weights: Path | None = None,
 ) -> keras.Model:
-    """A head from features of `feature_shape` to a softmax over `classes`, its output layer with random weights.
+    """A head from features, those of a backbone (architecture, image_size) at a cut, to a softmax over `classes`.
 
-    With `start_from: backbone` the layers below the output are those of the backbone (`architecture`, `image_size`)
-    above the cut, with the weights of the file `above_weights`, or random ones where none is given.
+    Input (n, *shape) float32; the output layer has random weights. Where features are standardised, the first layer has
+    mean 0 and variance 1, until `set_statistics` or a weights file gives it others. With `start_from: backbone` the
+    layers below the output are those of the backbone above the cut, with the weights of the file `above_weights`, or
+    random ones without it.
     """
+    features = keras.Input(tuple(shape), dtype="float32", name="features")
+    x = layers.Identity()(features)
+    if entry.standardised:
+        # Of batch normalisation only the arithmetic is wanted: it is never trained. float32: raw activations of some
+        # layers reach thousands.
+        x = layers.BatchNormalization(
+            center=False, scale=False, epsilon=1e-12, trainable=False, dtype="float32", name="standardise"
+        )(features)
+    below = keras.Model(features, x)
     if entry.start_from == "random":
-        return dense_head(tuple(feature_shape), entry.hidden, entry.dropout, classes)
+        return with_head(below, entry, classes, l2, "head")
     backbone = build_backbone(architecture, image_size)
-    if cut == layer_names(backbone)[-1]:
-        features = keras.Input(tuple(feature_shape), dtype="float32", name="features")
-        return with_predictions(keras.Model(features, keras.layers.Identity()(features)), classes, "head")
-    layers_above = above(backbone, cut)
-    if above_weights:
-        load_weights(layers_above, above_weights, f"heads start from {above_weights}")
-    return with_predictions(layers_above, classes, "head")
+    if cut != layer_names(backbone)[-1]:
+        layers_above = above(backbone, cut)
+        if above_weights:
+            load_weights(layers_above, above_weights, f"heads start from {above_weights}")
+        below = keras.Model(features, layers_above(x)) if entry.standardised else layers_above
+    return with_head(pooled(below, "average"), entry, classes, l2, "head")
+
+
+def set_statistics(head: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Let a head standardise its features by these statistics of their channels, (c,) each."""
+    head.get_layer("standardise").set_weights([mean, variance])
+
+
+def channel_statistics(array: np.ndarray, rows: np.ndarray, block: int = 1024) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and variance (c,) float64 of every channel of features (m, ..., c), over the given rows, block by block.
+
+    A variance below a hundredth of the mean variance is raised to it.
+    """
+    count, total, squares = 0, 0.0, 0.0
+    for chosen in np.array_split(np.sort(rows), max(1, len(rows) // block)):
+        values = array[chosen].reshape(-1, array.shape[-1]).astype(np.float64)
+        count += len(values)
+        total, squares = total + values.sum(axis=0), squares + np.square(values).sum(axis=0)
+    mean = total / count
+    variance = np.maximum(squares / count - np.square(mean), 0)
+    return mean, np.maximum(variance, max(SMALLEST_VARIANCE * variance.mean(), 1e-12))

@@ -1,4 +1,7 @@
-"""Settings of the numerical backend that make a stage repeatable."""
+"""Settings of the numerical backend: repeatable stages, and the precision of a computation."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import keras
 
@@ -15,3 +18,14 @@ def make_deterministic(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+
+
+@contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Layers built in the block compute in this precision, float32 or bfloat16; their weights are float32."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

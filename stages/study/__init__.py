@@ -23,6 +23,7 @@ from stages.study.schema import (
     Network,
     Task,
     Training,
+    check_training,
 )
 
 __all__ = ["Study", "load_study", "read_params", "study_of"]
@@ -111,10 +112,24 @@ def study_of(params: Any) -> tuple[Study | None, list[str]]:
     training = _checked(Training, params.get("training"), "training", problems)
     sections = {section: _entries(section, params, problems) for section in SECTIONS}
     named = {section: params[section] for section in SECTIONS if isinstance(params.get(section), dict)}
+    if training:
+        problems += _training_problems(sections, training)
     problems += reference_problems({**sections, "datasets": {**sections["datasets"], **sections["folders"]}}, named)
     if problems:
         return None, problems
     return Study(seed=seed, training=training, **sections), []
+
+
+def _training_problems(sections: dict[str, dict], training: Training) -> list[str]:
+    """Settings of a model that do not go with the defaults it takes from section `training`."""
+    problems = []
+    for section in ("networks", "heads", "fine_tunes"):
+        for name, entry in sections[section].items():
+            try:
+                check_training(entry.training(training))
+            except ValueError as error:
+                problems.append(f"{section}.{name}: {error}.")
+    return problems
 
 
 def _entries(section: str, params: dict, problems: list[str]) -> dict[str, Any]:

@@ -70,6 +70,8 @@ def _in_words(annotation: Any) -> str:
     for part in getattr(annotation, "__metadata__", ()):
         if getattr(part, "description", None):
             return part.description
+    if annotation is bool:
+        return "true or false"
     if get_origin(annotation) is Literal:
         return choice(get_args(annotation))
     return next(filter(None, map(_in_words, get_args(annotation))), "")

@@ -5,6 +5,7 @@ from typing import Any
 
 from stages.study.architectures import ARCHITECTURES, Layer, layers_of
 from stages.study.messages import listing, nearest
+from stages.study.naming import find_layer, names_of
 from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
 
 # Classes that are known before the images are there, and the splits such datasets publish.
@@ -111,12 +112,9 @@ def _agree(where: str, key: str, value: str, source: str, expected: str) -> Iter
         yield f"{where}.{key}: {value!r} is not accepted; it must be {expected!r}, as in {source}."
 
 
-def _layer(where: str, key: str, value: str, architecture: str, layers: list[str], note: str = "") -> Iterator[str]:
-    if value not in layers:
-        yield (
-            f"{where}.{key}: {architecture} has no layer {value!r}{note}{nearest(value, layers)}; "
-            f"accepted: {listing(layers)}."
-        )
+def _no_layer(where: str, key: str, value: str | int, architecture: str, accepted: list[str], note: str = "") -> str:
+    what = f"no layer {value!r}" if isinstance(value, str) else f"fewer than {value} layers"
+    return f"{where}.{key}: {architecture} has {what}{note}{nearest(value, accepted)}; accepted: {listing(accepted)}."
 
 
 def _image_fits(study: dict, where: str, entry: Any) -> Iterator[str]:
@@ -170,9 +168,10 @@ def _network(study: dict, name: str) -> Iterator[str]:
     yield from _image_fits(study, where, network)
     if network.trainable == "all" or (found := architecture_of(study, network.backbone)) is None:
         return
-    layers = ["all", *layers_of(found[0])]
-    yield from _layer(where, "trainable", network.trainable, found[0], layers)
-    if network.trainable in layers and _random_backbone(study, network):
+    if network.trainable != "head" and lowest_trained(found[0], network.trainable) is None:
+        accepted = ["all", "head", *names_of(found[0])]
+        yield _no_layer(where, "trainable", network.trainable, found[0], accepted)
+    elif _random_backbone(study, network):
         yield f"{where}.trainable: {network.trainable!r} would freeze random weights; use all."
 
 
@@ -182,15 +181,22 @@ def _features(study: dict, name: str) -> Iterator[str]:
     yield from _image_fits(study, where, features)
     if _random_backbone(study, features):
         yield f"{where}.backbone: {features.backbone!r} has random weights; name a network or a trained backbone."
-    if found := architecture_of(study, features.backbone):
-        layers = layers_of(found[0])
-        yield from _layer(where, "cut", features.cut, found[0], list(layers))
-        if features.pooling != "none" and features.cut in layers and not layers[features.cut].image:
+    if not (found := architecture_of(study, features.backbone)):
+        return
+    layers, seen = layers_of(found[0]), {}
+    for named in features.cuts:
+        cut = find_layer(found[0], named, "highest")
+        if cut is None:
+            yield _no_layer(where, "cut", named, found[0], names_of(found[0]))
+        elif cut in seen:
+            yield f"{where}.cut: {seen[cut]!r} and {named!r} are one layer, {cut}; leave one of them out."
+        elif features.pooling != "none" and not layers[cut].image:
             poolable = [name for name, layer in layers.items() if layer.image]
             yield (
-                f"{where}.pooling: {features.pooling!r} is not accepted, because the activations of {features.cut} are "
-                f"no image; use pooling: none, or cut {found[0]} at one of {listing(poolable)}."
+                f"{where}.pooling: {features.pooling!r} is not accepted, because the activations of {cut} are no "
+                f"image; use pooling: none, or cut {found[0]} at one of {listing(poolable)}."
             )
+        seen[cut] = named
 
 
 def _head(study: dict, name: str) -> Iterator[str]:
@@ -202,9 +208,27 @@ def _head(study: dict, name: str) -> Iterator[str]:
             f"{task.dataset!r}, the dataset of tasks.{head.task}."
         )
     yield from _classes(study, where, head.features, head.task)
-    if features is None or head.start_from != "backbone":
+    if features is None:
         return
     found = architecture_of(study, features.backbone)
+    cut = found and cut_of(found[0], features, head)
+    if head.cut is None and len(features.cuts) > 1:
+        yield (
+            f"{where}.cut: the key is missing, because features.{head.features} have several cuts; give one of "
+            f"{listing(features.cuts)}."
+        )
+    elif head.cut is not None and found and cut is None:
+        yield (
+            f"{where}.cut: {head.cut!r} is not among the cuts of features.{head.features}; accepted: "
+            f"{listing(features.cuts)}."
+        )
+    if head.views is not None and head.views > len(features.views) + 1:
+        yield (
+            f"{where}.views: {head.views} is not accepted, because features.{head.features} have "
+            f"{len(features.views) + 1}, the images themselves among them; give at most so many."
+        )
+    if head.start_from != "backbone":
+        return
     if features.pooling != "none":
         yield (
             f"{where}.start_from: 'backbone' is not accepted, because features.{head.features} has pooling: "
@@ -212,10 +236,10 @@ def _head(study: dict, name: str) -> Iterator[str]:
         )
         return
     layers = layers_of(found[0]) if found else {}
-    if features.cut in layers and not layers[features.cut].separates:
+    if cut and not layers[cut].separates:
         separating = [name for name, layer in layers.items() if layer.separates]
         yield (
-            f"{where}.start_from: 'backbone' is not accepted, because other paths pass beside the cut {features.cut!r} "
+            f"{where}.start_from: 'backbone' is not accepted, because other paths pass beside the cut {cut!r} "
             f"of features.{head.features}; use start_from: random, or cut {found[0]} at one of {listing(separating)}."
         )
 
@@ -282,33 +306,69 @@ def _fine_tune(study: dict, name: str) -> Iterator[str]:
     found = architecture_of(study, tune.backbone)
     if below is None or found is None:
         return
-    layers = list(layers_of(found[0]))
-    if below.cut in layers:
-        upto = layers[: layers.index(below.cut) + 1]
-        note = f" up to the cut {below.cut!r} of heads.{tune.head}"
-        yield from _layer(where, "unfreeze", tune.unfreeze, found[0], upto, note)
-        if features and tune.unfreeze in upto and tune.features != head.features:
-            yield from _start(where, tune, head.features, features, layers_of(found[0]))
+    cut = cut_of(found[0], below, head)
+    if cut is None:
+        return
+    layers = layers_of(found[0])
+    lowest = lowest_trained(found[0], tune.unfreeze, cut)
+    if lowest is None:
+        upto = list(layers)[: list(layers).index(cut) + 1]
+        note = f" up to the cut {cut!r} of heads.{tune.head}"
+        yield _no_layer(where, "unfreeze", tune.unfreeze, found[0], ["all", *upto], note)
+    elif features and tune.features != head.features:
+        yield from _start(where, tune, head.features, features, found[0], lowest)
 
 
-def _start(where: str, tune: Any, of_head: str, features: Any, layers: dict[str, Layer]) -> Iterator[str]:
+def _start(where: str, tune: Any, of_head: str, features: Any, architecture: str, lowest: str) -> Iterator[str]:
     """Training can start from the features: else they would be computed, and their cost counted, for nothing."""
-    names = list(layers)
-    if features.cut in layers and not starts_below(features, layers, tune.unfreeze):
-        fitting = [name for name in names[: names.index(tune.unfreeze)] if layers[name].separates]
+    layers = layers_of(architecture)
+    if tune.augmentation:
+        yield (
+            f"{where}.features: with augmentation, training starts from the images, not from {tune.features!r}; name "
+            f"{of_head!r}, those of the head, or leave augmentation out."
+        )
+        return
+    cuts = [cut for cut in (find_layer(architecture, named, "highest") for named in features.cuts) if cut]
+    if cuts and not any(starts_below(cut, features.pooling, layers, lowest) for cut in cuts):
+        names = list(layers)
+        fitting = [name for name in names[: names.index(lowest)] if layers[name].separates]
         other = f"features with pooling: none and a cut at one of {listing(fitting)}, or " if fitting else ""
         yield (
-            f"{where}.features: training from {tune.unfreeze!r} upward cannot start from {tune.features!r} (cut "
-            f"{features.cut}, pooling {features.pooling}); name {other}{of_head!r}, those of the head, to start from "
+            f"{where}.features: training from {lowest!r} upward cannot start from {tune.features!r} (cut "
+            f"{listing(cuts)}, pooling {features.pooling}); name {other}{of_head!r}, those of the head, to start from "
             "the images."
         )
 
 
-def starts_below(features: Any, layers: dict[str, Layer], unfreeze: str) -> bool:
-    """Whether training that changes the layers from `unfreeze` upward can start from features.
+def cut_of(architecture: str, features: Any, head: Any) -> str | None:
+    """The layer at whose features a head stands; None where that is not clear, or there is none."""
+    cuts = [find_layer(architecture, named, "highest") for named in features.cuts]
+    if head.cut is None:
+        return cuts[0] if len(cuts) == 1 else None
+    found = find_layer(architecture, head.cut, "highest")
+    return found if found in cuts else None
 
-    features: anything with the attributes cut and pooling. layers: of the architecture, see `layers_of`.
+
+def starts_below(cut: str, pooling: str, layers: dict[str, Layer], lowest: str) -> bool:
+    """Whether training that changes the layers from `lowest` upward can start from features at a cut.
+
+    layers: of the architecture, see `layers_of`.
     """
     names = list(layers)
-    below = names.index(features.cut) < names.index(unfreeze)
-    return below and features.pooling == "none" and layers[features.cut].separates
+    return names.index(cut) < names.index(lowest) and pooling == "none" and layers[cut].separates
+
+
+def lowest_trained(architecture: str, named: str | int, upto: str | None = None) -> str | None:
+    """The lowest layer that is trained where a study says `named`: all, a layer or block, or a number of layers.
+
+    upto: the cut of the head, above which the backbone has no layers; None for its last layer. None where there is no
+    such layer.
+    """
+    layers = list(layers_of(architecture))
+    layers = layers[: layers.index(upto) + 1] if upto else layers
+    if named == "all":
+        return layers[0]
+    if isinstance(named, int):
+        return layers[-named] if named <= len(layers) else None
+    found = find_layer(architecture, named, "lowest")
+    return found if found in layers else None

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 
 from stages.study.architectures import ARCHITECTURES
 
@@ -275,17 +275,66 @@ Epochs = Annotated[int, Field(ge=1, le=100_000, description="a whole number from
 Repeats = Annotated[int, Field(ge=1, le=100, description="a whole number from 1 to 100")]
 Units = Annotated[int, Field(ge=1, le=65_536)]
 Optimizer = Literal["adam", "adamw", "rmsprop", "sgd"]
-LearningRate = Annotated[float, Field(gt=0, le=10, description="a number above 0, at most 10")]
+Precision = Literal["float32", "bfloat16"]
+Rate = Annotated[float, Field(gt=0, le=10)]
+LearningRate = Annotated[Rate, Field(description="a number above 0, at most 10")]
+Strength = Annotated[float, Field(ge=0)]
+NotNegative = Annotated[float, Field(ge=0, description="a number from 0 up")]
+NotNegativeOrNull = Annotated[NotNegative | None, Field(description="a number from 0 up, or null")]
+Factor = Annotated[float, Field(gt=0, le=1, description="a number above 0, at most 1")]
+Angle = Annotated[float, Field(ge=0, le=180, description="degrees from 0 to 180")]
+
+
+class Augmentation(Entry):
+    """Random changes of an image, each drawn anew for every image and every epoch from 0 up to the given strength.
+
+    rotation: degrees to either side. shift: share of the side, in both directions. zoom: share in or out. shear:
+    degrees, in both directions. flip: with probability 1/2; in a view, always. noise: standard deviation of Gaussian
+    noise, as a share of the range 0..255. brightness: share of that range, up or down. contrast: share, up or down.
+    fill: what is put where the image was moved away.
+    """
+
+    rotation: Angle = 0.0
+    shift: ShareOrZero = 0.0
+    zoom: ShareOrZero = 0.0
+    shear: Annotated[float, Field(ge=0, lt=90, description="degrees from 0 to below 90")] = 0.0
+    flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    noise: ShareOrZero = 0.0
+    brightness: ShareOrZero = 0.0
+    contrast: ShareOrZero = 0.0
+    fill: Literal["nearest", "reflect", "wrap", "constant"] = "nearest"
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> "Augmentation":
+        if not self.model_fields_set - {"fill"}:
+            raise ValueError(
+                "this augmentation changes nothing; give rotation, shift, zoom or another, or leave it out"
+            )
+        return self
+
+
+AUGMENTATION = f"keys and values: {', '.join(Augmentation.model_fields)}, as in {{rotation: 15, flip: horizontal}}"
 
 
 class Training(Entry):
     """How a model is trained; section `training` holds the defaults.
 
     epochs: at most so many passes over the training images.
+    momentum: of sgd and rmsprop. weight_decay: decoupled from the gradient (Loshchilov & Hutter 2019);
+        null for the optimizer's own, 0.004 for adamw and none for the others.
+    schedule: of the learning rate: constant; exponential: times `decay` every `decay_steps` steps, without jumps;
+        cosine: down to zero at the last epoch. warm_up: so many epochs from zero up to the learning rate.
+    reduce_on_plateau: after so many epochs without a lower validation loss the learning rate is a fifth of itself.
     early_stopping: stop after so many epochs without a lower validation loss and restore the weights of the lowest;
         null trains all epochs and keeps the last weights.
+    generalisation_loss: stop when validation loss / lowest validation loss - 1 exceeds it (Prechelt 1998) and restore
+        the weights of the lowest.
     repeats: so many trainings from different seeds.
-    max_train_per_class: train on at most so many images of each class; null for all.
+    max_train_per_class, train_fraction: train on at most so many images, or on this share, of each class; null for all.
+    class_weights: balanced: every class counts as much as the others, however many images it has.
+    label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016).
+    mixup: alpha of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
+    precision: of the computation; weights stay float32.
     """
 
     epochs: Epochs
@@ -295,26 +344,66 @@ class Training(Entry):
     early_stopping: PositiveOrNull
     repeats: Repeats
     max_train_per_class: PositiveOrNull
+    momentum: ShareOrZero = 0.0
+    weight_decay: NotNegativeOrNull = None
+    schedule: Literal["constant", "exponential", "cosine"] = "constant"
+    decay: Factor = 0.98
+    decay_steps: Positive = 1000
+    warm_up: Annotated[int, Field(ge=0, description="a whole number from 0 up")] = 0
+    reduce_on_plateau: PositiveOrNull = None
+    generalisation_loss: NotNegativeOrNull = None
+    train_fraction: Annotated[
+        Annotated[float, Field(gt=0, le=1)] | None, Field(description="a number above 0, at most 1, or null")
+    ] = None
+    class_weights: Literal["none", "balanced"] = "none"
+    label_smoothing: ShareOrZero = 0.0
+    mixup: NotNegative = 0.0
+    precision: Precision = "float32"
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> "Training":
+        check_training(self)
+        return self
 
 
-class Model(Entry):
+def check_training(settings: Training) -> None:
+    """Refuse settings that each are accepted but not with each other; `ValueError` with the sentence."""
+    if settings.momentum and settings.optimizer not in ("sgd", "rmsprop"):
+        raise ValueError(
+            f"momentum {settings.momentum} does not go with optimizer {settings.optimizer}, only sgd and rmsprop"
+        )
+    if settings.warm_up >= settings.epochs:
+        raise ValueError(f"warm_up {settings.warm_up} leaves none of {settings.epochs} epochs; give fewer")
+
+
+Hidden = Annotated[list[Units], Field(description="a list of whole numbers from 1 to 65536, as in [64, 32], or []")]
+
+
+class Layers(Entry):
+    """The layers between a backbone and the output: dense layers of `hidden` units, each followed by `activation`.
+
+    batch_normalization: between each dense layer and its activation. dropout: share of the units dropped after each
+    dense layer, in training only; without dense layers, of the inputs of the output layer. l2: strength of the penalty
+    on the squared weights of the dense layers and the output layer.
+    """
+
+    hidden: Hidden = []
+    activation: Literal["relu", "gelu", "silu", "tanh", "elu"] = "relu"
+    batch_normalization: bool = False
+    dropout: ShareOrZero = 0.0
+    l2: NotNegative = 0.0
+
+
+# Training keys that a model gives itself; null is accepted only where the default may be null.
+_OwnTraining = create_model(
+    "_OwnTraining", __base__=Entry, **{key: (kind, None) for key, kind in Training.__annotations__.items()}
+)
+
+
+class Model(_OwnTraining):
     """The keys all models share; a training key given here goes before the default in section `training`."""
 
     task: Reference
-    epochs: Epochs | None = None
-    batch_size: Positive | None = None
-    optimizer: Optimizer | None = None
-    learning_rate: LearningRate | None = None
-    early_stopping: PositiveOrNull = None
-    repeats: Repeats | None = None
-    max_train_per_class: PositiveOrNull = None
-
-    @model_validator(mode="after")
-    def _only_optional_keys_are_null(self) -> "Model":
-        for key in ("epochs", "batch_size", "optimizer", "learning_rate", "repeats"):
-            if key in self.model_fields_set and getattr(self, key) is None:
-                raise ValueError(f"{key} is empty; give a value or leave the key out")
-        return self
 
     def training(self, defaults: Training) -> Training:
         """The training settings of this model: its own keys over the defaults."""
@@ -322,62 +411,156 @@ class Model(Entry):
         return defaults.model_copy(update={key: getattr(self, key) for key in own})
 
 
-class Network(Model):
-    """A whole model trained end to end.
+class OnImages(Model):
+    """The keys of models that are trained on images.
 
-    trainable: `all`, or the lowest backbone layer that is trained; batch normalisation then keeps its statistics and
-    weights everywhere, as in a fine-tune.
+    augmentation: random changes of the training images.
+    layer_decay: the learning rate of each backbone layer is that of the layer above times this (discriminative
+        learning rates, Howard & Ruder 2018); the head has the full learning rate.
+    train_batch_normalization: whether batch normalisation of the trained layers learns and follows the new images;
+        null: only where the whole network is trained.
     """
 
     dataset: Reference
     backbone: Reference
-    trainable: Annotated[str, Field(description="all, or the name of a layer")] = "all"
+    augmentation: Annotated[Augmentation | None, Field(description=AUGMENTATION)] = None
+    layer_decay: Factor = 1.0
+    train_batch_normalization: Annotated[bool | None, Field(description="true, false or null")] = None
+
+
+class Network(OnImages, Layers):
+    """A whole model trained end to end.
+
+    pooling: of the backbone's last activations over the image, or none: they are flattened.
+    trainable: `all`, the lowest backbone layer (or block) that is trained, the number of upper layers that are, or
+        `head`: the backbone is frozen and runs in every epoch, as in studies without cached features.
+    """
+
+    pooling: Literal["average", "max", "none"] = "average"
+    trainable: Annotated[
+        Annotated[int, Field(ge=1)] | str,
+        Field(description="all, head, the name of a layer or block, or a number of layers"),
+    ] = "all"
 
 
 class Features(Entry):
-    """The activations of a backbone at the cut layer for all images of a dataset, or of some of its classes."""
+    """The activations of a backbone at the cut for all images of a dataset, or of some of its classes.
+
+    cut: a layer or block, or a list of them, computed in one pass over the images.
+    views: changed copies of every image that are cached beside it and used for training only, one for each item.
+    precision: of the computation.
+    """
 
     dataset: Reference
     backbone: Reference
-    cut: Layer
+    cut: Annotated[
+        Layer | Annotated[list[Layer], Field(min_length=1)],
+        Field(description="the name of a layer or block, or a list of them"),
+    ]
     classes: Classes | None = None
     pooling: Literal["none", "average", "max"] = "none"
     storage: Literal["float16", "float32"] = "float16"
+    views: Annotated[list[Augmentation], Field(description=f"a list, each item {AUGMENTATION}")] = []
+    precision: Precision = "float32"
+
+    @property
+    def cuts(self) -> list[str]:
+        """The cuts, also where there is one."""
+        return [self.cut] if isinstance(self.cut, str) else self.cut
 
 
-class Head(Model):
-    """The layers trained on features: dense layers of `hidden` units with dropout after each, and an output layer.
+class Head(Model, Layers):
+    """The layers trained on features: dense layers and an output layer.
 
-    With `start_from: backbone` they are the backbone's own layers above the cut instead, with its weights, and a new
-    output layer.
+    kind: dense is trained by gradient descent; ridge is a linear layer solved in closed form.
+    With `start_from: backbone` the dense layers are the backbone's own above the cut, with its weights.
+    cut: which cut of the features, where they have several. views: use so many views of each training image, 1 for
+        the image alone; null for all there are.
+    standardise: scale every channel of the features to mean 0 and variance 1 over the training images.
+    learning_rate, l2: of a list every value (every pair, of two lists) is trained side by side, one is chosen by its
+        validation loss.
     """
 
     features: Reference
+    cut: Annotated[str | None, Field(description="the name of a layer or block, or null")] = None
+    kind: Literal["dense", "ridge"] = "dense"
     start_from: Literal["random", "backbone"] = "random"
-    hidden: Annotated[
-        list[Units], Field(description="a list of whole numbers from 1 to 65536, as in [64, 32], or []")
-    ] = []
-    dropout: ShareOrZero = 0.0
+    standardise: Annotated[bool | None, Field(description="true, false or null")] = None
+    views: PositiveOrNull = None
+    learning_rate: Annotated[
+        Rate | Annotated[list[Rate], Field(min_length=1)],
+        Field(description="a number above 0, at most 10, or a list of them"),
+    ] = None
+    l2: Annotated[
+        Strength | Annotated[list[Strength], Field(min_length=1)],
+        Field(description="a number from 0 up, or a list of them"),
+    ] = 0.0
 
     @model_validator(mode="after")
     def _layers_come_from_one_place(self) -> "Head":
-        if self.start_from == "backbone" and (self.hidden or self.dropout):
+        of_backbone = self.model_fields_set & {"hidden", "activation", "batch_normalization", "dropout"}
+        if self.start_from == "backbone" and of_backbone:
             raise ValueError(
-                f"hidden {self.hidden} and dropout {self.dropout} do not go with start_from: backbone, which brings "
-                "its own layers; leave them out, or use start_from: random"
+                f"{self._given(of_backbone)} not go with start_from: backbone, which brings its own layers; leave them "
+                "out, or use start_from: random"
             )
+        of_ridge = {
+            "task",
+            "features",
+            "cut",
+            "kind",
+            "views",
+            "l2",
+            "class_weights",
+            "train_fraction",
+            "max_train_per_class",
+        }
+        if self.kind == "ridge" and (unfit := self.model_fields_set - of_ridge - {"start_from"}):
+            raise ValueError(
+                f"{self._given(unfit)} not go with kind: ridge, one linear layer on standardised features that is "
+                "solved; leave them out, or use kind: dense"
+            )
+        if self.kind == "ridge" and self.start_from == "backbone":
+            raise ValueError("start_from: backbone does not go with kind: ridge; leave one of them out")
+        if self.kind == "ridge" and "l2" in self.model_fields_set and 0 in self.strengths:
+            raise ValueError("l2 0 does not go with kind: ridge; give strengths above 0")
         return self
 
+    def _given(self, keys: set[str]) -> str:
+        """Keys with their values and a `do`, in the order of the class."""
+        given = [f"{key} {getattr(self, key)}" for key in type(self).model_fields if key in keys]
+        return f"{' and '.join(given)} {'does' if len(given) == 1 else 'do'}"
 
-class FineTune(Model):
+    @property
+    def standardised(self) -> bool:
+        """Whether the features are standardised: yes, unless the entry says no or the backbone's layers take them."""
+        return self.start_from == "random" if self.standardise is None else self.standardise
+
+    @property
+    def strengths(self) -> list[float]:
+        """The L2 strengths to choose from; for ridge, where none is given, powers of ten."""
+        if self.kind == "ridge" and "l2" not in self.model_fields_set:
+            return [10.0**power for power in range(-6, 3)]
+        return self.l2 if isinstance(self.l2, list) else [self.l2]
+
+    def candidates(self, defaults: Training) -> list[tuple[Training, float]]:
+        """The settings to choose from, each with its L2 strength: learning rates times strengths."""
+        settings = self.training(defaults)
+        rates = settings.learning_rate if isinstance(settings.learning_rate, list) else [settings.learning_rate]
+        return [(settings.model_copy(update={"learning_rate": rate}), l2) for rate in rates for l2 in self.strengths]
+
+
+class FineTune(OnImages):
     """A trained head joined to its backbone again and trained on, from backbone layer `unfreeze` upward.
 
-    `features` are the cached activations training may start from: where their cut lies below `unfreeze`, the frozen
-    layers are not run again.
+    unfreeze: the lowest layer (or block) that is trained, the number of layers below the head that are, or all.
+    `features` are the cached activations training may start from: where one of their cuts lies below `unfreeze` and no
+    augmentation is asked for, the frozen layers are not run again.
     """
 
-    dataset: Reference
-    backbone: Reference
     head: Reference
     features: Reference
-    unfreeze: Layer
+    unfreeze: Annotated[
+        Annotated[int, Field(ge=1)] | str,
+        Field(description="the name of a layer or block, a number of layers, or all"),
+    ]

@@ -1,24 +1,34 @@
 """Trains a model several times from different seeds and keeps the best weights and all predictions."""
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_file
 from stages.data.costs import Cost
-from stages.data.results import FOLDER, ModelRecord, Origin, Predictions, Result, cross_entropy, write_result
+from stages.data.results import (
+    FOLDER,
+    SPLITS,
+    Candidate,
+    ModelRecord,
+    Origin,
+    Predictions,
+    Result,
+    cross_entropy,
+    write_result,
+)
 from stages.networks.pretrained import save_weights
-from stages.networks.runtime import make_deterministic
+from stages.networks.runtime import computing_in, make_deterministic
 from stages.study.schema import Training
-from stages.training.batches import Examples, batches
-
-INFERENCE_BATCH = 64
+from stages.training.batches import Examples
+from stages.training.checkpoints import Checkpoints, remove_checkpoints
+from stages.training.compiling import compile_model
+from stages.training.fitting import Run, fit, predict
 
 
 @dataclass(frozen=True)
@@ -26,128 +36,185 @@ class Built:
     """A model made for one repeat.
 
     whole: all that is stored. trained: the part that is fitted; the same model, or the layers of it above cached
-    features, which share their weights with `whole`.
+    features, which share their weights with `whole`. factors: of the learning rate of single weights, by their path.
     """
 
     whole: keras.Model
     trained: keras.Model
+    factors: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One finished training: what a stage that was killed later need not do again.
+
+    chosen: which of the candidates. candidates: what became of each, where there was a choice.
+    """
+
+    chosen: int
+    candidates: list[dict[str, float]]
+    history: pd.DataFrame
+    seconds: float
+    weights: list[np.ndarray]
+    probabilities: dict[str, np.ndarray]
 
 
 def train_repeats(
     name: str,
-    build: Callable[[], Built],
+    build: Callable[[float], Built],
+    candidates: list[tuple[Training, float]],
     examples: dict[str, Examples],
-    settings: Training,
+    shown: Examples,
     seed: int,
     origin: Origin,
+    made_of: Any,
 ) -> tuple[keras.Model, Result]:
-    """Train `settings.repeats` models from different seeds.
+    """Train a model `repeats` times from different seeds.
 
-    build: makes a model for a repeat; its random weights come from the seed of the repeat.
-    examples: split -> examples; test examples are only predicted, after training.
-    origin: what the model is made of, for its record.
+    build: makes a model with an L2 strength for a repeat; its random weights come from the seed of the repeat.
+    candidates: settings with their L2 strength; of several all are trained side by side in the first repeat, and the
+        one of the lowest validation loss is trained in the others.
+    examples: split -> examples; test examples are only predicted, after training. shown: those of train as they are
+        trained on, with their views.
+    origin: what the model is made of, for its record. made_of: all that the training depends on, as JSON.
 
     Returns the whole model with the weights of the repeat of the lowest validation loss, and the result.
     Raises `UserError` when the loss of every repeat is not finite.
     """
-    histories, probabilities, losses, seconds = [], {split: [] for split in examples}, [], []
-    kept = None
-    for repeat in range(settings.repeats):
-        repeat_seed = int(np.random.SeedSequence([seed, repeat]).generate_state(1)[0])
-        make_deterministic(repeat_seed)
-        built = build()
-        compile_model(built.trained, settings)
-        history, took = fit(built.trained, examples, settings, repeat_seed, f"{name} {repeat + 1}/{settings.repeats}")
-        history.insert(0, "repeat", repeat)
-        histories.append(history)
-        seconds.append(took)
-        for split, of_split in examples.items():
-            probabilities[split].append(predict(built.trained, of_split))
-        losses.append(cross_entropy(probabilities["validation"][-1], examples["validation"].labels))
-        if np.isfinite(losses[-1]) and (kept is None or losses[-1] < losses[kept]):
-            kept, weights = repeat, built.whole.get_weights()
-    if kept is None:
+    settings = candidates[0][0]
+    checkpoints = Checkpoints(name, made_of)
+    repeats: list[Repeat] = []
+    for number in range(settings.repeats):
+        chosen = [repeats[0].chosen] if repeats else range(len(candidates))
+        found = _load(checkpoints, number) or _train(
+            f"{name} {number + 1}/{settings.repeats}",
+            build,
+            {place: candidates[place] for place in chosen},
+            examples,
+            shown,
+            int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
+            checkpoints,
+            f"epoch-{number}",
+        )
+        _save(checkpoints, number, found)
+        repeats.append(found)
+    losses = [cross_entropy(each.probabilities["validation"], examples["validation"].labels) for each in repeats]
+    if not np.isfinite(losses).any():
+        remove_checkpoints(name)
         raise UserError(
             f"{name}: the loss of every repeat became infinite or no number; lower learning_rate "
             f"(now {settings.learning_rate:g})."
         )
-    built.whole.set_weights(weights)
+    kept = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
+    strength = candidates[repeats[0].chosen][1]
+    make_deterministic(seed)
+    with computing_in(settings.precision):
+        whole = build(strength).whole
+    whole.set_weights(repeats[kept].weights)
+    return whole, result_of(repeats, kept, examples, shown, origin, whole)
 
-    epochs = [len(history) for history in histories]
-    train_images = len(examples["train"].rows)
-    result = Result(
+
+def result_of(
+    repeats: list[Repeat],
+    kept: int,
+    examples: dict[str, Examples],
+    shown: Examples,
+    origin: Origin,
+    whole: keras.Model,
+) -> Result:
+    """The result of finished repeats, of which `kept` (from 0) is the one whose weights `whole` has."""
+    for number, each in enumerate(repeats):
+        each.history.insert(0, "repeat", number)
+    epochs = [len(each.history) for each in repeats]
+    seconds = [each.seconds for each in repeats]
+    return Result(
         record=ModelRecord(
             **asdict(origin),
-            train_images=train_images,
-            repeats=settings.repeats,
+            train_images=len(examples["train"].rows),
+            repeats=len(repeats),
             kept_repeat=kept,
             epochs=epochs,
-            trained_parameters=sum(int(np.prod(weight.shape)) for weight in built.whole.trainable_weights),
-            total_parameters=origin.parameters_below + built.whole.count_params(),
+            trained_parameters=sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights),
+            total_parameters=origin.parameters_below + whole.count_params(),
+            candidates=[Candidate(**each) for each in repeats[0].candidates],
         ),
-        cost=Cost.measured(float(np.mean(seconds)), train_images * sum(epochs) / sum(seconds)),
-        history=pd.concat(histories),
-        predictions={split: Predictions(examples[split].index, np.stack(probabilities[split])) for split in examples},
+        cost=Cost.measured(float(np.mean(seconds)), len(shown.rows) * sum(epochs) / sum(seconds)),
+        history=pd.concat([each.history for each in repeats]),
+        predictions={
+            split: Predictions(examples[split].index, np.stack([each.probabilities[split] for each in repeats]))
+            for split in SPLITS
+        },
     )
-    return built.whole, result
 
 
-def compile_model(model: keras.Model, settings: Training) -> None:
-    """Give the model its optimizer, cross-entropy loss and accuracy."""
-    optimizer = keras.optimizers.get(settings.optimizer)
-    optimizer.learning_rate = settings.learning_rate
-    model.compile(optimizer, loss="sparse_categorical_crossentropy", metrics=["accuracy"])
+def _train(
+    description: str,
+    build: Callable[[float], Built],
+    candidates: dict[int, tuple[Training, float]],
+    examples: dict[str, Examples],
+    shown: Examples,
+    seed: int,
+    checkpoints: Checkpoints,
+    slot: str,
+) -> Repeat:
+    """Train the candidates, by their number, side by side; the best on validation predicts all splits."""
+    built, runs = [], []
+    for settings, strength in candidates.values():
+        make_deterministic(seed)
+        with computing_in(settings.precision):
+            built.append(build(strength))
+        compile_model(built[-1].trained, settings, built[-1].factors)
+        runs.append(Run(built[-1].trained, settings))
+    histories, seconds = fit(runs, shown, examples["validation"], seed, description, checkpoints, slot)
+    validation = [predict(run.model, examples["validation"]) for run in runs]
+    labels = examples["validation"].labels
+    losses = [cross_entropy(each, labels) for each in validation]
+    best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
+    tried = [
+        asdict(
+            Candidate(
+                learning_rate=settings.learning_rate,
+                l2=strength,
+                epochs=len(history),
+                validation_loss=loss if np.isfinite(loss) else None,
+                validation_accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
+                chosen=place == best,
+            )
+        )
+        for place, ((settings, strength), history, loss, probabilities) in enumerate(
+            zip(candidates.values(), histories, losses, validation, strict=True)
+        )
+    ]
+    return Repeat(
+        chosen=list(candidates)[best],
+        candidates=tried if len(tried) > 1 else [],
+        history=histories[best],
+        seconds=seconds,
+        weights=built[best].whole.get_weights(),
+        probabilities={
+            split: validation[best] if split == "validation" else predict(runs[best].model, of_split)
+            for split, of_split in examples.items()
+        },
+    )
 
 
-def fit(
-    model: keras.Model, examples: dict[str, Examples], settings: Training, seed: int, description: str
-) -> tuple[pd.DataFrame, float]:
-    """Train a compiled model; returns its history, one row an epoch, and the seconds it took.
-
-    seed: of the order of the images, a new one in every epoch. The training figures are means over the epoch's
-    batches, dropout active; the validation figures are of the weights at the end of the epoch. With early stopping the
-    model ends with the weights of the lowest validation loss. A loss that is no number ends the training.
-    """
-    train, validation = examples["train"], examples["validation"]
-    random = np.random.default_rng(seed)
-    history, best, best_weights = [], {"epoch": 0, "validation_loss": np.inf}, None
-    start = time.perf_counter()
-    with tqdm(total=settings.epochs, desc=description, unit=" epochs", disable=None) as bar:
-        for epoch in range(1, settings.epochs + 1):
-            # Batch by batch, not Model.fit: with few images its preparations cost several times the training itself.
-            steps = []  # images, loss and accuracy of each
-            for inputs, labels in batches(train, settings.batch_size, random.permutation(len(train.rows))):
-                of_step = model.train_on_batch(inputs, labels, return_dict=True)
-                steps.append((len(labels), of_step["loss"], of_step["accuracy"]))
-            sizes, losses, accuracies = zip(*steps, strict=True)
-            probabilities = predict(model, validation)
-            row = {
-                "epoch": epoch,
-                "train_loss": float(np.average(losses, weights=sizes)),
-                "train_accuracy": float(np.average(accuracies, weights=sizes)),
-                "validation_loss": cross_entropy(probabilities, validation.labels),
-                "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
-            }
-            history.append(row)
-            bar.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
-            bar.update()
-            if not np.isfinite(row["train_loss"]):
-                break
-            if settings.early_stopping is None:
-                continue
-            if row["validation_loss"] < best["validation_loss"]:
-                best, best_weights = row, model.get_weights()
-            elif epoch - best["epoch"] >= settings.early_stopping:
-                break
-    if best_weights is not None:
-        model.set_weights(best_weights)
-    return pd.DataFrame(history), time.perf_counter() - start
+def _save(checkpoints: Checkpoints, number: int, repeat: Repeat) -> None:
+    state = {"chosen": repeat.chosen, "candidates": repeat.candidates, "seconds": repeat.seconds}
+    state["history"] = repeat.history.to_dict("list")
+    arrays = {split: [of_split] for split, of_split in repeat.probabilities.items()}
+    checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights})
+    checkpoints.drop(f"epoch-{number}")
 
 
-def predict(model: keras.Model, examples: Examples) -> np.ndarray:
-    """Predicted probabilities in inference mode, (n, classes) float32."""
-    parts = [model.predict_on_batch(inputs) for inputs, _ in batches(examples, INFERENCE_BATCH)]
-    return np.concatenate(parts).astype(np.float32)
+def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
+    saved = checkpoints.load(f"repeat-{number}")
+    if saved is None:
+        return None
+    state, arrays = saved
+    history = pd.DataFrame(state.pop("history"))
+    return Repeat(
+        **state, history=history, weights=arrays["weights"], probabilities={split: arrays[split][0] for split in SPLITS}
+    )
 
 
 def save_model(name: str, model: keras.Model, result: Result) -> str:
@@ -155,6 +222,7 @@ def save_model(name: str, model: keras.Model, result: Result) -> str:
     write_result(name, result)
     with atomic_file(FOLDER / f"{name}.weights.h5") as partial:
         save_weights(model, partial)
+    remove_checkpoints(name)
     validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()
     record = result.record
     return (

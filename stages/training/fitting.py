@@ -1,0 +1,180 @@
+"""Trains models side by side on the same batches, epoch by epoch; a killed training goes on after its last epoch."""
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import keras
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from stages.data.results import cross_entropy
+from stages.study.schema import Training
+from stages.training.batches import Examples, batches, class_weights, mixed
+from stages.training.checkpoints import Checkpoints
+from stages.training.schedules import learning_rate_at
+
+INFERENCE_BATCH = 64
+PLATEAU_FACTOR = 0.2  # He et al. (2016) and most since divide by 5 or 10
+
+
+@dataclass
+class Run:
+    """A compiled model in training.
+
+    rows: its history, one dict an epoch. best: the row of the lowest validation loss, best_weights: of that epoch,
+    where they may be restored. reduction: of the learning rate by plateaus; plateau: the epoch it is counted from.
+    """
+
+    model: keras.Model
+    settings: Training
+    rows: list[dict[str, float]] = field(default_factory=list)
+    best: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "validation_loss": np.inf})
+    best_weights: list[np.ndarray] = field(default_factory=list)
+    reduction: float = 1.0
+    plateau: int = 0
+    ended: bool = False
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the weights of the lowest validation loss are the ones to keep."""
+        return self.settings.early_stopping is not None or self.settings.generalisation_loss is not None
+
+    def step(self, inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, rate: float) -> dict:
+        """One step of training; returns loss and accuracy of the batch."""
+        self.model.optimizer.learning_rate = rate * self.reduction
+        return self.model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
+
+    def end_epoch(self, row: dict[str, float]) -> None:
+        """Note the figures of an epoch, keep the weights if they are the best, lower the learning rate or end."""
+        self.rows.append(row)
+        epoch, loss = row["epoch"], row["validation_loss"]
+        if loss < self.best["validation_loss"]:
+            self.best, self.plateau = row, epoch
+            if self.stops_early:
+                self.best_weights = self.model.get_weights()
+        patience, alpha = self.settings.early_stopping, self.settings.generalisation_loss
+        waited = epoch - self.best["epoch"]
+        self.ended = (
+            not np.isfinite(row["train_loss"])
+            or (patience is not None and waited >= patience)
+            or (alpha is not None and loss / max(self.best["validation_loss"], 1e-12) - 1 > alpha)
+            or epoch == self.settings.epochs
+        )
+        wait = self.settings.reduce_on_plateau
+        if wait is not None and epoch - self.plateau >= wait:
+            self.reduction, self.plateau = self.reduction * PLATEAU_FACTOR, epoch
+
+    def restore_best(self) -> None:
+        """Give the model the weights of its lowest validation loss, where training stops early."""
+        if self.best_weights:
+            self.model.set_weights(self.best_weights)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
+        """All that training goes on from, also the states of the random numbers."""
+        state = {key: getattr(self, key) for key in ("rows", "best", "reduction", "plateau", "ended")}
+        arrays = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        numbers = {key: [keras.ops.convert_to_numpy(each) for each in of_key] for key, of_key in arrays.items()}
+        return state, {**numbers, "best_weights": self.best_weights}
+
+    def go_on_from(self, state: dict[str, Any], arrays: dict[str, list[np.ndarray]]) -> None:
+        """Take over what `state` gave."""
+        for key, value in state.items():
+            setattr(self, key, value)
+        self.model.optimizer.build(self.model.trainable_variables)
+        for key, variables in (("model", self.model.variables), ("optimizer", self.model.optimizer.variables)):
+            for variable, value in zip(variables, arrays[key], strict=True):
+                variable.assign(value)
+        self.best_weights = arrays["best_weights"]
+
+
+def fit(
+    runs: list[Run],
+    shown: Examples,
+    validation: Examples,
+    seed: int,
+    description: str,
+    checkpoints: Checkpoints | None = None,
+    slot: str = "epoch",
+) -> tuple[list[pd.DataFrame], float]:
+    """Train compiled models, all on the same batches; returns a history of each and the seconds it took.
+
+    runs: may differ in learning rate and penalties only. shown: the training examples, in all their views. seed: of
+    the order of the examples, a new one in every epoch. checkpoints, slot: where, and under which name, the state after
+    an epoch is saved.
+
+    A history has one row an epoch: the training figures are means over its batches, with dropout, augmentation,
+    penalties and label smoothing; the validation figures are of the weights at the end of the epoch. With early
+    stopping a model ends with the weights of its lowest validation loss. A loss that is no number ends its
+    training.
+    """
+    settings = runs[0].settings
+    first, spent = _go_on(runs, checkpoints, slot)
+    start = time.perf_counter() - spent
+    targets = shown.targets()
+    weights = class_weights(shown.labels) if settings.class_weights == "balanced" else None
+    steps_per_epoch = -(-len(shown.rows) // settings.batch_size)
+    with tqdm(total=settings.epochs, initial=first, desc=description, unit=" epochs", disable=None) as bar:
+        for epoch in range(first + 1, settings.epochs + 1):
+            active = [run for run in runs if not run.ended]
+            if not active:
+                break
+            random = np.random.default_rng([seed, epoch])
+            sums = {id(run): np.zeros(2) for run in active}
+            order = random.permutation(len(shown.rows))
+            # Batch by batch, not Model.fit: with few images its preparations cost several times the training itself.
+            for number, (inputs, places) in enumerate(batches(shown, settings.batch_size, order)):
+                wanted, counting = targets[places], None if weights is None else weights[places]
+                if settings.mixup:
+                    inputs, wanted = mixed(inputs, wanted, settings.mixup, random)
+                step = (epoch - 1) * steps_per_epoch + number
+                for run in active:
+                    rate = learning_rate_at(run.settings, step, steps_per_epoch)
+                    of_step = run.step(inputs, wanted, counting, rate)
+                    sums[id(run)] += len(places) * np.array([of_step["loss"], of_step["accuracy"]])
+            for run in active:
+                probabilities = predict(run.model, validation)
+                train_loss, train_accuracy = sums[id(run)] / len(shown.rows)
+                row = {
+                    "epoch": epoch,
+                    "train_loss": float(train_loss),
+                    "train_accuracy": float(train_accuracy),
+                    "validation_loss": cross_entropy(probabilities, validation.labels),
+                    "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
+                }
+                run.end_epoch(row)
+            bar.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
+            bar.update()
+            if checkpoints and checkpoints.due():
+                _save(runs, epoch, time.perf_counter() - start, checkpoints, slot)
+    for run in runs:
+        run.restore_best()
+    return [pd.DataFrame(run.rows) for run in runs], time.perf_counter() - start
+
+
+def _save(runs: list[Run], epoch: int, seconds: float, checkpoints: Checkpoints, slot: str) -> None:
+    states, arrays = [], {}
+    for number, run in enumerate(runs):
+        state, of_run = run.state()
+        states.append(state)
+        arrays |= {f"{number}-{key}": values for key, values in of_run.items()}
+    checkpoints.save(slot, {"epoch": epoch, "seconds": seconds, "runs": states}, arrays)
+
+
+def _go_on(runs: list[Run], checkpoints: Checkpoints | None, slot: str) -> tuple[int, float]:
+    """Put runs into the state that was saved; returns the epochs that are done and the seconds they took."""
+    saved = checkpoints and checkpoints.load(slot)
+    if not saved:
+        return 0, 0.0
+    state, arrays = saved
+    for number, (run, of_run) in enumerate(zip(runs, state["runs"], strict=True)):
+        keys = ("model", "optimizer", "best_weights")
+        run.go_on_from(of_run, {key: arrays[f"{number}-{key}"] for key in keys})
+    return state["epoch"], state["seconds"]
+
+
+def predict(model: keras.Model, examples: Examples) -> np.ndarray:
+    """Predicted probabilities in inference mode, (n, classes) float32."""
+    parts = [model.predict_on_batch(inputs) for inputs, _ in batches(examples, INFERENCE_BATCH)]
+    return np.concatenate(parts).astype(np.float32)
