@@ -12,11 +12,11 @@ from stages.data.images import read_images
 from stages.data.results import Origin
 from stages.data.tasks import read_task
 from stages.networks.augmentation import augmented
-from stages.networks.cuts import freeze_batch_normalization, freeze_below, pooled
+from stages.networks.cuts import below, freeze_batch_normalization, freeze_below, pooled
 from stages.networks.heads import with_head
 from stages.networks.pretrained import load_backbone, save_weights
 from stages.study import Study
-from stages.study.architectures import layers_of
+from stages.study.naming import find_layer
 from stages.study.references import lowest_trained
 from stages.study.schema import Network
 from stages.training.batches import content_of, examples_of
@@ -31,12 +31,14 @@ def main(study: Study, name: str) -> str:
     task.check_images(images.sha256, f"data/images/{entry.dataset}")
     image_size = images.pixels.shape[1]
     record = weights.read_weights_record(entry.backbone)
+    cut = find_layer(record.architecture, entry.cut or "top", "highest")
 
     def build(l2: float) -> Built:
         backbone, _ = load_backbone(entry.backbone, image_size)
-        freeze(backbone, record.architecture, entry)
-        factors = layer_factors(backbone.layers, entry.layer_decay)
-        network = with_head(pooled(backbone, entry.pooling), entry, len(task.classes), l2, name)
+        freeze(backbone, entry, record.architecture, cut)
+        lower = below(backbone, cut)
+        network = with_head(pooled(lower, entry.pooling), entry, len(task.classes), l2, name)
+        factors = layer_factors(lower.layers, entry.layer_decay)
         return Built(network, augmented(network, entry.augmentation), factors)
 
     origin = Origin(kind="network", task=entry.task, backbone=entry.backbone, weights_sha256=record.sha256)
@@ -51,27 +53,34 @@ def main(study: Study, name: str) -> str:
     ]
     candidates = [(settings, entry.l2)]
     network, result = train_repeats(name, build, candidates, examples, examples["train"], study.seed, origin, made_of)
-    write_backbone(name, network, record.architecture, image_size)
+    write_backbone(name, entry.backbone, network, image_size)
     return save_model(name, network, result)
 
 
-def freeze(backbone: keras.Model, architecture: str, entry: Network) -> None:
+def freeze(backbone: keras.Model, entry: Network, architecture: str, cut: str) -> None:
     """Freeze what the entry does not train: the layers below `trainable`, and batch normalisation."""
     if entry.trainable != "all":
-        freeze_below(backbone, None if entry.trainable == "head" else lowest_trained(architecture, entry.trainable))
+        head_only = entry.trainable == "head"
+        freeze_below(backbone, None if head_only else lowest_trained(architecture, entry.trainable, cut))
     trained = entry.train_batch_normalization
     if not (entry.trainable == "all" if trained is None else trained):
         freeze_batch_normalization(backbone)
 
 
-def write_backbone(name: str, network: keras.Model, architecture: str, image_size: int) -> None:
-    """Write the trained network without its head to data/weights/<name>."""
-    *_, last = layers_of(architecture)
-    backbone = keras.Model(network.input, network.get_layer(last).output)
+def write_backbone(name: str, backbone: str, network: keras.Model, image_size: int) -> None:
+    """Write the backbone with the trained weights of the network to data/weights/<name>; the head is left out.
+
+    Layers above the cut keep the weights they had.
+    """
+    whole, record = load_backbone(backbone, image_size)
+    trained = {layer.name: layer for layer in network.layers}
+    for layer in whole.layers:
+        if layer.name in trained:
+            layer.set_weights(trained[layer.name].get_weights())
     with atomic_directory(weights.FOLDER / name) as folder:
         file = folder / "backbone.weights.h5"
-        save_weights(backbone, file)
-        weights.write_weights_record(folder, architecture, name, image_size, file)
+        save_weights(whole, file)
+        weights.write_weights_record(folder, record.architecture, name, image_size, file)
 
 
 if __name__ == "__main__":

@@ -166,9 +166,14 @@ def _network(study: dict, name: str) -> Iterator[str]:
     network, where = study["networks"][name], f"networks.{name}"
     yield from _dataset_of_task(study, where, network)
     yield from _image_fits(study, where, network)
-    if network.trainable == "all" or (found := architecture_of(study, network.backbone)) is None:
+    if (found := architecture_of(study, network.backbone)) is None:
         return
-    if network.trainable != "head" and lowest_trained(found[0], network.trainable) is None:
+    cut = find_layer(found[0], network.cut or "top", "highest")
+    if cut is None:
+        yield _no_layer(where, "cut", network.cut, found[0], names_of(found[0]))
+    elif network.trainable == "all":
+        return
+    elif network.trainable != "head" and lowest_trained(found[0], network.trainable, cut) is None:
         accepted = ["all", "head", *names_of(found[0])]
         yield _no_layer(where, "trainable", network.trainable, found[0], accepted)
     elif _random_backbone(study, network):

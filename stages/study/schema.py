@@ -16,6 +16,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 # The name of another entry: any text, so that a wrong one is answered with the names there are.
 Reference = Annotated[str, Field(description="the name of an entry")]
 Layer = Annotated[str, Field(description="the name of a layer")]
+LayerOrNull = Annotated[str | None, Field(description="the name of a layer or block, or null")]
 Location = Annotated[str, Field(min_length=1, description="a path or an address")]
 Share = Annotated[float, Field(gt=0, lt=1, description="a number above 0 and below 1")]
 ShareOrZero = Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1")]
@@ -431,11 +432,13 @@ class OnImages(Model):
 class Network(OnImages, Layers):
     """A whole model trained end to end.
 
-    pooling: of the backbone's last activations over the image, or none: they are flattened.
+    cut: the layer or block the head stands on; null for the last. pooling: of its activations over the image, or none:
+        they are flattened.
     trainable: `all`, the lowest backbone layer (or block) that is trained, the number of upper layers that are, or
         `head`: the backbone is frozen and runs in every epoch, as in studies without cached features.
     """
 
+    cut: LayerOrNull = None
     pooling: Literal["average", "max", "none"] = "average"
     trainable: Annotated[
         Annotated[int, Field(ge=1)] | str,
@@ -482,7 +485,7 @@ class Head(Model, Layers):
     """
 
     features: Reference
-    cut: Annotated[str | None, Field(description="the name of a layer or block, or null")] = None
+    cut: LayerOrNull = None
     kind: Literal["dense", "ridge"] = "dense"
     start_from: Literal["random", "backbone"] = "random"
     standardise: Annotated[bool | None, Field(description="true, false or null")] = None
