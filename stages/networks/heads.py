@@ -35,7 +35,7 @@ def with_head(model: keras.Model, entry: Layers, classes: int, l2: float, name: 
         x = layers.Dropout(entry.dropout, name="dropout1")(x)
     # Softmax in float32, also under a mixed precision policy: probabilities in bfloat16 have two digits.
     output = layers.Dense(classes, "softmax", kernel_regularizer=penalty, dtype="float32", name="predictions")
-    return keras.Model(model.inputs, output(x), name=name)
+    return keras.Model(model.input, output(x), name=name)
 
 
 def build_head(
