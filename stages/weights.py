@@ -28,7 +28,7 @@ def main(study: Study, name: str) -> str:
     if entry.weights == "imagenet":
         architecture = ARCHITECTURES[entry.architecture]
         source = architecture.imagenet
-        checksum = checksum or (architecture.imagenet_md5 and f"md5:{architecture.imagenet_md5}")
+        checksum = checksum or architecture.imagenet_checksum
     file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
     fetch(source, file, checksum or recorded_checksum(name, entry))
     if not h5py.is_hdf5(file):

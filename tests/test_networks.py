@@ -11,10 +11,14 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 from stages.base.errors import UserError
 from stages.data.weights import write_weights_record
 from stages.networks.backbones import build_backbone
-from stages.networks.cuts import above, below, dense_head, freeze_below, with_predictions
+from stages.networks.cuts import above, below, freeze_below, pooled
+from stages.networks.heads import build_head, channel_statistics, set_statistics, with_head
 from stages.networks.layers import layer_table
-from stages.networks.pretrained import load_backbone
+from stages.networks.pretrained import load_backbone, load_weights, save_weights
+from stages.networks.runtime import computing_in
 from stages.study.architectures import ARCHITECTURES, layers_of
+from stages.study.naming import find_layer, names_of
+from stages.study.schema import Head, Layers
 
 REAL_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "weights"
 RANDOM = np.random.default_rng(0)
@@ -24,10 +28,92 @@ def images(count: int, size: int) -> np.ndarray:
     return RANDOM.integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def test_the_table_of_layers_is_that_of_the_real_networks():
-    table = layer_table()
-    for name in ARCHITECTURES:
-        assert list(layers_of(name).items()) == list(table[name].items())  # as lists: the order counts
+# One of each family; building all of them takes minutes.
+BUILT = [
+    *("four_conv", "simple_cnn", "vgg16", "vgg19", "resnet50_v2", "inception_v3", "densenet121", "mobilenet"),
+    *("mobilenet_050", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny"),
+]
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_the_table_of_layers_is_that_of_the_real_networks(name):
+    # As lists: the order counts. Not the first network of the process, so that Keras counts its names on.
+    assert list(layers_of(name).items()) == list(layer_table([name])[name].items())
+
+
+@pytest.mark.parametrize("name", BUILT)
+def test_an_architecture_is_built_for_its_smallest_images(name):
+    smallest = ARCHITECTURES[name].smallest_image
+    assert np.isfinite(build_backbone(name, smallest)(images(1, smallest))).all()
+
+
+@pytest.mark.parametrize("name", [name for name in BUILT if ARCHITECTURES[name].application])
+def test_imagenet_weights_are_those_that_keras_itself_would_fetch(name, monkeypatch):
+    class Fetched(Exception):
+        pass
+
+    def get_file(file, origin, *, file_hash=None, **_):
+        raise Fetched(origin, file_hash)
+
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
+    described = ARCHITECTURES[name]
+    options = {"alpha": described.alpha} if described.alpha else {}
+    application = getattr(keras.applications, described.application)
+    with pytest.raises(Fetched) as fetched:
+        application(include_top=False, weights="imagenet", input_shape=(224, 224, 3), **options)
+    origin, digits = fetched.value.args
+    checksum = described.imagenet_checksum
+    assert (origin, digits) == (described.imagenet, checksum and checksum.split(":")[1])
+
+
+def test_a_second_backbone_of_a_process_has_the_names_and_takes_the_weights_of_the_first(tmp_path):
+    first, second = build_backbone("inception_v3", 75), build_backbone("inception_v3", 75)
+    assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
+    save_weights(first, tmp_path / "one.weights.h5")
+    load_weights(second, tmp_path / "one.weights.h5", "test")
+    pixels = images(2, 75)
+    np.testing.assert_allclose(first(pixels), second(pixels), rtol=1e-5, atol=1e-6)
+
+
+def test_efficientnet_is_corrected_as_keras_corrects_it_with_imagenet_weights(monkeypatch):
+    # With ImageNet weights Keras builds another network than without: hold ours to that one.
+    found = []
+    monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: "none.h5")
+    monkeypatch.setattr(keras.Model, "load_weights", lambda self, _: found.append(self))
+    keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(64, 64, 3))
+    published, ours = found[0], build_backbone("efficientnet_b0", 64)
+    weights = [RANDOM.uniform(0.1, 0.3, weight.shape) for weight in published.weights]
+    for model in (published, ours):
+        model.set_weights(weights)
+    pixels = images(2, 64)
+    stem = [model.get_layer("stem_conv_pad").input for model in (published, ours)]
+    theirs = keras.Model(published.input, stem[0])(pixels.astype(np.float32))
+    np.testing.assert_allclose(keras.Model(ours.input, stem[1])(pixels), theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name", "end", "layer"),
+    [
+        ("vgg16", "pool4", "highest", "block4_pool"),
+        ("vgg16", "conv4_2", "highest", "block4_conv2"),
+        ("vgg16", "block4", "highest", "block4_pool"),
+        ("vgg16", "block4", "lowest", "block4_conv1"),
+        ("vgg16", "top", "highest", "block5_pool"),
+        ("vgg16", "fc1", "highest", None),
+        ("mobilenet_v2", "block_1", "highest", "block_1_project_BN"),
+        ("mobilenet_v2", "top", "lowest", "out_relu"),
+        ("resnet50_v2", "conv5_block1", "highest", "conv5_block1_out"),
+        ("four_conv", "fc1", "highest", "fc1"),
+        ("four_conv", "pool3", "highest", None),
+    ],
+)
+def test_a_study_may_call_a_layer_by_its_short_name(architecture, name, end, layer):
+    assert find_layer(architecture, name, end) == layer
+
+
+def test_every_name_that_is_offered_names_a_layer():
+    for architecture in ARCHITECTURES:
+        assert [name for name in names_of(architecture) if find_layer(architecture, name, "highest") is None] == []
 
 
 def test_layers_inside_a_residual_block_do_not_separate():
@@ -40,7 +126,16 @@ def test_layers_inside_a_residual_block_do_not_separate():
     ("architecture", "expected"),
     [
         ("four_conv", lambda x: x / 127.5 - 1),
+        ("simple_cnn", lambda x: x / 127.5 - 1),
         ("mobilenet_v2", lambda x: x / 127.5 - 1),
+        ("mobilenet_050", lambda x: x / 127.5 - 1),
+        ("resnet50_v2", lambda x: x / 127.5 - 1),
+        # Mean and standard deviation of ImageNet, of values from 0 to 1.
+        ("densenet121", lambda x: (x / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])),
+        # Done inside these networks.
+        ("mobilenet_v3_small", lambda x: x),
+        ("efficientnet_b0", lambda x: x),
+        ("convnext_tiny", lambda x: x),
         # Means of the ImageNet training images, blue first: Simonyan & Zisserman 2015, as Caffe stored them.
         ("vgg16", lambda x: x[..., ::-1] - np.array([103.939, 116.779, 123.68])),
     ],
@@ -54,7 +149,15 @@ def test_preprocessing_is_that_of_the_architecture(architecture, expected):
 
 @pytest.mark.parametrize(
     ("architecture", "cut"),
-    [("four_conv", "pool1"), ("four_conv", "fc1"), ("mobilenet_v2", "block_5_add"), ("vgg16", "block3_pool")],
+    [
+        ("four_conv", "pool1"),
+        ("four_conv", "fc1"),
+        ("mobilenet_v2", "block_5_add"),
+        ("vgg16", "block3_pool"),
+        ("resnet50_v2", "conv3_block2_out"),
+        ("efficientnet_b0", "block3b_add"),
+        ("densenet121", "pool3_pool"),
+    ],
 )
 def test_the_parts_below_and_above_a_cut_make_the_whole(architecture, cut):
     backbone = build_backbone(architecture, 32)
@@ -78,7 +181,8 @@ def test_frozen_layers_keep_their_weights_and_statistics_and_the_others_learn():
     backbone = build_backbone("mobilenet_v2", 32)
     freeze_below(backbone, "block_15_expand")
     before = {layer.name: [w.numpy().copy() for w in layer.weights] for layer in backbone.layers}
-    train_a_step(with_predictions(backbone, 2, "network"), images(8, 32), 2)
+    network = with_head(pooled(backbone, "average"), Layers(), 2, 0.0, "network")
+    train_a_step(network, images(8, 32), 2)
     names = list(layers_of("mobilenet_v2"))
     boundary = names.index("block_15_expand")
     changed = {
@@ -104,17 +208,71 @@ def test_dropout_in_the_frozen_part_drops_nothing():
     np.testing.assert_array_equal(np.asarray(model(ones, training=True)), np.asarray(model(ones)))
 
 
-def test_a_dense_head_has_the_layers_of_its_entry():
-    head = dense_head((4, 4, 8), [16, 8], 0.25, classes=3)
-    assert [layer.name for layer in head.layers[1:]] == [
-        "flatten",
-        "dense1",
-        "dropout1",
-        "dense2",
-        "dropout2",
+@pytest.mark.parametrize("architecture", ["convnext_tiny", "efficientnet_b0"])
+def test_what_is_dropped_at_random_is_not_dropped_in_the_frozen_part(architecture):
+    backbone, pixels = build_backbone(architecture, 32), images(2, 32)
+    freeze_below(backbone, None)
+    found = [np.asarray(backbone(pixels, training=training)) for training in (True, False)]
+    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+
+
+def head(**keys) -> Head:
+    return Head(task="t", features="f", **keys)
+
+
+def test_a_head_has_the_layers_of_its_entry():
+    entry = head(hidden=[16, 8], dropout=0.25, batch_normalization=True, activation="tanh")
+    built = build_head(entry, 3, [4, 4, 8], "four_conv", 32, "conv4", l2=0.01)
+    of_each = ["dense", "normalization", "activation", "dropout"]
+    assert [layer.name for layer in built.layers[1:]] == [
+        *("standardise", "features_flat"),
+        *(f"{kind}{number}" for number in (1, 2) for kind in of_each),
         "predictions",
     ]
-    np.testing.assert_allclose(np.sum(head(np.ones((2, 4, 4, 8))), axis=1), 1, rtol=1e-6)
+    assert built.get_layer("activation1").activation is keras.activations.tanh
+    np.testing.assert_allclose(np.sum(built(np.ones((2, 4, 4, 8))), axis=1), 1, rtol=1e-6)
+    kernels = [built.get_layer(name).kernel for name in ("dense1", "dense2", "predictions")]
+    penalty = sum(0.01 * np.square(kernel).sum() for kernel in map(np.asarray, kernels))
+    assert float(sum(built.losses)) == pytest.approx(penalty, rel=1e-5)
+
+
+def test_dropout_without_dense_layers_is_on_the_inputs_of_the_output_layer():
+    built = build_head(head(dropout=0.5, standardise=False), 2, [50], "four_conv", 32, "fc1")
+    ones = np.ones((4, 50), np.float32)
+    assert not np.allclose(built(ones, training=True), built(ones))
+
+
+def test_features_are_standardised_by_their_channels():
+    array = (RANDOM.normal(size=(200, 2, 2, 3)) * [1, 1000, 0] + [5, -3000, 7]).astype(np.float16)
+    rows = np.arange(0, 200, 2)
+    mean, variance = channel_statistics(array, rows, block=7)
+    values = array[rows].astype(np.float64)
+    np.testing.assert_allclose(mean, values.mean(axis=(0, 1, 2)), rtol=1e-6)
+    expected = values.var(axis=(0, 1, 2))
+    np.testing.assert_allclose(variance[1], expected[1], rtol=1e-6)
+    assert variance[0] == variance[2] == pytest.approx(0.01 * expected.mean(), rel=1e-6)  # raised from 1 and 0
+    built = build_head(head(), 2, [2, 2, 3], "four_conv", 32, "conv4")
+    set_statistics(built, mean, variance)
+    scaled = keras.Model(built.input, built.get_layer("standardise").output)(values.astype(np.float32))
+    np.testing.assert_allclose(scaled, (values - mean) / np.sqrt(variance), rtol=1e-3, atol=1e-3)
+
+
+def test_the_statistics_of_features_are_not_trained():
+    built = build_head(head(), 2, [5], "four_conv", 32, "fc1")
+    set_statistics(built, np.arange(5.0), np.arange(1.0, 6.0))
+    train_a_step(built, RANDOM.normal(size=(8, 5)).astype(np.float32), 2)
+    np.testing.assert_array_equal(built.get_layer("standardise").get_weights(), [np.arange(5), np.arange(1, 6)])
+
+
+def test_layers_compute_in_bfloat16_where_asked_and_keep_weights_and_preprocessing_in_float32():
+    with computing_in("bfloat16"):
+        backbone = build_backbone("vgg16", 32)
+        network = with_head(pooled(backbone, "average"), Layers(), 2, 0.0, "network")
+    assert keras.config.dtype_policy().name == "float32"
+    assert {str(weight.dtype) for weight in network.weights} == {"float32"}
+    assert backbone.get_layer("block1_conv1").compute_dtype == "bfloat16"
+    assert backbone.get_layer("preprocessing").compute_dtype == "float32"
+    assert network(images(1, 32)).dtype == "float32"
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):

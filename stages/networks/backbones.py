@@ -1,9 +1,17 @@
 """Backbones: architectures with their own preprocessing as the first layer, from uint8 images to activations."""
 
-from collections.abc import Callable
+import math
+import re
+import sys
+from collections import Counter
+from typing import Any
 
 import keras
 from keras import layers
+
+from stages.study.architectures import ARCHITECTURES
+
+IMAGENET_DEVIATIONS = (0.229, 0.224, 0.225)  # red, green, blue; of values from 0 to 1
 
 
 @keras.saving.register_keras_serializable(package="stages")
@@ -21,7 +29,7 @@ class Preprocessing(layers.Layer):
     def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
         """Scale the pixels; see the class."""
         images = keras.ops.cast(images, self.compute_dtype)
-        return PREPROCESSING[self.architecture](images)
+        return _preprocess(self.architecture, images)
 
     def get_config(self) -> dict:
         """What a saved model needs to make the layer again."""
@@ -39,22 +47,31 @@ def _four_conv(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Dropout(0.5, name="dropout")(x)
 
 
-def _published(application: Callable) -> Callable:
+def _simple_cnn(x: keras.KerasTensor) -> keras.KerasTensor:
+    """Four 3x3 convolutions, each followed by max pooling, flattened."""
+    for number, filters in enumerate((16, 64, 128, 128), start=1):
+        x = layers.Conv2D(filters, 3, padding="same", activation="relu", name=f"conv{number}")(x)
+        x = layers.MaxPooling2D(name=f"pool{number}")(x)
+    return layers.Flatten(name="flatten")(x)
+
+
+BODIES = {"four_conv": _four_conv, "simple_cnn": _simple_cnn}
+
+
+def _published(architecture: str, x: keras.KerasTensor) -> keras.KerasTensor:
     """An architecture of keras.applications without its classification layers."""
-    return lambda x: application(include_top=False, weights=None, input_tensor=x).output
+    described = ARCHITECTURES[architecture]
+    application = getattr(keras.applications, described.application)
+    options = {"alpha": described.alpha} if described.alpha else {}
+    return application(include_top=False, weights=None, input_tensor=x, **options).output
 
 
-BODIES = {
-    "four_conv": _four_conv,
-    "vgg16": _published(keras.applications.VGG16),
-    "mobilenet_v2": _published(keras.applications.MobileNetV2),
-}
-
-PREPROCESSING = {
-    "four_conv": lambda images: images / 127.5 - 1.0,
-    "vgg16": keras.applications.vgg16.preprocess_input,
-    "mobilenet_v2": keras.applications.mobilenet_v2.preprocess_input,
-}
+def _preprocess(architecture: str, images: keras.KerasTensor) -> keras.KerasTensor:
+    """The published preprocessing, which stands in the module of the application; the project's own: -1 to 1."""
+    if (application := ARCHITECTURES[architecture].application) is None:
+        return images / 127.5 - 1.0
+    module = sys.modules[getattr(keras.applications, application).__module__]
+    return module.preprocess_input(images)
 
 
 def build_backbone(architecture: str, image_size: int) -> keras.Model:
@@ -67,8 +84,48 @@ def build_backbone(architecture: str, image_size: int) -> keras.Model:
     layer; its first two layers are the input and the preprocessing.
     """
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
-    x = Preprocessing(architecture, name="preprocessing")(images)
-    return keras.Model(images, BODIES[architecture](x), name=architecture)
+    x = Preprocessing(architecture, dtype="float32", name="preprocessing")(images)
+    body = BODIES.get(architecture)
+    backbone = keras.Model(images, body(x) if body else _published(architecture, x), name=architecture)
+    return _as_if_first(backbone, corrected=architecture.startswith("efficientnet_b"))
+
+
+def _as_if_first(backbone: keras.Model, corrected: bool) -> keras.Model:
+    """The backbone with the names its layers have when it is the first that a process builds.
+
+    Some applications leave the naming of layers to Keras, which counts on from one model to the next. corrected: divide
+    by the root of the standard deviation after the layer `normalization`, as Keras does with EfficientNet's ImageNet
+    weights only: their file holds standard deviations where variances belong
+    (https://github.com/tensorflow/tensorflow/issues/49930).
+    """
+    numbered = [(layer.name, re.fullmatch(rf"({_snake(layer)})(?:_(\d+))?", layer.name)) for layer in backbone.layers]
+    kinds = sorted((found[1], int(found[2] or 0), name) for name, found in numbered if found)
+    names, places = {}, Counter()
+    for kind, _, name in kinds:
+        names[name] = f"{kind}_{places[kind]}" if places[kind] else kind
+        places[kind] += 1
+    if not corrected and all(name == other for name, other in names.items()):
+        return backbone
+    scale = layers.Rescaling([1 / math.sqrt(deviation) for deviation in IMAGENET_DEVIATIONS], name="standard_deviation")
+
+    def renamed(layer: layers.Layer) -> layers.Layer:
+        if layer is backbone.layers[0]:
+            return layer
+        return type(layer).from_config({**layer.get_config(), "name": names.get(layer.name, layer.name)})
+
+    def called(layer: layers.Layer, *args: Any, **kwargs: Any) -> keras.KerasTensor:
+        x = layer(*args, **kwargs)
+        return scale(x) if corrected and layer.name == "normalization" else x
+
+    clone = keras.models.clone_model(backbone, clone_function=renamed, call_function=called)
+    return keras.Model(clone.input, clone.output, name=backbone.name)
+
+
+def _snake(layer: layers.Layer) -> str:
+    """The class of a layer as Keras writes it in the names it makes up: Conv2D is conv2d."""
+    name = re.sub(r"\W+", "", type(layer).__name__)
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
 
 
 def layer_names(backbone: keras.Model) -> list[str]:

@@ -46,8 +46,9 @@ def freeze_below(backbone: keras.Model, lowest_trained: str | None) -> None:
     for name in names[: names.index(lowest_trained)] if lowest_trained else names:
         layer = backbone.get_layer(name)
         layer.trainable = False
-        if isinstance(layer, layers.Dropout):
-            layer.rate = 0.0
+        for rate in ("rate", "drop_path_rate"):  # of Keras's dropout layers; of the stochastic depth of ConvNeXt
+            if isinstance(getattr(layer, rate, None), float):
+                setattr(layer, rate, 0.0)
 
 
 def freeze_batch_normalization(model: keras.Model) -> None:

@@ -1,44 +1,50 @@
 """Writes the table of layer names that studies are checked against: `python -m stages.networks.layers`."""
 
-import json
-from dataclasses import asdict
+from collections.abc import Iterable
 
 import keras
 
-from stages.base.files import write_text
+from stages.base.files import write_json
 from stages.networks.backbones import build_backbone, layer_names
 from stages.study.architectures import ARCHITECTURES, LAYERS_FILE, Layer
 
 
-def layer_table() -> dict[str, dict[str, Layer]]:
+def layer_table(architectures: Iterable[str] = ARCHITECTURES) -> dict[str, dict[str, Layer]]:
     """Architecture -> name of a layer, from the image upward -> what can be done at it."""
     table = {}
-    for name, architecture in ARCHITECTURES.items():
-        backbone = build_backbone(name, max(64, architecture.smallest_image))
+    for name in architectures:
+        backbone = build_backbone(name, max(64, ARCHITECTURES[name].smallest_image))
+        separating = _separating(backbone)
         table[name] = {
-            layer: Layer(_separates(backbone, layer), len(backbone.get_layer(layer).output.shape) == 4)
+            layer: Layer(layer in separating, len(backbone.get_layer(layer).output.shape) == 4)
             for layer in layer_names(backbone)
         }
     return table
 
 
-def _separates(backbone: keras.Model, cut: str) -> bool:
-    """Whether the input can no longer be reached from the output when layer `cut` is taken out."""
-    reached, waiting = set(), [backbone.output]
-    while waiting:
-        layer, node, _ = waiting.pop()._keras_history
-        if layer.name == cut or layer.name in reached:
-            continue
-        reached.add(layer.name)
-        waiting += layer._inbound_nodes[node].input_tensors
-    return backbone.layers[0].name not in reached
+def _separating(backbone: keras.Model) -> set[str]:
+    """The layers through which every path from the input to the output leads.
+
+    The layers stand in an order in which each comes after those it takes from; such a layer is the only one so far
+    that any later layer takes from.
+    """
+    operations, last_use = backbone.operations, {}
+    for place, operation in enumerate(operations):
+        for node in operation._inbound_nodes:
+            for tensor in node.input_tensors:
+                last_use[tensor._keras_history.operation.name] = place
+    found, open_until = set(), 0
+    for place, operation in enumerate(operations):
+        if open_until <= place:
+            found.add(operation.name)
+        open_until = max(open_until, last_use.get(operation.name, place))
+    return found
 
 
 if __name__ == "__main__":
-    table = layer_table()
-    blocks = []
-    for name, layers in table.items():  # one line a layer: json.dumps alone writes one line a value
-        lines = [f'    "{layer}": {json.dumps(asdict(of))}' for layer, of in layers.items()]
-        blocks.append(f'  "{name}": {{\n' + ",\n".join(lines) + "\n  }")
-    write_text(LAYERS_FILE, "{\n" + ",\n".join(blocks) + "\n}\n")
+    table = {
+        name: [f"{layer} {'s' * of.separates}{'i' * of.image}".rstrip() for layer, of in layers.items()]
+        for name, layers in layer_table().items()
+    }
+    write_json(LAYERS_FILE, table)
     print(f"{LAYERS_FILE.name}: {len(table)} architectures")
