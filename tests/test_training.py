@@ -1,6 +1,7 @@
 """Features, heads, fine-tunes and networks on a tiny study, stage by stage in one process."""
 
 import importlib
+import itertools
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from stages.data.images import read_images
 from stages.data.results import Origin, cross_entropy, read_record, read_result
 from stages.data.tasks import read_task
 from stages.fine_tune import join
+from stages.networks.pretrained import load_backbone
 from stages.networks.runtime import make_deterministic
 from stages.study import study_of
 from stages.study.schema import Training
@@ -38,16 +40,48 @@ STUDY = {
     "networks": {
         "base": {"dataset": "digits", "task": "low", "backbone": "new", "repeats": 1},
         "top": {"dataset": "digits", "task": "high", "backbone": "base", "trainable": "fc1", "repeats": 1},
+        "part": {
+            "dataset": "digits",
+            "task": "high",
+            "backbone": "base",
+            "cut": "pool2",
+            "pooling": "none",
+            "hidden": [16],
+            "trainable": 2,
+            "augmentation": {"rotation": 10, "noise": 0.02},
+            "precision": "bfloat16",
+            "repeats": 1,
+            "train_fraction": 0.1,
+            "max_train_per_class": None,
+        },
+        "frozen": {"dataset": "digits", "task": "high", "backbone": "base", "trainable": "head", "repeats": 1},
     },
     "features": {
         "exact": {"dataset": "digits", "classes": [7, 8, 9], "backbone": "base", "cut": "pool1", "storage": "float32"},
         "upper": {"dataset": "digits", "classes": [7, 8, 9], "backbone": "base", "cut": "flatten"},
         "some": {"dataset": "digits", "backbone": "base", "cut": "fc1"},
+        "several": {
+            "dataset": "digits",
+            "classes": [7, 8, 9],
+            "backbone": "base",
+            "cut": ["fc1", "conv3"],
+            "views": [{"flip": "horizontal"}, {"rotation": 15}],
+            "storage": "float32",
+        },
+        "rough": {"dataset": "digits", "backbone": "base", "cut": "top", "precision": "bfloat16"},
     },
     "heads": {
         "fresh": {"task": "high", "features": "upper", "hidden": [8], "dropout": 0.2},
         "above": {"task": "high", "features": "upper", "start_from": "backbone"},
         "short": {"task": "high", "features": "some"},
+        "choice": {
+            "task": "high",
+            "features": "several",
+            "cut": "fc1",
+            "learning_rate": [0.00001, 0.01],
+            "l2": [0.0, 0.001],
+        },
+        "probe": {"task": "high", "features": "several", "cut": "conv3", "kind": "ridge", "views": 1},
     },
     "fine_tunes": {
         "cached": {
@@ -66,6 +100,24 @@ STUDY = {
             "features": "upper",
             "unfreeze": "conv3",
         },
+        "changed": {
+            "dataset": "digits",
+            "task": "high",
+            "backbone": "base",
+            "head": "choice",
+            "features": "several",
+            "unfreeze": "all",
+            "augmentation": {"shift": 0.1},
+            "layer_decay": 0.5,
+        },
+        "from-probe": {
+            "dataset": "digits",
+            "task": "high",
+            "backbone": "base",
+            "head": "probe",
+            "features": "exact",
+            "unfreeze": 1,
+        },
     },
     "training": {
         "epochs": 2,
@@ -80,9 +132,10 @@ STUDY = {
 
 ORDER = [
     *(("download", "digits"), ("prepare", "digits"), ("split", "low"), ("split", "high"), ("weights", "new")),
-    *(("train", "base"), ("train", "top")),
-    *(("features", "exact"), ("features", "upper")),
-    *(("head", "fresh"), ("head", "above"), ("fine_tune", "cached"), ("fine_tune", "uncached")),
+    *(("train", "base"), ("train", "top"), ("train", "part"), ("train", "frozen")),
+    *(("features", "exact"), ("features", "upper"), ("features", "several")),
+    *(("head", "fresh"), ("head", "above"), ("head", "choice"), ("head", "probe")),
+    *(("fine_tune", "cached"), ("fine_tune", "uncached"), ("fine_tune", "changed"), ("fine_tune", "from-probe")),
 ]
 
 
@@ -214,6 +267,94 @@ def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
     )
     base = keras.Model(*build_network("base"))
     np.testing.assert_array_equal(head.get_layer("fc1").kernel, base.get_layer("fc1").kernel)
+
+
+def test_several_cuts_are_those_of_single_passes_and_views_stand_behind_the_images(here):
+    exact, images = read_features("exact"), read_images("digits")
+    conv3, fc1 = (read_features("several", cut) for cut in ("conv3", "fc1"))
+    count = len(exact.index)
+    assert len(conv3.array) == len(fc1.array) == 3 * count and conv3.record.cut == "conv3"
+    base = keras.Model(*build_network("base"))
+    for cache in (conv3, fc1):
+        model = keras.Model(base.input, base.get_layer(cache.record.cut).output)
+        pixels = images.pixels[cache.index]
+        for view, changed in enumerate((pixels, pixels[:, :, ::-1])):
+            found = cache.array[view * count : (view + 1) * count]
+            np.testing.assert_allclose(found, model.predict(changed, verbose=0), rtol=1e-4, atol=1e-5)
+        assert not np.allclose(cache.array[2 * count :], cache.array[:count], atol=1e-3)
+    with pytest.raises(UserError, match=r"^data/features/several has no cut 'conv1', only conv3, fc1; run"):
+        read_features("several", "conv1")
+
+
+def test_features_in_bfloat16_are_near_those_in_float32(here):
+    run("features", "rough")
+    run("features", "some")
+    rough, some = read_features("rough"), read_features("some")
+    assert (rough.record.precision, rough.record.cut) == ("bfloat16", "dropout")
+    left, right = rough.array.astype(float), some.array.astype(float)
+    assert not np.array_equal(left, right)
+    cosine = (left * right).sum() / np.sqrt(np.square(left).sum() * np.square(right).sum())
+    assert cosine > 0.999
+
+
+def test_settings_that_were_tried_are_recorded_and_the_chosen_one_is_fine_tuned(here):
+    record = read_record("choice")
+    assert [(each.learning_rate, each.l2) for each in record.candidates] == [
+        *((0.00001, 0.0), (0.00001, 0.001), (0.01, 0.0), (0.01, 0.001))
+    ]
+    (chosen,) = [each for each in record.candidates if each.chosen]
+    assert chosen.learning_rate == 0.01
+    strengths = [each.l2 for each in read_record("probe").candidates]
+    assert strengths == sorted(strengths) and len(strengths) == 9
+    joined, _ = join(study().fine_tunes["changed"], study().heads["choice"], record, 16, 3, chosen.l2)
+    assert len(joined.losses) == (1 if chosen.l2 else 0)
+
+
+def test_a_probe_joined_to_its_backbone_predicts_what_it_predicts_on_features(here):
+    record, entry = read_record("probe"), study().fine_tunes["from-probe"]
+    joined, _ = join(entry, study().heads["probe"], record, 16, 3)
+    stored = read_result("probe").predictions["test"]
+    found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
+    np.testing.assert_allclose(found, stored.probabilities[0], atol=1e-4)
+
+
+def test_a_part_of_the_training_images_is_a_share_of_every_class_and_nested(here):
+    task = read_task("high")
+    whole = task.rows("train")
+    parts = [task.rows("train", None, fraction) for fraction in (0.01, 0.1, 0.5, 1.0)]
+    counts = whole["label"].value_counts()
+    for fraction, rows in zip((0.01, 0.1, 0.5, 1.0), parts, strict=True):
+        assert rows["label"].value_counts().to_dict() == np.ceil(counts * fraction).astype(int).to_dict()
+    for smaller, larger in itertools.pairwise(parts):
+        assert set(smaller["index"]) <= set(larger["index"])
+    assert read_record("part").train_images == len(parts[1])
+
+
+def test_a_network_that_ends_at_a_cut_trains_the_layers_below_it_and_is_a_backbone_with_all_its_layers(here):
+    base, part = load_backbone("base", 16)[0], load_backbone("part", 16)[0]
+    same = {
+        layer: all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+        for layer in ("conv1", "conv2", "conv3", "conv4", "fc1")
+        for weights in [[each.get_layer(layer).get_weights() for each in (base, part)]]
+    }
+    # Of the layers up to pool2 the last two, conv4 and pool2, are trained; fc1 has no part in it.
+    assert same == {"conv1": True, "conv2": True, "conv3": True, "conv4": False, "fc1": True}
+
+
+def test_a_frozen_backbone_keeps_all_its_weights(here):
+    base, frozen = load_backbone("base", 16)[0], load_backbone("frozen", 16)[0]
+    for one, other in zip(base.get_weights(), frozen.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert read_record("frozen").trained_parameters == (512 + 1) * 3
+
+
+def test_with_augmentation_a_fine_tune_starts_from_the_images(here):
+    assert run("fine_tune", "changed").endswith("from images")
+    assert run("fine_tune", "from-probe").endswith("from features 'exact'")
+
+
+def test_nothing_is_left_of_the_checkpoints_of_finished_models(here):
+    assert [path for path in Path("data/checkpoints").rglob("*") if path.is_file()] == []
 
 
 def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
