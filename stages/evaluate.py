@@ -18,6 +18,7 @@ from stages.data.results import FOLDER as MODELS
 from stages.data.results import Result, read_result
 from stages.data.tasks import FOLDER as TASKS
 from stages.data.tasks import SPLITS, Task, read_task
+from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
 from stages.reporting.metrics import NO_ANSWER, Answers, answers_of, rounded, split_metrics
@@ -158,7 +159,14 @@ def describe(
                     split: np.bincount(task.rows(split)["label"], minlength=len(task.classes)).tolist()
                     for split in SPLITS
                 },
-                "notes": task.findings.sentences(),
+                "notes": [
+                    *task.findings.sentences(),
+                    *(
+                        choice_of(model, results[model].record.candidates)
+                        for model in members[name]
+                        if results[model].record.candidates
+                    ),
+                ],
                 "first_unreadable": task.findings.first_unreadable,
             }
             for name, task in tasks.items()

@@ -16,8 +16,9 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from stages import evaluate, report
 from stages.base.errors import UserError
 from stages.data.costs import Cost, write_cost
-from stages.data.results import ModelRecord, Predictions, Result, read_result, write_result
+from stages.data.results import Candidate, ModelRecord, Predictions, Result, read_result, write_result
 from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
+from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import Comparison, bootstrap_difference, compare_models, mcnemar
 from stages.reporting.costs import parts_of
 from stages.reporting.figures import leader
@@ -132,6 +133,26 @@ def change(name, **changes):
 
 
 # Metrics
+
+
+def candidate(**values) -> Candidate:
+    return Candidate(epochs=3, **values)
+
+
+def test_the_settings_a_head_chose_from_are_all_reported():
+    tried = [
+        candidate(learning_rate=rate, l2=0.001, validation_loss=loss, validation_accuracy=0.5, chosen=rate == 0.1)
+        for rate, loss in ((0.01, 0.75), (0.1, 0.5), (1.0, None))
+    ]
+    assert choice_of("my-head", tried) == (
+        "my-head: of 3 settings the one of the lowest validation loss was taken, learning rate 0.1 and l2 0.001 "
+        "(50.0 %, 0.500); the others (validation accuracy, loss): learning rate 0.01 and l2 0.001 (50.0 %, 0.750), "
+        "learning rate 1 and l2 0.001 (50.0 %, not finite)"
+    )
+    solved = [
+        candidate(learning_rate=None, l2=l2, validation_loss=l2, validation_accuracy=1, chosen=l2 == 1) for l2 in (1, 2)
+    ]
+    assert "taken, l2 1 (100.0 %, 1.000); the others (validation accuracy, loss): l2 2 (" in choice_of("probe", solved)
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])

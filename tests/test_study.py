@@ -504,8 +504,8 @@ BAD_STUDIES = [
     # Weights.
     (
         "an unknown architecture",
-        {"backbones/four-conv/architecture": "vgg19"},
-        "backbones.four-conv.architecture: 'vgg19' is not accepted; it must be four_conv, vgg16 or mobilenet_v2.",
+        {"backbones/four-conv/architecture": "vgg17"},
+        "backbones.four-conv.architecture: 'vgg17' is not accepted; it must be four_conv, simple_cnn, vgg16, ",
     ),
     (
         "weights that do not exist",
@@ -529,7 +529,136 @@ BAD_STUDIES = [
         {"backbones/four-conv/sha256": "a" * 64},
         "backbones.four-conv: sha256 goes with a file of weights; leave it out with weights: random.",
     ),
+    # Settings of a training, each accepted but not with the others.
+    (
+        "momentum of an optimizer that has none",
+        {"heads/b-one-layer/momentum": 0.9},
+        "heads.b-one-layer: momentum 0.9 does not go with optimizer adam, only sgd and rmsprop.",
+    ),
+    (
+        "momentum in the defaults of an optimizer that has none",
+        {"training/momentum": 0.9},
+        "training: momentum 0.9 does not go with optimizer adam, only sgd and rmsprop.",
+    ),
+    (
+        "a warm-up as long as the training",
+        {"heads/b-one-layer/warm_up": 200},
+        "heads.b-one-layer: warm_up 200 leaves none of 200 epochs; give fewer.",
+    ),
+    (
+        "an unknown schedule",
+        {"training/schedule": "linear"},
+        "training.schedule: 'linear' is not accepted; it must be constant, exponential or cosine.",
+    ),
+    (
+        "a fraction above one",
+        {"heads/b-one-layer/train_fraction": 1.5},
+        "heads.b-one-layer.train_fraction: 1.5 is not accepted; it must be a number above 0, at most 1, or null.",
+    ),
+    (
+        "an unknown precision",
+        {"features/b-fc1/precision": "float16"},
+        "features.b-fc1.precision: 'float16' is not accepted; it must be float32 or bfloat16.",
+    ),
+    (
+        "text for a switch",
+        {"heads/b-one-layer/batch_normalization": "yes"},
+        "heads.b-one-layer.batch_normalization: 'yes' is not accepted; it must be true or false.",
+    ),
+    (
+        "learning rates of a network",
+        {"networks/b-scratch/learning_rate": [0.1, 0.01]},
+        "networks.b-scratch.learning_rate: [0.1, 0.01] is not accepted; it must be a number above 0, at most 10.",
+    ),
+    (
+        "no learning rates to choose from",
+        {"heads/b-one-layer/learning_rate": []},
+        "heads.b-one-layer.learning_rate: [] is not accepted; it must be a number above 0, at most 10, or a list of "
+        "them.",
+    ),
+    # Augmentation.
+    (
+        "an unknown augmentation",
+        {"networks/b-scratch/augmentation": {"rotate": 15}},
+        "networks.b-scratch.augmentation: {'rotate': 15} is not accepted; it must be keys and values: rotation, shift, "
+        "zoom, shear, flip, noise, brightness, contrast, fill, as in {rotation: 15, flip: horizontal}.",
+    ),
+    (
+        "an augmentation that changes nothing",
+        {"features/b-fc1/views": [{"fill": "wrap"}]},
+        "features.b-fc1: this augmentation changes nothing; give rotation, shift, zoom or another, or leave it out.",
+    ),
+    (
+        "augmentation of a head",
+        {"heads/b-one-layer/augmentation": {"rotation": 15}},
+        f"heads.b-one-layer: there is no key 'augmentation' (did you mean 'activation'?); accepted: {HEAD_KEYS}.",
+    ),
+    (
+        "augmentation and features to start from",
+        {"fine_tunes/b-top-conv/augmentation": {"rotation": 15}},
+        "fine_tunes.b-top-conv.features: with augmentation, training starts from the images, not from 'b-pool1'; name "
+        "'b-flatten', those of the head, or leave augmentation out.",
+    ),
+    (
+        "more views than there are",
+        {"heads/b-one-layer/views": 2},
+        "heads.b-one-layer.views: 2 is not accepted, because features.b-fc1 have 1, the images themselves among them; "
+        "give at most so many.",
+    ),
+    # Several cuts.
+    (
+        "one layer by two names",
+        {"features/b-fc1/cut": ["dropout", "top"], "heads/b-one-layer/cut": "top"},
+        "features.b-fc1.cut: 'dropout' and 'top' are one layer, dropout; leave one of them out.",
+    ),
+    (
+        "a head that does not say which cut",
+        {"features/b-fc1/cut": ["fc1", "flatten"]},
+        "heads.b-one-layer.cut: the key is missing, because features.b-fc1 have several cuts; give one of fc1, "
+        "flatten.",
+    ),
+    (
+        "a head at a cut that its features do not have",
+        {"heads/b-one-layer/cut": "flatten"},
+        "heads.b-one-layer.cut: 'flatten' is not among the cuts of features.b-fc1; accepted: fc1.",
+    ),
+    (
+        "a network at a cut that is no layer",
+        {"networks/b-all-layers/cut": "fc9"},
+        f"networks.b-all-layers.cut: four_conv has no layer 'fc9' (did you mean 'fc1'?); accepted: {LAYERS}.",
+    ),
+    (
+        "more layers than there are",
+        {"fine_tunes/b-top-conv/unfreeze": 8},
+        "fine_tunes.b-top-conv.unfreeze: four_conv has fewer than 8 layers up to the cut 'flatten' of "
+        "heads.b-two-layers; accepted: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
+    ),
+    (
+        "a network of random weights of which the head is trained",
+        {"networks/b-scratch/trainable": "head"},
+        "networks.b-scratch.trainable: 'head' would freeze random weights; use all.",
+    ),
     # Heads.
+    (
+        "dense layers of a head that is solved",
+        {
+            "heads/b-one-layer": {
+                **{"task": "digits-b", "features": "b-fc1", "kind": "ridge", "hidden": [8], "dropout": 0.5}
+            }
+        },
+        "heads.b-one-layer: hidden [8] and dropout 0.5 do not go with kind: ridge, one linear layer on standardised "
+        "features that is solved; leave them out, or use kind: dense.",
+    ),
+    (
+        "a head that is solved and starts from the backbone",
+        {"heads/b-one-layer": {**{"task": "digits-b", "features": "b-fc1", "kind": "ridge", "start_from": "backbone"}}},
+        "heads.b-one-layer: start_from: backbone does not go with kind: ridge; leave one of them out.",
+    ),
+    (
+        "no penalty for a head that is solved",
+        {"heads/b-one-layer": {"task": "digits-b", "features": "b-fc1", "kind": "ridge", "l2": [0.0, 1.0]}},
+        "heads.b-one-layer: l2 0 does not go with kind: ridge; give strengths above 0.",
+    ),
     (
         "hidden layers above the backbone's own",
         {"heads/b-two-layers/hidden": [10]},

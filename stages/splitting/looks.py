@@ -9,7 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 # Of 256 bits. A photograph saved as JPEG of quality 50, at half the size, in grey or 20 % brighter stays below; two
 # chest X-rays of different patients, which a coarser hash takes for one, differ in 38 and more (benchmarks/looks.py).
-# A crop of a few percent is not found.
+# Of crops only slight ones are found.
 NEAR_BITS = 24
 # Distances computed at once; 8 bytes each.
 BLOCK = 2**18

@@ -53,7 +53,8 @@ def _sentence(problem: dict, where: str, accepted: dict[str, str], entry: Any) -
     kind, location = problem["type"], problem["loc"]
     if kind == "value_error":
         return f"{where}: {problem['ctx']['error']}."
-    if kind in ("extra_forbidden", "invalid_key"):
+    nested = len(location) > 1 and location[0] in accepted
+    if kind in ("extra_forbidden", "invalid_key") and not nested:
         name = problem["input"] if kind == "invalid_key" else location[-1]
         return f"{where}: there is no key {name!r}{nearest(name, accepted)}; accepted: {listing(accepted)}."
     if not isinstance(entry, dict):
