@@ -992,3 +992,12 @@ def test_models_are_networks_then_heads_then_fine_tunes():
         "b-two-layers",
         "b-top-conv",
     ]
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_is_sound_and_says_what_it_needs_and_costs_and_what_to_expect(path):
+    assert load_study(path).models
+    head = path.read_text(encoding="utf-8").split("\nseed:")[0]
+    assert all(line.startswith("#") or not line for line in head.splitlines())
+    for word in ("Needs:", "Costs", "Expect"):
+        assert word in head
