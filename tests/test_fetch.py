@@ -87,8 +87,8 @@ def sends(content=CONTENT, stop=None, ranges=True, length=None, tag='"1"', then=
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
+        handler.server.served += len(content[first:stop])  # first: the client goes on as soon as it has the bytes
         handler.wfile.write(content[first:stop])
-        handler.server.served += len(content[first:stop])
         then(handler)
 
     return turn
