@@ -11,6 +11,7 @@ from keras import layers
 
 from stages.study.architectures import ARCHITECTURES
 
+PIXEL_LAYERS = (layers.Rescaling, layers.Normalization)  # the preprocessing that some applications have inside
 IMAGENET_DEVIATIONS = (0.229, 0.224, 0.225)  # red, green, blue; of values from 0 to 1
 
 
@@ -91,7 +92,8 @@ def build_backbone(architecture: str, image_size: int) -> keras.Model:
 
 
 def _as_if_first(backbone: keras.Model, corrected: bool) -> keras.Model:
-    """The backbone with the names its layers have when it is the first that a process builds.
+    """The backbone with the names its layers have when it is the first that a process builds, and with preprocessing
+    in float32 whatever the policy: pixels of two digits would be coarser than the published ones.
 
     Some applications leave the naming of layers to Keras, which counts on from one model to the next. corrected: divide
     by the root of the standard deviation after the layer `normalization`, as Keras does with EfficientNet's ImageNet
@@ -104,20 +106,25 @@ def _as_if_first(backbone: keras.Model, corrected: bool) -> keras.Model:
     for kind, _, name in kinds:
         names[name] = f"{kind}_{places[kind]}" if places[kind] else kind
         places[kind] += 1
-    if not corrected and all(name == other for name, other in names.items()):
+    changed = {name: {"name": other} for name, other in names.items() if name != other}
+    for layer in backbone.layers:
+        if isinstance(layer, PIXEL_LAYERS) and layer.compute_dtype != "float32":
+            changed[layer.name] = {**changed.get(layer.name, {}), "dtype": "float32"}
+    if not corrected and not changed:
         return backbone
-    scale = layers.Rescaling([1 / math.sqrt(deviation) for deviation in IMAGENET_DEVIATIONS], name="standard_deviation")
+    factors = [1 / math.sqrt(deviation) for deviation in IMAGENET_DEVIATIONS]
+    scale = layers.Rescaling(factors, dtype="float32", name="standard_deviation")
 
-    def renamed(layer: layers.Layer) -> layers.Layer:
+    def copied(layer: layers.Layer) -> layers.Layer:
         if layer is backbone.layers[0]:
             return layer
-        return type(layer).from_config({**layer.get_config(), "name": names.get(layer.name, layer.name)})
+        return type(layer).from_config({**layer.get_config(), **changed.get(layer.name, {})})
 
     def called(layer: layers.Layer, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         x = layer(*args, **kwargs)
         return scale(x) if corrected and layer.name == "normalization" else x
 
-    clone = keras.models.clone_model(backbone, clone_function=renamed, call_function=called)
+    clone = keras.models.clone_model(backbone, clone_function=copied, call_function=called)
     return keras.Model(clone.input, clone.output, name=backbone.name)
 
 

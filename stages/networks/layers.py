@@ -1,5 +1,6 @@
 """Writes the table of layer names that studies are checked against: `python -m stages.networks.layers`."""
 
+import textwrap
 from collections.abc import Iterable
 
 import keras
@@ -7,6 +8,8 @@ import keras
 from stages.base.files import write_json
 from stages.networks.backbones import build_backbone, layer_names
 from stages.study.architectures import ARCHITECTURES, LAYERS_FILE, Layer
+
+LINE_WIDTH = 112  # with quotes, comma and indentation of the JSON: 119
 
 
 def layer_table(architectures: Iterable[str] = ARCHITECTURES) -> dict[str, dict[str, Layer]]:
@@ -41,10 +44,14 @@ def _separating(backbone: keras.Model) -> set[str]:
     return found
 
 
+def as_lines(layers: dict[str, Layer]) -> list[str]:
+    """The layers of an architecture as `layers.json` has them: many to a line, each `name:marks` or only its name."""
+    marks = {layer: "s" * of.separates + "f" * (not of.image) for layer, of in layers.items()}
+    words = " ".join(f"{layer}:{mark}" if mark else layer for layer, mark in marks.items())
+    return textwrap.wrap(words, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
+
+
 if __name__ == "__main__":
-    table = {
-        name: [f"{layer} {'s' * of.separates}{'i' * of.image}".rstrip() for layer, of in layers.items()]
-        for name, layers in layer_table().items()
-    }
+    table = {name: as_lines(layers) for name, layers in layer_table().items()}
     write_json(LAYERS_FILE, table)
     print(f"{LAYERS_FILE.name}: {len(table)} architectures")

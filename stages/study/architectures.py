@@ -1,7 +1,7 @@
 """The architectures a study may name, and what can be known of them without building one.
 
 Building a network takes seconds of imports, and every stage checks the study; so the layer names stand in
-`layers.json` (s after a name: the layer separates, i: its activations are an image), written by
+`layers.json` (`:s` after a name: the layer separates; `:f`: its activations are flat, no image), written by
 `python -m stages.networks.layers` and held to the real networks by a test.
 """
 
@@ -17,7 +17,7 @@ STORAGE = "https://storage.googleapis.com"
 class Architecture:
     """What a study can ask of an architecture.
 
-    smallest_image: side in pixels below which the network cannot be built.
+    smallest_image: side in pixels of the smallest images it takes; for applications, what Keras says.
     any_size: whether the weights of its layers fit images of another size than they were trained on.
     application: name of the function of keras.applications that builds it; None for the project's own.
     alpha: the width of a MobileNet, as a share of the published one; None for all others.
@@ -205,5 +205,6 @@ class Layer:
 @cache
 def layers_of(architecture: str) -> dict[str, Layer]:
     """The layers of an architecture by name, from the image upward."""
-    table = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))[architecture]
-    return {name: Layer("s" in marks, "i" in marks) for name, _, marks in (line.partition(" ") for line in table)}
+    lines = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))[architecture]
+    marked = (layer.partition(":") for layer in " ".join(lines).split())
+    return {name: Layer("s" in marks, "f" not in marks) for name, _, marks in marked}
