@@ -18,8 +18,8 @@ from stages.data.tasks import read_task
 from stages.data.weights import read_weights_record
 from stages.networks.augmentation import augmented
 from stages.networks.cuts import above, below, freeze_batch_normalization, freeze_below
-from stages.networks.heads import build_head
-from stages.networks.pretrained import load_backbone, load_weights
+from stages.networks.pretrained import load_backbone
+from stages.networks.whole import join_head
 from stages.study import Study
 from stages.study.architectures import layers_of
 from stages.study.references import lowest_trained, starts_below
@@ -102,15 +102,14 @@ def join(
     """
     backbone, weights = load_backbone(entry.backbone, image_size)
     lower = below(backbone, head.cut, head.pooling)
-    shape = list(lower.output.shape[1:])
-    upper = build_head(head_entry, classes, shape, weights.architecture, image_size, head.cut, l2)
-    load_weights(upper, FOLDER / f"{entry.head}.weights.h5", f"heads.{entry.head}")
+    file = FOLDER / f"{entry.head}.weights.h5"
+    whole, upper = join_head(entry.head, head_entry, file, lower, weights.architecture, head.cut, classes, l2)
     freeze_below(backbone, lowest_trained(weights.architecture, entry.unfreeze, head.cut))
     if not entry.train_batch_normalization:
         freeze_batch_normalization(backbone)
         freeze_batch_normalization(upper)
     factors = layer_factors(lower.layers, entry.layer_decay)
-    return keras.Model(lower.input, upper(lower.output), name="fine_tune"), factors
+    return whole, factors
 
 
 if __name__ == "__main__":

@@ -12,13 +12,9 @@ from stages.data.images import read_images
 from stages.data.results import Origin
 from stages.data.tasks import read_task
 from stages.networks.augmentation import augmented
-from stages.networks.cuts import below, freeze_batch_normalization, freeze_below, pooled
-from stages.networks.heads import with_head
 from stages.networks.pretrained import load_backbone, save_weights
+from stages.networks.whole import build_network
 from stages.study import Study
-from stages.study.naming import find_layer
-from stages.study.references import lowest_trained
-from stages.study.schema import Network
 from stages.training.batches import content_of, examples_of
 from stages.training.compiling import layer_factors
 from stages.training.repeats import Built, save_model, train_repeats
@@ -31,13 +27,9 @@ def main(study: Study, name: str) -> str:
     task.check_images(images.sha256, f"data/images/{entry.dataset}")
     image_size = images.pixels.shape[1]
     record = weights.read_weights_record(entry.backbone)
-    cut = find_layer(record.architecture, entry.cut or "top", "highest")
 
     def build(l2: float) -> Built:
-        backbone, _ = load_backbone(entry.backbone, image_size)
-        freeze(backbone, entry, record.architecture, cut)
-        lower = below(backbone, cut)
-        network = with_head(pooled(lower, entry.pooling), entry, len(task.classes), l2, name)
+        network, lower = build_network(name, entry, image_size, len(task.classes), l2)
         factors = layer_factors(lower.layers, entry.layer_decay)
         return Built(network, augmented(network, entry.augmentation), factors)
 
@@ -55,16 +47,6 @@ def main(study: Study, name: str) -> str:
     network, result = train_repeats(name, build, candidates, examples, examples["train"], study.seed, origin, made_of)
     write_backbone(name, entry.backbone, network, image_size)
     return save_model(name, network, result)
-
-
-def freeze(backbone: keras.Model, entry: Network, architecture: str, cut: str) -> None:
-    """Freeze what the entry does not train: the layers below `trainable`, and batch normalisation."""
-    if entry.trainable != "all":
-        head_only = entry.trainable == "head"
-        freeze_below(backbone, None if head_only else lowest_trained(architecture, entry.trainable, cut))
-    trained = entry.train_batch_normalization
-    if not (entry.trainable == "all" if trained is None else trained):
-        freeze_batch_normalization(backbone)
 
 
 def write_backbone(name: str, backbone: str, network: keras.Model, image_size: int) -> None:
