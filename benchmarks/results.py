@@ -11,6 +11,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -180,6 +181,26 @@ def studies_of(settings: dict, made: dict[str, dict]) -> dict[str, dict[str, Any
     return table
 
 
+def page_of(settings: dict, made: dict[str, dict], checks: list[dict]) -> str:
+    """The page, from what was found in the runs that were made."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    page = environment.get_template("results.md.j2").render(
+        runs=settings["runs"],
+        made=made,
+        missing=[name for name in settings["runs"] if name not in made],
+        studies=studies_of(settings, made),
+        checks=checks,
+        machine=f"{platform.machine()}, {os.cpu_count()} cores",
+        versions=f"Keras {keras.__version__}, TensorFlow {tf.__version__}, Python {platform.python_version()}",
+    )
+    return re.sub(r"\n{3,}", "\n\n", page)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", type=Path)
@@ -196,25 +217,9 @@ def main() -> None:
         for name in [] if given.page_only else given.runs or runs:
             print(f"{name} ...", flush=True)
             run(name, runs[name], given.files, given.work)
-        made = {
-            name: found_in(given.work / name, of) for name, of in runs.items() if (given.work / name / DONE).exists()
-        }
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            trim_blocks=True,
-            lstrip_blocks=True,
-            autoescape=False,
-        )
-        page = environment.get_template("results.md.j2").render(
-            runs=runs,
-            made=made,
-            missing=[name for name in runs if name not in made],
-            studies=studies_of(settings, made),
-            checks=checks_of(settings["checks"]),
-            machine=f"{platform.machine()}, {os.cpu_count()} cores",
-            versions=f"Keras {keras.__version__}, TensorFlow {tf.__version__}, Python {platform.python_version()}",
-        )
-        write_text(PAGE, page)
+        finished = {name: of for name, of in runs.items() if (given.work / name / DONE).exists()}
+        made = {name: found_in(given.work / name, of) for name, of in finished.items()}
+        write_text(PAGE, page_of(settings, made, checks_of(settings["checks"])))
     except UserError as error:
         sys.exit(f"results: {error}")
     print(f"{PAGE.relative_to(ROOT)} shows {len(made)} of {len(runs)} runs")
