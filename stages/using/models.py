@@ -1,0 +1,85 @@
+"""A trained model of the study as one whole, from images to probabilities."""
+
+from dataclasses import dataclass
+
+import keras
+
+from stages.base.errors import UserError
+from stages.data.results import FOLDER, ModelRecord, read_record
+from stages.data.tasks import read_task
+from stages.networks.cuts import below
+from stages.networks.pretrained import load_backbone, load_weights
+from stages.networks.runtime import computing_in, make_deterministic
+from stages.networks.whole import build_network, join_head
+from stages.study import Study
+from stages.study.messages import listing, nearest
+from stages.study.schema import Head, Network
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model with its stored weights, and what it takes and tells.
+
+    model: from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes) float32. dataset: that it was
+    trained on. resize: how images are made square, as in that dataset.
+    """
+
+    model: keras.Model
+    record: ModelRecord
+    dataset: str
+    classes: list[str]
+    image_size: int
+    resize: str
+
+
+def load_model(study: Study, name: str, precision: str | None = None) -> Trained:
+    """Load the weights of a model into the whole of it.
+
+    precision: of the computation, float32 or bfloat16; None for that in which it was trained.
+    Raises `UserError` for an unknown name, and where a file is missing, damaged, or made with other weights.
+    """
+    if name not in study.models:
+        raise UserError(
+            f"there is no model {name!r} in the study{nearest(name, study.models)}; accepted: {listing(study.models)}."
+        )
+    record = read_record(name)
+    task = read_task(record.task)
+    dataset = study.dataset(task.dataset)
+    make_deterministic(0)  # nothing random is left in a trained model
+    model = _whole(study, name, record, dataset.image_size, len(task.classes), precision)
+    return Trained(model, record, task.dataset, task.classes, dataset.image_size, dataset.resize)
+
+
+def _whole(
+    study: Study, name: str, record: ModelRecord, image_size: int, classes: int, precision: str | None
+) -> keras.Model:
+    entry, weights = study.models[name], FOLDER / f"{name}.weights.h5"
+    below_in, above_in = (precision or each for each in precisions(study, name))
+    with computing_in(below_in):
+        backbone, used = load_backbone(record.backbone, image_size)
+        if used.sha256 != record.weights_sha256:
+            raise UserError(
+                f"models/{name} was made with other weights of {record.backbone!r} than there are now; run `dvc repro`."
+            )
+        lower = None if isinstance(entry, Network) else below(backbone, record.cut, record.pooling)
+    with computing_in(above_in):
+        if isinstance(entry, Network):
+            model, _ = build_network(name, entry, image_size, classes)
+            load_weights(model, weights, f"models/{name}")
+            return model
+        head = name if isinstance(entry, Head) else entry.head
+        file = FOLDER / f"{head}.weights.h5"
+        model, _ = join_head(head, study.heads[head], file, lower, used.architecture, record.cut, classes)
+        if head != name:
+            load_weights(model, weights, f"models/{name}")
+        return model
+
+
+def precisions(study: Study, name: str) -> tuple[str, str]:
+    """In which precision a model was trained: below its head, where that comes from cached features, and above."""
+    entry = study.models[name]
+    if isinstance(entry, Head):
+        settings, _ = entry.candidates(study.training)[0]
+        return study.features[entry.features].precision, settings.precision
+    settings = entry.training(study.training)
+    return settings.precision, settings.precision
