@@ -75,13 +75,15 @@ def run(name: str, settings: dict, files: Path, work: Path) -> None:
         (clone / "dvc.lock").write_text(lock, encoding="utf-8")
     (clone / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False), encoding="utf-8")
     (clone / DONE).unlink(missing_ok=True)
-    start = time.perf_counter()
     call(clone, "dvc", "repro", "-q")
-    seconds = round(time.perf_counter() - start)
-    exports = [
-        call(clone, "python", "-m", "stages.export", model).splitlines()[-1] for model in settings.get("export", [])
-    ]
-    write_json(clone / DONE, {"seconds": seconds, "exports": exports})
+    write_json(clone / DONE, {"exports": [exported(clone, model) for model in settings.get("export", [])]})
+
+
+def exported(clone: Path, model: str) -> str:
+    """What `stages.export` says of a model; a refusal is a finding too."""
+    command = [sys.executable, "-m", "stages.export", model]
+    done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
+    return (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1]
 
 
 def call(folder: Path, *command: str) -> str:
@@ -129,7 +131,15 @@ def found_in(clone: Path, settings: dict) -> dict[str, Any]:
         {**history[history["model"] == model].iloc[0], "seconds": metrics[model]["cost"]["seconds"]}
         for model in settings.get("first_epochs", [])
     ]
-    return {"tasks": tasks, "features": features, "first_epochs": first_epochs, **read_json(clone / DONE)}
+    seconds = sum(cost["seconds"] for cost in features.values())
+    seconds += sum(each["cost"]["seconds"] * each["training"]["repeats"] for each in metrics.values())
+    return {
+        "tasks": tasks,
+        "features": features,
+        "first_epochs": first_epochs,
+        "seconds": round(seconds),
+        **read_json(clone / DONE),
+    }
 
 
 def row_of(metrics: dict[str, Any], history: pd.DataFrame) -> dict[str, Any]:

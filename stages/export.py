@@ -15,6 +15,8 @@ import numpy as np
 import onnx
 import onnxruntime
 from keras import layers
+from tf2onnx.graph import Graph, Node
+from tf2onnx.handler import tf_op
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_file
@@ -79,19 +81,27 @@ def coarsest_precision(study: Study, name: str) -> str:
 
 
 def plain(model: keras.Model, name: str) -> keras.Model:
-    """The model with layers of Keras alone; all but the preprocessing are shared.
+    """The model with layers of Keras alone; all are shared but the preprocessing and the depthwise convolutions.
 
-    Every published preprocessing is an affine map of a pixel's three channels, and so is a dense layer.
+    Every published preprocessing is an affine map of a pixel's three channels, and so is a dense layer. A convolution
+    with a group for each channel (ConvNeXt's) is a depthwise one, which ONNX converters know.
     """
 
     def called(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
-        if not isinstance(layer, Preprocessing):
+        if isinstance(layer, Preprocessing):
+            numbers = layers.Rescaling(1.0, dtype="float32", name="pixels")(*args)
+            other, weights = layers.Dense(3, dtype="float32", name="preprocessing"), affine(layer)
+            result = other(numbers)
+        elif isinstance(layer, layers.Conv2D) and 1 < layer.groups == layer.filters == args[0].shape[-1]:
+            shared = {key: getattr(layer, key) for key in ("strides", "padding", "use_bias", "name")}
+            other = layers.DepthwiseConv2D(layer.kernel_size, **shared)
+            kernel, *bias = layer.get_weights()
+            weights = [kernel.swapaxes(2, 3), *bias]
+            result = other(*args)
+        else:
             return layer(*args, **kwargs)
-        numbers = layers.Rescaling(1.0, dtype="float32", name="pixels")(*args)
-        scaling = layers.Dense(3, dtype="float32", name="preprocessing")
-        scaled = scaling(numbers)
-        scaling.set_weights(affine(layer))
-        return scaled
+        other.set_weights(weights)
+        return result
 
     clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)
     return keras.Model(clone.input, clone.output, name=name)
@@ -109,6 +119,21 @@ def write_keras(model: keras.Model, told: dict, file: Path) -> None:
     model.save(file)
     with zipfile.ZipFile(file, "a") as archive:
         archive.writestr(CLASSES_FILE, json.dumps(told, ensure_ascii=False))
+
+
+@tf_op("Erfc")
+class Erfc:
+    """The complement of the error function, in GELU, which tf2onnx does not know: 1 - erf."""
+
+    @classmethod
+    def version_9(cls, graph: Graph, node: Node, **kwargs: object) -> None:
+        """Replace a node of the graph, as tf2onnx asks of a handler for operations up from opset 9."""
+        name, inputs, outputs = node.name, node.input, node.output
+        shapes, dtypes = node.output_shapes, node.output_dtypes
+        graph.remove_node(name)
+        one = graph.make_const(f"{name}/one", np.float32(1))
+        erf = graph.make_node("Erf", inputs, shapes=shapes, dtypes=dtypes)
+        graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 def write_onnx(model: keras.Model, told: dict, file: Path) -> None:

@@ -72,7 +72,9 @@ def images_in(path: Path) -> list[Path]:
         if file.suffix.casefold() in SUFFIXES and not any(map(is_litter, file.relative_to(path).parts))
     )
     if not found:
-        raise UserError(f"there is no image in the folder {str(path)!r}; their names end with {', '.join(SUFFIXES)}.")
+        raise UserError(
+            f"there is no image in the folder {str(path)!r}; their names end with {', '.join(sorted(SUFFIXES))}."
+        )
     return found
 
 
@@ -98,8 +100,8 @@ def predict_files(trained: "Trained", files: Iterable[Path], top: int) -> Iterat
 def write_text(answers: Iterable[Answer], out: TextIO) -> None:
     """A line an image: its name, and the classes in percent."""
     for image, classes, _ in answers:
-        named = ", ".join(f"{printable(name)} {probability:.1%}" for name, probability in classes)
-        print(f"{image}: {named}", file=out)
+        named = ", ".join(f"{printable(name)} {100 * probability:.1f} %" for name, probability in classes)
+        print(f"{printable(image)}: {named}", file=out)
 
 
 def write_csv(answers: Iterable[Answer], out: TextIO) -> None:

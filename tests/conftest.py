@@ -14,6 +14,8 @@ import pytest
 from hypothesis import settings
 from PIL import Image
 
+from tests.tiny_study import ORDER, run
+
 # A busy machine is no failure.
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
@@ -102,3 +104,21 @@ def write_archive(path, files):
                 info.type = tarfile.DIRTYPE if name.endswith("/") else tarfile.REGTYPE
                 archive.addfile(info, io.BytesIO(content))
     return path
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A folder in which the whole tiny study has run."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        for stage, entry in ORDER:
+            run(stage, entry)
+    return folder
+
+
+@pytest.fixture
+def here(ran, tmp_path, monkeypatch):
+    """A copy of that folder to work in."""
+    shutil.copytree(ran, tmp_path / "study")
+    monkeypatch.chdir(tmp_path / "study")

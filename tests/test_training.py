@@ -1,8 +1,6 @@
 """Features, heads, fine-tunes and networks on a tiny study, stage by stage in one process."""
 
-import importlib
 import itertools
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,150 +19,12 @@ from stages.data.tasks import read_task
 from stages.fine_tune import join
 from stages.networks.pretrained import load_backbone
 from stages.networks.runtime import make_deterministic
-from stages.study import study_of
 from stages.study.schema import Training
 from stages.training.batches import Examples, batches, examples_of
 from stages.training.compiling import compile_model
 from stages.training.fitting import Run, fit, predict
 from stages.training.repeats import Built, train_repeats
-
-STUDY = {
-    "seed": 3,
-    "datasets": {"digits": {"source": "digits", "image_size": 16}},
-    "folders": {},
-    "tasks": {
-        "low": {"dataset": "digits", "include": [0, 1, 2], "validation": 0.1, "test": 0.3},
-        "high": {"dataset": "digits", "exclude": [0, 1, 2, 3, 4, 5, 6], "validation": 0.1, "test": 0.3},
-    },
-    "backbones": {"new": {"architecture": "four_conv", "weights": "random"}},
-    "networks": {
-        "base": {"dataset": "digits", "task": "low", "backbone": "new", "repeats": 1},
-        "top": {"dataset": "digits", "task": "high", "backbone": "base", "trainable": "fc1", "repeats": 1},
-        "part": {
-            "dataset": "digits",
-            "task": "high",
-            "backbone": "base",
-            "cut": "pool2",
-            "pooling": "none",
-            "hidden": [16],
-            "trainable": 2,
-            "augmentation": {"rotation": 10, "noise": 0.02},
-            "precision": "bfloat16",
-            "repeats": 1,
-            "train_fraction": 0.1,
-            "max_train_per_class": None,
-        },
-        "frozen": {"dataset": "digits", "task": "high", "backbone": "base", "trainable": "head", "repeats": 1},
-    },
-    "features": {
-        "exact": {"dataset": "digits", "classes": [7, 8, 9], "backbone": "base", "cut": "pool1", "storage": "float32"},
-        "upper": {"dataset": "digits", "classes": [7, 8, 9], "backbone": "base", "cut": "flatten"},
-        "some": {"dataset": "digits", "backbone": "base", "cut": "fc1"},
-        "several": {
-            "dataset": "digits",
-            "classes": [7, 8, 9],
-            "backbone": "base",
-            "cut": ["fc1", "conv3"],
-            "views": [{"flip": "horizontal"}, {"rotation": 15}],
-            "storage": "float32",
-        },
-        "rough": {"dataset": "digits", "backbone": "base", "cut": "top", "precision": "bfloat16"},
-    },
-    "heads": {
-        "fresh": {"task": "high", "features": "upper", "hidden": [8], "dropout": 0.2},
-        "above": {"task": "high", "features": "upper", "start_from": "backbone"},
-        "short": {"task": "high", "features": "some"},
-        "choice": {
-            "task": "high",
-            "features": "several",
-            "cut": "fc1",
-            "learning_rate": [0.00001, 0.01],
-            "l2": [0.0, 0.001],
-        },
-        "probe": {"task": "high", "features": "several", "cut": "conv3", "kind": "ridge", "views": 1},
-    },
-    "fine_tunes": {
-        "cached": {
-            "dataset": "digits",
-            "task": "high",
-            "backbone": "base",
-            "head": "above",
-            "features": "exact",
-            "unfreeze": "conv3",
-        },
-        "uncached": {
-            "dataset": "digits",
-            "task": "high",
-            "backbone": "base",
-            "head": "above",
-            "features": "upper",
-            "unfreeze": "conv3",
-        },
-        "changed": {
-            "dataset": "digits",
-            "task": "high",
-            "backbone": "base",
-            "head": "choice",
-            "features": "several",
-            "unfreeze": "all",
-            "augmentation": {"shift": 0.1},
-            "layer_decay": 0.5,
-        },
-        "from-probe": {
-            "dataset": "digits",
-            "task": "high",
-            "backbone": "base",
-            "head": "probe",
-            "features": "exact",
-            "unfreeze": 1,
-        },
-    },
-    "training": {
-        "epochs": 2,
-        "batch_size": 32,
-        "optimizer": "adam",
-        "learning_rate": 0.001,
-        "early_stopping": None,
-        "repeats": 2,
-        "max_train_per_class": 40,
-    },
-}
-
-ORDER = [
-    *(("download", "digits"), ("prepare", "digits"), ("split", "low"), ("split", "high"), ("weights", "new")),
-    *(("train", "base"), ("train", "top"), ("train", "part"), ("train", "frozen")),
-    *(("features", "exact"), ("features", "upper"), ("features", "several")),
-    *(("head", "fresh"), ("head", "above"), ("head", "choice"), ("head", "probe")),
-    *(("fine_tune", "cached"), ("fine_tune", "uncached"), ("fine_tune", "changed"), ("fine_tune", "from-probe")),
-]
-
-
-def study():
-    found, problems = study_of(STUDY)
-    assert not problems
-    return found
-
-
-def run(stage: str, entry: str) -> str:
-    return importlib.import_module(f"stages.{stage}").main(study(), entry)
-
-
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    """A folder in which the whole tiny study has run."""
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        for stage, entry in ORDER:
-            run(stage, entry)
-    return folder
-
-
-@pytest.fixture
-def here(ran, tmp_path, monkeypatch):
-    """A copy of that folder to work in."""
-    shutil.copytree(ran, tmp_path / "study")
-    monkeypatch.chdir(tmp_path / "study")
+from tests.tiny_study import STUDY, run, study
 
 
 def test_features_are_the_activations_of_the_trained_network(here):
