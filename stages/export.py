@@ -6,6 +6,7 @@ names of the classes. Both are read again and asked about the test images before
 
 import argparse
 import json
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -81,27 +82,28 @@ def coarsest_precision(study: Study, name: str) -> str:
 
 
 def plain(model: keras.Model, name: str) -> keras.Model:
-    """The model with layers of Keras alone; all are shared but the preprocessing and the depthwise convolutions.
-
-    Every published preprocessing is an affine map of a pixel's three channels, and so is a dense layer. A convolution
-    with a group for each channel (ConvNeXt's) is a depthwise one, which ONNX converters know.
-    """
+    """The model with layers of Keras alone, and of these with such as ONNX converters know; all others are shared."""
 
     def called(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
         if isinstance(layer, Preprocessing):
+            # Every published preprocessing is an affine map of a pixel's three channels, and so is a dense layer.
             numbers = layers.Rescaling(1.0, dtype="float32", name="pixels")(*args)
-            other, weights = layers.Dense(3, dtype="float32", name="preprocessing"), affine(layer)
-            result = other(numbers)
-        elif isinstance(layer, layers.Conv2D) and 1 < layer.groups == layer.filters == args[0].shape[-1]:
+            scaling = layers.Dense(3, dtype="float32", name="preprocessing")
+            scaled = scaling(numbers)
+            scaling.set_weights(affine(layer))
+            return scaled
+        if isinstance(layer, layers.Normalization):
+            mean, variance = (keras.ops.convert_to_numpy(each).reshape(-1) for each in (layer.mean, layer.variance))
+            scale = 1 / np.sqrt(variance)
+            return layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)(*args)
+        if isinstance(layer, layers.Conv2D) and 1 < layer.groups == layer.filters == args[0].shape[-1]:
             shared = {key: getattr(layer, key) for key in ("strides", "padding", "use_bias", "name")}
-            other = layers.DepthwiseConv2D(layer.kernel_size, **shared)
+            depthwise = layers.DepthwiseConv2D(layer.kernel_size, **shared)
+            convolved = depthwise(*args)
             kernel, *bias = layer.get_weights()
-            weights = [kernel.swapaxes(2, 3), *bias]
-            result = other(*args)
-        else:
-            return layer(*args, **kwargs)
-        other.set_weights(weights)
-        return result
+            depthwise.set_weights([kernel.swapaxes(2, 3), *bias])
+            return convolved
+        return layer(*args, **kwargs)
 
     clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)
     return keras.Model(clone.input, clone.output, name=name)
@@ -139,7 +141,9 @@ class Erfc:
 def write_onnx(model: keras.Model, told: dict, file: Path) -> None:
     """Write an ONNX file; what else is told of the model stands in its metadata, each value as JSON."""
     model(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras exports only what was called
-    model.export(file, format="onnx", verbose=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of Keras's bridge to tf2onnx
+        model.export(file, format="onnx", verbose=False)
     graph = onnx.load(file)
     onnx.helper.set_model_props(graph, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()})
     onnx.save(graph, file)
