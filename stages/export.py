@@ -6,6 +6,7 @@ names of the classes. Both are read again and asked about the test images before
 
 import argparse
 import json
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -141,8 +142,10 @@ class Erfc:
 def write_onnx(model: keras.Model, told: dict, file: Path) -> None:
     """Write an ONNX file; what else is told of the model stands in its metadata, each value as JSON."""
     model(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras exports only what was called
+    # What is written is checked; the converter's own words are of optimisations that it could not make.
+    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of Keras's bridge to tf2onnx
+        warnings.simplefilter("ignore", FutureWarning)  # of Keras's bridge to the converter
         model.export(file, format="onnx", verbose=False)
     graph = onnx.load(file)
     onnx.helper.set_model_props(graph, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()})
