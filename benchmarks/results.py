@@ -107,6 +107,11 @@ def found_in(clone: Path, settings: dict) -> dict[str, Any]:
     tasks = {}
     for task, of_task in study["tasks"].items():
         published = {model: settings.get("published", {}).get(model, {}) for model in of_task["models"]}
+        rows = {
+            model: {**row_of(metrics[model], history[history["model"] == model]), "published": published[model]}
+            for model in of_task["models"]
+        }
+        compared = [row["test"] >= row["published"]["test"] for row in rows.values() if "test" in row["published"]]
         tasks[task] = {
             "images": {split: sum(counts) for split, counts in of_task["images"].items()},
             "classes": len(of_task["classes"]),
@@ -115,10 +120,9 @@ def found_in(clone: Path, settings: dict) -> dict[str, Any]:
                 for column in ("train", "validation", "test", "seconds")
                 if any(column in figures for figures in published.values())
             ],
-            "models": {
-                model: {**row_of(metrics[model], history[history["model"] == model]), "published": published[model]}
-                for model in of_task["models"]
-            },
+            "models": rows,
+            "compared": len(compared),
+            "reached": sum(compared),
             "notes": of_task["notes"],
             "verdict": comparisons[task]["verdict"],
             "warnings": comparisons[task]["warnings"],

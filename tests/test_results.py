@@ -118,6 +118,7 @@ def test_the_page_shows_published_and_measured_figures_side_by_side(finished, mo
     ]
     assert header.count("|") == row.count("|")
     assert f"precision {100 * metrics['test']['macro_precision']:.2f} % (published 1.5)" in page
+    assert "At or above the published test accuracy: 1 of 1 models." in page
     an_epoch = metrics["cost"]["seconds"] / metrics["training"]["epochs"]
     assert f"b-scratch at 120 epochs would take {an_epoch * 120:.0f} seconds here" in page
     assert "Not run: another." in page
