@@ -3,10 +3,11 @@
 import csv
 import io
 import json
+import os
 import subprocess
 import sys
 import zipfile
-from argparse import Namespace
+from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 import keras
@@ -23,6 +24,7 @@ from stages.data.images import read_images
 from stages.data.results import read_result
 from stages.networks.backbones import Preprocessing, build_backbone
 from stages.study.architectures import ARCHITECTURES
+from stages.using.command import run_command
 from stages.using.models import load_model
 from tests.pipeline import ROOT
 from tests.tiny_study import STUDY, study
@@ -79,8 +81,9 @@ def test_an_unknown_model_is_answered_with_those_there_are(here):
 
 def test_a_model_that_is_not_there_is_named(here):
     Path("models/above.weights.h5").unlink()
-    with pytest.raises(UserError, match=r"heads\.above: above\.weights\.h5 does not fit .* give weights of it"):
-        load_model(study(), "above")
+    for model in ("above", "cached"):  # which is made of it
+        with pytest.raises(UserError, match=r"^models/above\.weights\.h5 is missing; `dvc repro` makes it\.$"):
+            load_model(study(), model)
     Path("models/above/record.json").unlink()
     with pytest.raises(UserError, match=r"models/above/record\.json is missing; `dvc repro` makes it"):
         load_model(study(), "above")
@@ -180,7 +183,7 @@ import keras, numpy as np
 assert not any(name.startswith("stages") for name in sys.modules)
 model = keras.saving.load_model("out/{name}.keras")
 with zipfile.ZipFile("out/{name}.keras") as archive:
-    print(json.loads(archive.read("classes.json")))
+    print(archive.read("classes.json").decode())
 np.save("found.npy", model.predict(np.load("pixels.npy"), verbose=0))
 """
 
@@ -196,7 +199,7 @@ def test_an_exported_model_needs_nothing_of_the_project_and_predicts_the_same(he
     run = [sys.executable, "-I", "-c", LOADED_ELSEWHERE.format(name=name)]
     done = subprocess.run(run, capture_output=True, text=True, check=True)
     told = {"classes": ["7", "8", "9"], "image_size": 16, "resize": "crop"}
-    assert eval(done.stdout) == told
+    assert json.loads(done.stdout) == told
     tolerance = 0.01 if name == "part" else 5e-3
     np.testing.assert_allclose(np.load("found.npy"), probabilities, atol=tolerance)
     np.testing.assert_allclose(
@@ -273,6 +276,39 @@ def test_predict_is_a_command(photos):
     folder, _ = photos
     done = command("stages.predict", "above", str(folder), "--top", "2", "--format", "csv")
     assert done.returncode == 0 and done.stdout.count("\n") == 1 + 2 * 70
+
+
+def test_a_reader_that_has_seen_enough_ends_the_output_without_a_word(photos):
+    Path("params.yaml").write_text(yaml.safe_dump(STUDY))
+    predicting = f"{sys.executable} -m stages.predict above photos photos photos photos --format csv"
+    shell = ["bash", "-c", f"{predicting} | head -1; exit ${{PIPESTATUS[0]}}"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"]}
+    done = subprocess.run(shell, capture_output=True, text=True, check=False, env=environment)
+    assert (done.returncode, done.stdout) == (0, "image,rank,class,probability\n")
+    assert "BrokenPipe" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "sentence"),
+    [
+        (KeyboardInterrupt(), 130, "predict: interrupted.\n"),
+        (
+            OSError(28, "No space left on device", "exports/a.keras"),
+            1,
+            "'exports/a.keras' cannot be used (No space left",
+        ),
+        (OSError("odd"), 1, "predict: a file cannot be read or written (odd); make room or mend the permission.\n"),
+    ],
+)
+def test_whatever_ends_a_command_is_told_in_a_sentence(here, capsys, monkeypatch, error, code, sentence):
+    def work(study, given):
+        raise error
+
+    Path("params.yaml").write_text(yaml.safe_dump(STUDY))
+    monkeypatch.setattr("sys.argv", ["predict"])
+    with pytest.raises(SystemExit) as ended:
+        run_command(ArgumentParser("predict"), work)
+    assert ended.value.code == code and sentence in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

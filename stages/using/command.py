@@ -1,6 +1,7 @@
 """What a command for the use of models does before and after its own work."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable
 
@@ -10,17 +11,24 @@ from stages.study import Study, load_study
 
 
 def run_command(parser: argparse.ArgumentParser, work: Callable[[Study, argparse.Namespace], int]) -> None:
-    """Check the study, do `work` with it and the arguments, and exit with the code it returns; 1 on a `UserError`."""
+    """Check the study, do `work` with it and the arguments, and exit with the code it returns.
+
+    A `UserError`, a file that cannot be used and an interruption from the keyboard are answered in one sentence.
+    """
     given = parser.parse_args()
     try:
-        code = work(load_study(PARAMS), given)
+        code, sentence = work(load_study(PARAMS), given), ""
+        sys.stdout.flush()
     except UserError as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
-        code = 1
-    except BrokenPipeError:  # whoever reads has seen enough
-        sys.stderr.close()
-        code = 0
+        code, sentence = 1, str(error)
+    except KeyboardInterrupt:
+        code, sentence = 130, "interrupted."
+    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code, sentence = 0, ""
     except OSError as error:
-        print(f"{parser.prog}: {str(error.filename)!r} cannot be used ({error.strerror}).", file=sys.stderr)
-        code = 1
+        where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
+        code, sentence = 1, f"{where} ({error.strerror or error}); make room or mend the permission."
+    if sentence:
+        print(f"{parser.prog}: {sentence}", file=sys.stderr)
     sys.exit(code)

@@ -43,6 +43,9 @@ def load_model(study: Study, name: str, precision: str | None = None) -> Trained
             f"there is no model {name!r} in the study{nearest(name, study.models)}; accepted: {listing(study.models)}."
         )
     record = read_record(name)
+    for model in (name, getattr(study.models[name], "head", name)):
+        if not (weights := FOLDER / f"{model}.weights.h5").exists():
+            raise UserError(f"{weights} is missing; `dvc repro` makes it.")
     task = read_task(record.task)
     dataset = study.dataset(task.dataset)
     make_deterministic(0)  # nothing random is left in a trained model
