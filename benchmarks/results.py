@@ -172,7 +172,7 @@ def checks_of(checks: list[dict[str, str]]) -> list[dict[str, Any]]:
     outcomes = []
     for check in checks:
         start = time.perf_counter()
-        command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-rs", *check["tests"].split()]
+        command = [sys.executable, "-m", "pytest", "-n", "0", *check["tests"].split()]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
         said = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "nothing"
         outcomes.append({**check, "said": said, "seconds": round(time.perf_counter() - start)})
