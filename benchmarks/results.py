@@ -90,7 +90,13 @@ def call(folder: Path, *command: str) -> str:
     """Run a command of this environment in a folder; `UserError` with the end of what it says when it fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        command, cwd=folder, env={**os.environ, "PATH": path}, stdout=subprocess.PIPE, text=True, check=False
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
     )
     if done.returncode:
         raise UserError(f"{' '.join(command)} failed in {folder}:\n{done.stdout[-2000:]}")

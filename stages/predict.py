@@ -50,6 +50,8 @@ def main(study: Study, given: argparse.Namespace) -> int:
             else:
                 yield answer
 
+    if hasattr(sys.stdout, "reconfigure"):  # any name must be printable, whatever the locale
+        sys.stdout.reconfigure(encoding="utf-8")
     WRITERS[given.format](readable(), sys.stdout)
     for answer in unreadable:
         print(f"predict: {answer.image!r} is left out: {answer.reason}.", file=sys.stderr)
@@ -81,7 +83,7 @@ def images_in(path: Path) -> list[Path]:
 def predict_files(trained: "Trained", files: Iterable[Path], top: int) -> Iterator[Answer]:
     """The answers to image files, the `top` classes of each, in their order; decoded as the dataset of the model was.
 
-    At most some hundred images are in memory at a time.
+    At most some thousand images are in memory at a time, however many there are.
     """
     source = (SourceImage(printable(str(file)), "", file.read_bytes) for file in files)
     outcomes = decoded(source, trained.image_size, trained.resize)

@@ -223,6 +223,30 @@ def test_a_model_that_does_not_predict_what_is_stored_is_not_exported(here):
     assert list(Path("out").iterdir()) == []
 
 
+def test_a_model_whose_onnx_file_gives_no_numbers_is_not_exported(here, monkeypatch):
+    monkeypatch.setattr(export, "onnx_model", lambda file: lambda pixels: np.full((len(pixels), 3), np.nan))
+    with pytest.raises(UserError, match=r"base: the exported model differs from the stored predictions by up to nan"):
+        exported("base")
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_network_that_the_converter_does_not_know_is_told_in_a_sentence(here, monkeypatch):
+    def fails(*arguments):
+        raise RuntimeError("no such\noperation")
+
+    monkeypatch.setattr(export, "write_onnx", fails)
+    with pytest.raises(UserError, match=r"^base: its network cannot be written as ONNX \(no such operation\); use"):
+        exported("base")
+    assert list(Path("out").iterdir()) == []
+
+
+def test_a_study_that_wants_its_images_otherwise_than_they_were_prepared_is_refused(here):
+    record = Path("data/images/digits/record.json")
+    write_json(record, {**read_json(record), "resize": "pad"})
+    with pytest.raises(UserError, match=r"images of 'digits' were prepared with image_size 16, resize pad, which"):
+        load_model(study(), "base")
+
+
 def test_without_its_images_a_model_is_not_exported(here):
     Path("data/images/digits/images.npy").unlink()
     with pytest.raises(UserError, match=r"data/images/digits/images\.npy is missing; `dvc repro` makes it"):

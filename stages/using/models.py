@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import keras
 
 from stages.base.errors import UserError
+from stages.base.files import read_json
+from stages.data.images import FOLDER as IMAGES
 from stages.data.results import FOLDER, ModelRecord, read_record
 from stages.data.tasks import read_task
 from stages.networks.cuts import below
@@ -14,6 +16,8 @@ from stages.networks.whole import build_network, join_head
 from stages.study import Study
 from stages.study.messages import listing, nearest
 from stages.study.schema import Head, Network
+
+SHAPING = ("image_size", "resize")  # how images are brought to the form that a model takes
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ def load_model(study: Study, name: str, precision: str | None = None) -> Trained
             raise UserError(f"{weights} is missing; `dvc repro` makes it.")
     task = read_task(record.task)
     dataset = study.dataset(task.dataset)
+    prepared = IMAGES / task.dataset / "record.json"
+    if prepared.exists() and any((found := read_json(prepared))[key] != getattr(dataset, key) for key in SHAPING):
+        raise UserError(
+            f"the images of {task.dataset!r} were prepared with {', '.join(f'{key} {found[key]}' for key in SHAPING)}, "
+            "which is not what the study says now; run `dvc repro`."
+        )
     make_deterministic(0)  # nothing random is left in a trained model
     model = _whole(study, name, record, dataset.image_size, len(task.classes), precision)
     return Trained(model, record, task.dataset, task.classes, dataset.image_size, dataset.resize)
