@@ -128,6 +128,11 @@ def test_the_page_shows_published_and_measured_figures_side_by_side(finished, mo
     assert "Features: b-fc1 2 seconds, 450 images a second; " in page
 
 
-def test_a_check_that_fails_writes_no_page():
+def test_an_export_that_crashes_is_no_finding(tmp_path):
+    with pytest.raises(UserError, match=r"stages\.export none failed in "):
+        results.exported(tmp_path, "none")  # where there is no project
+
+
+def test_a_check_that_fails_is_an_error():
     with pytest.raises(UserError, match=r"tests/test_results\.py::test_nothing failed: "):
         results.checks_of([{"claim": "It holds.", "tests": "tests/test_results.py::test_nothing"}])
