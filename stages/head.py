@@ -1,6 +1,6 @@
 """Trains a head on cached features, or solves it: models/<head>."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from stages.base.command import run_stage
 from stages.data.features import read_features
@@ -9,6 +9,7 @@ from stages.data.tasks import read_task
 from stages.networks.heads import build_head, channel_statistics, set_statistics
 from stages.study import Study
 from stages.training.batches import content_of, examples_of
+from stages.training.maps import map_features
 from stages.training.repeats import Built, save_model, train_repeats
 from stages.training.solving import solve_head
 
@@ -56,6 +57,7 @@ def main(study: Study, name: str) -> str:
     else:
         made_of = [entry.model_dump(), settings.model_dump(), study.seed, asdict(record), content_of(examples)]
         head, result = train_repeats(name, build, candidates, examples, shown, study.seed, origin, made_of)
+    result = replace(result, feature_map=map_features(examples["validation"], study.seed))
     return save_model(name, head, result)
 
 

@@ -877,7 +877,7 @@ def test_the_stage_writes_a_readable_table_of_the_classes_it_keeps(folder):
 
     task = read_task("t")
     assert (task.dataset, task.classes, task.images_sha256) == ("d", ["bb", "ccc"], images.sha256)
-    assert list(task.table) == ["index", "label", "class", "split", "order", "sha256", "name"]
+    assert list(task.table) == ["index", "label", "class", "split", "order", "linked", "sha256", "name"]
     assert list(task.table["index"]) == list(range(8, 24))
     assert list(task.table["label"]) == [0] * 8 + [1] * 8
     assert list(task.table["sha256"]) == list(images.table["sha256"][8:])

@@ -1,6 +1,7 @@
 """What training a model left behind, in models/: read by evaluate and fine_tune, written by the training stages.
 
-`models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`.
+`models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`; of a head also
+`map.npz`.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -81,13 +82,26 @@ class Predictions:
 
 
 @dataclass(frozen=True)
+class FeatureMap:
+    """Where images lie in the plane of the two principal components of a head's features.
+
+    index: (n,) int64 rows of the dataset. points: (n, 2) float32. shares: (2,) of the variance that each explains.
+    """
+
+    index: np.ndarray
+    points: np.ndarray
+    shares: np.ndarray
+
+
+@dataclass(frozen=True)
 class Result:
-    """Everything evaluate reads of a model; history has one row an epoch of each repeat."""
+    """Everything evaluate reads of a model; history has one row an epoch of each repeat, only a head has a map."""
 
     record: ModelRecord
     cost: Cost
     history: pd.DataFrame
     predictions: dict[str, Predictions]
+    feature_map: FeatureMap | None = None
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -106,6 +120,8 @@ def write_result(model: str, result: Result) -> None:
         for split, found in result.predictions.items():
             arrays |= {f"{split}_index": found.index, f"{split}_probabilities": found.probabilities}
         np.savez(folder / "predictions.npz", **arrays)
+        if result.feature_map:
+            np.savez(folder / "map.npz", **vars(result.feature_map))
         result.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
         write_json(folder / "record.json", asdict(result.record))
     write_cost("models", model, result.cost)
@@ -132,4 +148,8 @@ def read_result(model: str) -> Result:
             predictions = {
                 split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS
             }
-        return Result(record, cost, history, predictions)
+        feature_map = None
+        if record.kind == "head":
+            with np.load(folder / "map.npz", allow_pickle=False) as arrays:
+                feature_map = FeatureMap(**arrays)
+        return Result(record, cost, history, predictions, feature_map)

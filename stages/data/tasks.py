@@ -13,7 +13,7 @@ from stages.data.images import read_csv
 from stages.study.messages import listing, nearest
 
 FOLDER = Path("data/tasks")
-TABLE_COLUMNS = ["index", "label", "class", "split", "order", "sha256", "name"]
+TABLE_COLUMNS = ["index", "label", "class", "split", "order", "linked", "sha256", "name"]
 NEAR_COLUMNS = ["name", "split", "like", "like_split", "bits"]
 RECORDED = ("dataset", "classes", "images_sha256", "settings")
 SPLITS = ("train", "validation", "test")
@@ -73,8 +73,9 @@ class Task:
     name: its entry. dataset: the dataset's entry. classes: class names in the order of the labels 0..n-1.
     images_sha256: of the images the rows speak of.
     table: one row an image - index (row of the dataset's images), label, class, split (train, validation, test or
-    `left out`), order (rank within its class, by which a smaller training set is chosen), sha256 of the image, name in
-    the source.
+    `left out`), order (rank within its class, by which a smaller training set is chosen), linked (images of equal
+    content, of one group, or held together as near duplicates have the same number), sha256 of the image, name in the
+    source.
     settings: what the split was made by; with the same, images that are added later move no others.
     findings: what the split came upon.
     """
