@@ -21,8 +21,9 @@ from stages.data.tasks import SPLITS, Task, read_task
 from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
-from stages.reporting.metrics import NO_ANSWER, Answers, answers_of, rounded, split_metrics
+from stages.reporting.metrics import Answers, answers_of, class_metrics, figures_of, rounded, split_metrics
 from stages.reporting.sanity import warnings_of
+from stages.reporting.sums import NO_ANSWER
 from stages.reporting.verdict import choose, contradiction, verdict
 from stages.study import Study
 
@@ -40,7 +41,12 @@ def main(study: Study) -> str:
         }
         for model, entry in study.models.items()
     }
-    metrics = {model: metrics_of(study, model, results, answers[model]) for model in study.models}
+    figures = {
+        # Intervals are for the final word.
+        model: {split: figures_of(each, study.seed if split == "test" else None) for split, each in of_model.items()}
+        for model, of_model in answers.items()
+    }
+    metrics = {model: metrics_of(study, model, results, answers[model], figures[model]) for model in study.models}
     members = {task: [model for model, entry in study.models.items() if entry.task == task] for task in tasks}
     comparisons = {
         name: compare_task(
@@ -55,6 +61,16 @@ def main(study: Study) -> str:
     histories = {model: result.history for model, result in results.items()}
     write_csv(FOLDER / "history.csv", pd.concat(histories, names=["model", None]).reset_index(level="model"))
     write_tables(FOLDER / "curves", {model: mean_curves(history) for model, history in histories.items()})
+    write_tables(
+        FOLDER / "classes",
+        {
+            model: class_metrics(answers[model]["test"], figures[model]["test"], tasks[entry.task].classes)
+            for model, entry in study.models.items()
+        },
+    )
+    with atomic_directory(FOLDER / "summary") as folder:
+        for model, of_model in metrics.items():
+            write_json(folder / f"{model}.json", summary_of(of_model))
     write_tables(
         FOLDER / "confusion",
         {
@@ -89,12 +105,18 @@ def drop_leftovers(study: Study) -> None:
                 path.unlink()
 
 
-def metrics_of(study: Study, model: str, results: dict[str, Result], answers: dict[str, Answers]) -> dict[str, Any]:
+def metrics_of(
+    study: Study,
+    model: str,
+    results: dict[str, Result],
+    answers: dict[str, Answers],
+    figures: dict[str, dict[str, np.ndarray]],
+) -> dict[str, Any]:
     """The part of metrics.json for one model: the figures of every split, training and cost; numbers and None only."""
     record, cost = results[model].record, results[model].cost
     costs = {name: result.cost for name, result in results.items()}
     return {
-        **{split: split_metrics(of_split) for split, of_split in answers.items()},
+        **{split: split_metrics(of_split, figures[split]) for split, of_split in answers.items()},
         "training": {
             "epochs": rounded(np.mean(record.epochs)),
             "repeats": record.repeats,
@@ -111,6 +133,18 @@ def metrics_of(study: Study, model: str, results: dict[str, Result], answers: di
     }
 
 
+def summary_of(metrics: dict[str, Any]) -> dict[str, float]:
+    """What `dvc metrics` and `dvc exp show` tell of a model: few numbers, so that a table of them fits a page."""
+    return {
+        "validation_accuracy": metrics["validation"]["accuracy"],
+        "test_accuracy": metrics["test"]["accuracy"],
+        "test_low": metrics["test"]["accuracy_low"],
+        "test_high": metrics["test"]["accuracy_high"],
+        "test_macro_f1": metrics["test"]["macro_f1"],
+        "total_seconds": metrics["cost"]["total_seconds"],
+    }
+
+
 def compare_task(
     task: Task,
     seed: int,
@@ -121,14 +155,16 @@ def compare_task(
     """The part of comparisons.json for one task; the three dicts hold its models."""
     kept = {model: result.record.kept_repeat for model, result in results.items()}
     validation, test = (
-        compare_models({model: of_model[split].correct for model, of_model in answers.items()}, kept, seed)
+        compare_models({model: of_model[split] for model, of_model in answers.items()}, kept, seed)
         for split in ("validation", "test")
     )
     choice = choose(metrics, validation)
     warnings = [
         warning
         for model, result in results.items()
-        for warning in warnings_of(model, task.classes, answers[model], metrics[model], result.history, kept[model])
+        for warning in warnings_of(
+            model, task.classes, answers[model], metrics[model], result.history, kept[model], seed
+        )
     ]
     return {
         "best_on_validation": choice.best,

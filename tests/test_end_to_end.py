@@ -73,9 +73,11 @@ def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project
     done = dvc(project, "exp", "run", "-S", "heads.b-two-layers.learning_rate=3e-03")
     assert stages_run(done) == {"head@b-two-layers", "fine_tune@b-top-conv", "evaluate", "report"}
     assert read_yaml(project / "params.yaml")["heads"]["b-two-layers"]["learning_rate"] == 0.003
-    changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)["reports/metrics.json"]
-    assert "b-two-layers.test.loss" in changes and changes["b-two-layers.test.loss"]["diff"] != 0
-    assert not any(change.startswith(("b-one-layer.test", "b-scratch.test")) for change in changes)
+    changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)
+    assert changes["reports/summary/b-two-layers.json"]["total_seconds"]["diff"] != 0
+    assert "reports/summary/b-one-layer.json" not in changes and "reports/summary/b-scratch.json" not in changes
+    shown = dvc(project, "metrics", "show", "--md").stdout.splitlines()
+    assert len(shown) == 2 + len(metrics(project)) and max(map(len, shown)) < 160
 
 
 def test_another_validation_share_reruns_the_split_and_the_models_of_the_task(project):

@@ -16,13 +16,13 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from stages import evaluate, report
 from stages.base.errors import UserError
 from stages.data.costs import Cost, write_cost
-from stages.data.results import Candidate, ModelRecord, Predictions, Result, read_result, write_result
+from stages.data.results import Candidate, ModelRecord, Predictions, Result, cross_entropy, read_result, write_result
 from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
 from stages.reporting.choices import choice_of
-from stages.reporting.comparisons import Comparison, bootstrap_difference, compare_models, mcnemar
+from stages.reporting.comparisons import Comparison, Pair, compare_models, mcnemar
 from stages.reporting.costs import parts_of
 from stages.reporting.figures import leader
-from stages.reporting.metrics import Answers, split_metrics
+from stages.reporting.metrics import Answers, figures_of, split_metrics
 from stages.reporting.page import markdown
 from stages.reporting.verdict import choose, contradiction, sentence
 from stages.study import study_of
@@ -75,6 +75,7 @@ def make_task(name, first_row):
     labels = np.tile(np.arange(3), 200)
     splits = np.repeat(SPLITS, [240, 120, 240])
     table = pd.DataFrame({"index": first_row + np.arange(600), "label": labels, "class": [CLASSES[i] for i in labels]})
+    table["linked"] = np.arange(600)
     table = table.assign(
         sha256="0", split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]]
     )
@@ -102,6 +103,10 @@ def write_model(name, task, repeats=2):
         [[repeat, epoch, 1 / epoch, 0.5, 1.5 / epoch, 0.4] for repeat in range(repeats) for epoch in (1, 2, 3)],
         columns=["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
     )
+    validation = task.rows("validation")["label"].to_numpy()
+    for repeat in range(repeats):  # the weights of the last epoch are those that predict
+        loss = cross_entropy(predictions["validation"].probabilities[repeat], validation)
+        history.loc[(history["repeat"] == repeat) & (history["epoch"] == 3), "validation_loss"] = loss
     record = ModelRecord(
         kind="network", task=task.name, backbone="blank", weights_sha256=None, train_images=240, repeats=repeats,
         kept_repeat=0, epochs=[3] * repeats, trained_parameters=10, total_parameters=20,
@@ -135,6 +140,24 @@ def change(name, **changes):
 # Metrics
 
 
+def answers_to(labels, probabilities, groups=None) -> Answers:
+    return Answers(labels, probabilities, np.arange(len(labels)) if groups is None else groups)
+
+
+def metrics_of(labels, probabilities, seed=None):
+    answers = answers_to(labels, probabilities)
+    return split_metrics(answers, figures_of(answers, seed))
+
+
+def answers_that(correct) -> Answers:
+    """Answers to one class of two, right where `correct`, (repeats, n) bool, says."""
+    return answers_to(np.zeros(correct.shape[1], int), np.stack([correct, ~correct], axis=2).astype(np.float32))
+
+
+def bootstrap_difference(a, b, seed, resamples=10_000):
+    return Pair.of(a, b, np.arange(a.shape[1])).bootstrap(seed, resamples)
+
+
 def candidate(**values) -> Candidate:
     return Candidate(epochs=3, **values)
 
@@ -160,7 +183,7 @@ def test_metrics_agree_with_scikit_learn(classes):
     random = np.random.default_rng(classes)
     labels = np.r_[np.arange(classes), random.integers(0, classes, 80)]
     probabilities = random.dirichlet(np.ones(classes), (3, len(labels))).astype(np.float32)
-    found = split_metrics(Answers(labels, probabilities))
+    found = metrics_of(labels, probabilities)
     predicted = probabilities.argmax(2)
     accuracies = [sk.accuracy_score(labels, each) for each in predicted]
     assert found["accuracy"] == pytest.approx(np.mean(accuracies), abs=1e-6)
@@ -181,7 +204,7 @@ def test_interval_is_wilsons():
     """7 of 10 right: 0.397 to 0.892 (Wilson 1927)."""
     labels = np.zeros(10, int)
     probabilities = np.where(np.arange(10)[:, None] < 7, [0.9, 0.1], [0.1, 0.9])[None]
-    found = split_metrics(Answers(labels, probabilities))
+    found = metrics_of(labels, probabilities)
     assert (found["accuracy_low"], found["accuracy_high"]) == (
         pytest.approx(0.3968, abs=1e-4), pytest.approx(0.8922, abs=1e-4),
     )  # fmt: skip
@@ -191,7 +214,7 @@ def test_interval_is_wilsons():
 def test_repeat_without_finite_probabilities_counts_as_wrong():
     labels = np.array([0, 1, 2, 0])
     probabilities = np.stack([np.eye(3)[labels], np.full((4, 3), np.nan)])
-    found = split_metrics(Answers(labels, probabilities))
+    found = metrics_of(labels, probabilities)
     assert found["accuracy"] == 0.5
     assert found["macro_recall"] == 0.5
     assert found["loss"] is None
@@ -245,7 +268,12 @@ def test_order_of_the_images_does_not_matter():
 def test_different_models_are_distinguishable_and_equal_ones_are_not():
     random = np.random.default_rng(2)
     correct = {name: random.random((2, 400)) < accuracy for name, accuracy in (("x", 0.9), ("y", 0.5), ("z", 0.9))}
-    pairs = {(pair.a, pair.b): pair for pair in compare_models(correct, dict.fromkeys("xyz", 0), seed=0)}
+    pairs = {
+        (pair.a, pair.b): pair
+        for pair in compare_models(
+            {name: answers_that(each) for name, each in correct.items()}, dict.fromkeys("xyz", 0), seed=0
+        )
+    }
     assert pairs["x", "y"].distinguishable
     assert pairs["x", "y"].difference > 0.3
     assert pairs["y", "z"].distinguishable
@@ -256,19 +284,24 @@ def test_different_models_are_distinguishable_and_equal_ones_are_not():
 def test_holm_by_hand_and_monotone():
     random = np.random.default_rng(3)
     correct = {name: random.random((2, 300)) < 0.6 + 0.04 * number for number, name in enumerate("abcd")}
-    pairs = sorted(compare_models(correct, dict.fromkeys("abcd", 1), seed=0), key=lambda pair: pair.p_bootstrap)
+    pairs = sorted(
+        compare_models({name: answers_that(each) for name, each in correct.items()}, dict.fromkeys("abcd", 1), seed=0),
+        key=lambda pair: pair.p,
+    )
     running = 0.0
     for place, pair in enumerate(pairs):
-        running = max(running, min(1, (len(pairs) - place) * pair.p_bootstrap))
+        running = max(running, min(1, (len(pairs) - place) * pair.p))
         assert pair.p_holm == pytest.approx(running, abs=1e-5)
-        assert pair.p_holm >= pair.p_bootstrap
+        assert pair.p_holm >= pair.p
 
 
 def test_many_models_leave_room_below_the_level():
     """Holm over 780 pairs needs p values far below 2 / 10,001."""
     perfect = np.ones((1, 60), bool)
     correct = {f"m{number}": perfect if number else ~perfect for number in range(40)}
-    pairs = compare_models(correct, dict.fromkeys(correct, 0), seed=0)
+    pairs = compare_models(
+        {name: answers_that(each) for name, each in correct.items()}, dict.fromkeys(correct, 0), seed=0
+    )
     assert all(pair.distinguishable == (pair.a == "m0") for pair in pairs)
 
 
@@ -286,7 +319,7 @@ def test_mcnemar_by_hand():
 
 def pair(a, b, difference, distinguishable):
     p = 0.001 if distinguishable else 0.4
-    return Comparison(a, b, difference, difference - 0.02, difference + 0.03, p, p, distinguishable, 0, 0, 1.0)
+    return Comparison(a, b, difference, difference - 0.02, difference + 0.03, p, p, distinguishable, 0, 0, 1.0, 1.0)
 
 
 def of_models(**models):
@@ -347,6 +380,8 @@ def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):
         "history.csv",
         "curves/b-tune.csv",
         "confusion/b-tune.csv",
+        "classes/b-tune.csv",
+        "summary/b-tune.json",
     ]
     evaluate.main(study)
     first = {name: (tmp_path / "reports" / name).read_bytes() for name in names}
@@ -450,7 +485,11 @@ def test_warnings_make_themselves_heard(study, tmp_path, capsys):
 
     evaluate.main(study)
     warnings = "\n".join(read(tmp_path, "comparisons")["b"]["warnings"])
-    assert "b-head: the test accuracy 33.3 % is not above the 33.3 %" in warnings
+    assert (
+        "b-head: the test accuracy 33.3 % is not above the 33.3 % of always naming the largest class by more"
+        in warnings
+    )
+    assert "b-head: its test predictions fit the labels no better than they fit shuffled labels" in warnings
     assert "b-head: no test image is ever taken for" in warnings
     assert "b-net: training diverged in repeat 2" in warnings
     assert "b-net: validation accuracy" in warnings  # half of its test answers count as wrong

@@ -1,20 +1,21 @@
-"""The figures of one model on one split, from predicted probabilities and true labels."""
+"""The figures of one model on one split, from predicted probabilities and true labels, with their 95 % intervals."""
 
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from sklearn.metrics import precision_recall_fscore_support, top_k_accuracy_score
-from statsmodels.stats.proportion import proportion_confint
 
 from stages.base.errors import UserError
-from stages.data.results import Predictions, cross_entropy
+from stages.data.results import Predictions
 from stages.data.tasks import Task, labels_of
+from stages.reporting.intervals import effective_images, percentiles, resampled_groups, unbiased, wilson
+from stages.reporting.ranking import areas_of, mean_area
+from stages.reporting.sums import NO_ANSWER, parts_of
 
-NO_ANSWER = -1
 DECIMALS = 6  # of the numbers in the JSON files: below what images can tell apart, above the noise of summation order
 TOP_5_ABOVE = 5  # classes; with fewer the right one is always among five
+OF_PROBABILITIES = ("roc_auc", "loss", "calibration_error")  # unknown where a repeat diverged
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,12 @@ class Answers:
     """What every repeat of a model says to the images of one split, in ascending order of the images' rows.
 
     labels: (n,) int32. probabilities: (repeats, n, classes) float32; those of a repeat that diverged are not finite.
+    groups: (n,) int64, 0..number of groups - 1; images of one group are not independent of each other.
     """
 
     labels: np.ndarray
     probabilities: np.ndarray
+    groups: np.ndarray
 
     @cached_property
     def predicted(self) -> np.ndarray:
@@ -39,6 +42,11 @@ class Answers:
         return self.predicted == self.labels
 
     @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return self.probabilities.shape[2]
+
+    @property
     def accuracies(self) -> list[float]:
         """The accuracy of every repeat, 0 to 1."""
         return [rounded(accuracy) for accuracy in self.correct.mean(axis=1)]
@@ -50,7 +58,7 @@ class Answers:
 
 
 def answers_of(model: str, split: str, task: Task, predictions: Predictions) -> Answers:
-    """Join the predictions of a model to the labels of its task.
+    """Join the predictions of a model to the labels and groups of its task.
 
     Raises `UserError` unless the images are exactly those of the split (for train: a part of them), each once, and
     the classes are those of the task.
@@ -69,57 +77,121 @@ def answers_of(model: str, split: str, task: Task, predictions: Predictions) -> 
             f"{task.name!r} has {len(task.classes)} classes and {len(index)} such images; run `dvc repro`."
         )
     order = np.argsort(predictions.index)
-    return Answers(labels_of(rows.loc[index]), predictions.probabilities[:, order])
+    rows = rows.loc[index]
+    return Answers(labels_of(rows), predictions.probabilities[:, order], pd.factorize(rows["linked"])[0])
 
 
-def split_metrics(answers: Answers) -> dict[str, float | None]:
-    """All figures of one split; means over the repeats unless said otherwise.
+def figures_of(answers: Answers, seed: int | None = None) -> dict[str, np.ndarray]:
+    """Every figure of a split with its spread and its 95 % interval.
 
-    accuracy_std: sample standard deviation over repeats, None with one. accuracy_low, accuracy_high: 95 % interval of
-    Wilson (1927) at the mean accuracy; it speaks of which images were drawn, not of the repeats.
-    macro_*: means over classes, 0 for a class that is never predicted. loss: cross-entropy in nats, probabilities
-    clipped at float32 precision as Keras does (1e-7), None when a repeat diverged; all else counts its missing
-    answers as wrong. majority_rate: the accuracy of always naming the largest class.
+    seed: of the bootstrap; without one only accuracy, recall and areas have intervals.
+
+    Returns arrays (1,) of all classes together, and (classes,) of each class where the name begins `class_`: the mean
+    over the repeats by the figure's name, by `<name>_std` the sample standard deviation over them (NaN with one), by
+    `<name>_low` and `<name>_high` the interval. The figures:
+
+    accuracy, top5_accuracy; balanced_accuracy: the mean recall of the classes (Brodersen et al. 2010).
+    precision, recall, f1: with macro_ their mean over the classes, 0 for one that is never predicted; with weighted_
+        weighted by the images of each class.
+    roc_auc: of the second of two classes, else the mean over the classes, each against the rest.
+    loss: cross-entropy in nats.
+    calibration_error: expected distance of the highest probability and the accuracy, in 15 bins of that probability
+        (Guo et al. 2017); of a class, over the images that are taken for it.
+
+    Missing answers of a repeat that diverged are wrong answers; roc_auc, loss and calibration_error are then NaN.
+
+    Intervals are of which images were drawn, in whole groups where they hang together; not of the repeats. Those of
+    accuracy and recall are Wilson's (1927), of areas DeLong's (1988), all others of a bootstrap: its percentiles, or
+    for the calibration error `intervals.unbiased`.
     """
-    correct, labels = answers.correct, answers.labels
-    images, classes = len(labels), answers.probabilities.shape[2]
-    accuracies = correct.mean(axis=1)
-    low, high = proportion_confint(correct.sum() / len(correct), images, alpha=0.05, method="wilson")
-    macro = [
-        precision_recall_fscore_support(labels, predicted, labels=range(classes), average="macro", zero_division=0)[:3]
-        for predicted in answers.predicted
+    groups = answers.groups
+    repeats = [
+        parts_of(answers.labels, *of_repeat, groups)
+        for of_repeat in zip(answers.predicted, answers.probabilities, strict=True)
     ]
-    precision, recall, f1 = np.mean(macro, axis=0)
-    top_5 = {"top5_accuracy": rounded(top_5_accuracy(answers))} if classes > TOP_5_ABOVE else {}
+    whole = [parts.sums(np.ones((groups.max() + 1, 1))).figures() for parts in repeats]
+    found = {}
+    for name in whole[0]:
+        found |= _over_repeats(name, np.stack([figures[name][:, 0] for figures in whole]))
+    if seed is not None:
+        drawn = [
+            [parts.sums(times).figures() for parts in repeats] for times in resampled_groups(groups.max() + 1, seed)
+        ]
+        for name in whole[0]:
+            resampled = np.concatenate([np.mean([each[name] for each in chunk], axis=0) for chunk in drawn], axis=-1)
+            if name.endswith("calibration_error"):
+                interval = unbiased(found[name], resampled)
+            else:
+                interval = percentiles(resampled, groups.max() + 1)
+            found |= dict(zip((f"{name}_low", f"{name}_high"), interval, strict=True))
+    return _without_unknown(found | _proportions(answers) | _areas(answers), answers)
+
+
+def _over_repeats(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean and standard deviation of a figure over its repeats, the first axis."""
+    std = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
+    return {name: values.mean(axis=0), f"{name}_std": std}
+
+
+def _proportions(answers: Answers) -> dict[str, np.ndarray]:
+    """Wilson's intervals of the accuracy and of the recall of every class."""
+    right, groups = answers.correct.mean(axis=0), answers.groups
+    low, high = wilson(right, groups)
+    found = {"accuracy_low": np.array([low]), "accuracy_high": np.array([high])}
+    own = [answers.labels == label for label in range(answers.classes)]
+    recalls = [wilson(right[which], groups[which]) if which.any() else (np.nan, np.nan) for which in own]
+    return found | dict(zip(("class_recall_low", "class_recall_high"), np.transpose(recalls), strict=True))
+
+
+def _areas(answers: Answers) -> dict[str, np.ndarray]:
+    """The areas under the ROC curves; NaN where a class or the probabilities are missing."""
+    classes = answers.classes
+    missing = answers.diverged or len(np.unique(answers.labels)) < classes
+    if missing:
+        names = [f"{name}{end}" for name in ("roc_auc", "class_roc_auc") for end in ("", "_std", "_low", "_high")]
+        return {name: np.full(classes if name.startswith("class_") else 1, np.nan) for name in names}
+    of_repeats = [areas_of(answers.labels, each) for each in answers.probabilities]
+    of_classes = [mean_area(of_class) for of_class in zip(*of_repeats, strict=True)]
+    values = np.array([[area.value for area in areas] for areas in of_repeats])
+    together = mean_area(of_classes)  # of two classes both areas are the same
+    found = _over_repeats("class_roc_auc", values) | _over_repeats("roc_auc", values.mean(axis=1, keepdims=True))
+    for name, areas in (("class_roc_auc", of_classes), ("roc_auc", [together])):
+        intervals = np.transpose([area.interval(answers.groups) for area in areas])
+        found |= dict(zip((f"{name}_low", f"{name}_high"), intervals, strict=True))
+    return found
+
+
+def _without_unknown(figures: dict[str, np.ndarray], answers: Answers) -> dict[str, np.ndarray]:
+    """Without top-5 accuracy where it is always 1; what needs the probabilities is NaN where a repeat has none."""
+    shown = {}
+    for name, values in figures.items():
+        base = name.removeprefix("class_")
+        if base.startswith("top5_accuracy") and answers.classes <= TOP_5_ABOVE:
+            continue
+        shown[name] = np.full_like(values, np.nan) if answers.diverged and base.startswith(OF_PROBABILITIES) else values
+    return shown
+
+
+def split_metrics(answers: Answers, figures: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """A split in metrics.json: the figures of all classes together; None for what is not known.
+
+    images: how many. effective_images: independent images that would tell as much; fewer, where images hang together.
+    majority_rate: the accuracy of always naming the largest class.
+    """
+    together = {name: values[0] for name, values in figures.items() if not name.startswith("class_")}
     return {
-        "images": images,
-        "accuracy": rounded(accuracies.mean()),
-        "accuracy_std": rounded(accuracies.std(ddof=1)) if len(accuracies) > 1 else None,
-        "accuracy_low": rounded(low),
-        "accuracy_high": rounded(high),
-        **top_5,
-        "macro_precision": rounded(precision),
-        "macro_recall": rounded(recall),
-        "macro_f1": rounded(f1),
-        "loss": None if answers.diverged else rounded(mean_loss(answers)),
-        "majority_rate": rounded(np.bincount(labels).max() / images),
+        "images": len(answers.labels),
+        "effective_images": round(effective_images(answers.correct.mean(axis=0), answers.groups), 1),
+        **{name: rounded(value) if np.isfinite(value) else None for name, value in together.items()},
+        "majority_rate": rounded(np.bincount(answers.labels).max() / len(answers.labels)),
     }
 
 
-def mean_loss(answers: Answers) -> float:
-    """Mean cross-entropy over images and repeats, in nats; every probability must be finite."""
-    return float(np.mean([cross_entropy(each, answers.labels) for each in answers.probabilities]))
-
-
-def top_5_accuracy(answers: Answers) -> float:
-    """Share of the images whose class is among the five most probable, mean over repeats."""
-    labels, classes = answers.labels, range(answers.probabilities.shape[2])
-    right = 0.0
-    for probabilities, predicted in zip(answers.probabilities, answers.predicted, strict=True):
-        told = predicted != NO_ANSWER
-        if told.any():
-            right += top_k_accuracy_score(labels[told], probabilities[told], k=5, labels=classes, normalize=False)
-    return right / answers.predicted.size
+def class_metrics(answers: Answers, figures: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
+    """One row a class: its name, its images and its figures; NaN for what is not known."""
+    counts = np.bincount(answers.labels, minlength=len(classes))
+    of_classes = {name.removeprefix("class_"): values for name, values in figures.items() if name.startswith("class_")}
+    return pd.DataFrame({"class": classes, "images": counts, **of_classes})
 
 
 def rounded(number: float) -> float:

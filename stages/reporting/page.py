@@ -23,7 +23,10 @@ COLUMNS = [
     ("test top-5", "test.top5_accuracy", "percent"),
     ("macro precision", "test.macro_precision", "percent"),
     ("macro recall", "test.macro_recall", "percent"),
-    ("macro F1", "test.macro_f1", "percent"),
+    ("macro F1", "test.macro_f1", "interval"),
+    ("balanced accuracy", "test.balanced_accuracy", "interval"),
+    ("ROC-AUC", "test.roc_auc", "interval"),
+    ("calibration error", "test.calibration_error", "interval"),
     ("test loss", "test.loss", "number"),
     ("images/s", "cost.images_per_second", "count"),
     ("trained weights", "cost.trained_parameters", "count"),
@@ -89,11 +92,15 @@ def model_row(model: str, task: str, study: dict, metrics: dict) -> dict[str, An
 
 def cell(of_model: dict, path: str, form: str) -> tuple[str, str]:
     """The value at `path` of a model's metrics, and its detail: for an accuracy, interval and spread over repeats."""
-    value: Any = of_model
-    for key in path.split("."):
-        value = value[key]
+    *above, name = path.split(".")
+    part: Any = of_model
+    for key in above:
+        part = part[key]
+    value = part[name]
     if value is None:
         return "-", ""
+    if form == "interval":
+        return percent(value), f"[{points(part[f'{name}_low'])}, {points(part[f'{name}_high'])}]"
     if form == "accuracy":
         spread = "" if value["accuracy_std"] is None else f" ± {points(value['accuracy_std'])}"
         interval = f"[{points(value['accuracy_low'])}, {points(value['accuracy_high'])}]"

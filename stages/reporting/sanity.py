@@ -6,8 +6,12 @@ import numpy as np
 import pandas as pd
 from statsmodels.stats.proportion import confint_proportions_2indep
 
+from stages.data.results import cross_entropy
 from stages.reporting.metrics import Answers
-from stages.reporting.words import percent, points
+from stages.reporting.words import percent, points, small
+
+SHUFFLES = 1_000
+SHUFFLED_ABOVE = 0.01  # a flag, not a test of one hypothesis: every model of a study is checked
 
 
 def warnings_of(
@@ -17,25 +21,68 @@ def warnings_of(
     metrics: dict[str, Any],
     history: pd.DataFrame,
     kept_repeat: int,
+    seed: int,
 ) -> list[str]:
     """One sentence for each thing that is wrong with a model; none is the rule.
 
-    answers, metrics: of every split. history: one row an epoch of each repeat.
+    answers, metrics: of every split. history: one row an epoch of each repeat. seed: of the shuffled labels.
     """
     test = metrics["test"]
     found = []
-    if test["accuracy"] <= test["majority_rate"]:
+    if test["accuracy_low"] <= test["majority_rate"]:
         found.append(
             f"{model}: the test accuracy {percent(test['accuracy'])} is not above the {percent(test['majority_rate'])} "
-            "of always naming the largest class; it has learned nothing."
+            f"of always naming the largest class by more than chance (95 % interval {points(test['accuracy_low'])} to "
+            f"{points(test['accuracy_high'])})."
+        )
+    if (p := better_than_shuffled(answers["test"], seed)) > SHUFFLED_ABOVE:
+        found.append(
+            f"{model}: its test predictions fit the labels no better than they fit shuffled labels (p {small(p)}): it "
+            "has learned nothing of the classes."
         )
     found += [f"{model}: {problem}" for problem in _diverged(answers, history)]
     found += [f"{model}: {problem}" for problem in _far_apart(metrics["validation"], test)]
+    if repeats := _validated_on_others(answers["validation"], history):
+        found.append(
+            f"{model}: in no epoch of repeat {_numbers(repeats)} was the validation loss that of the finished model: "
+            "the validation images were changed in training, as by augmentation, and the epoch was chosen on others."
+        )
     predicted = answers["test"].predicted[kept_repeat]
     never = [repr(name) for label, name in enumerate(classes) if not (predicted == label).any()]
     if never:
         listed = ", ".join(never[:5]) + (f" and {len(never) - 5} more" if len(never) > 5 else "")
         found.append(f"{model}: no test image is ever taken for {listed}.")
+    return found
+
+
+def better_than_shuffled(answers: Answers, seed: int) -> float:
+    """p value of the balanced accuracy under labels that are shuffled over the images (Ojala & Garriga 2010).
+
+    Balanced, so that naming the largest class alone is no better than chance. Labels are shuffled 1,000 times.
+    """
+    labels, classes = answers.labels, answers.classes
+    random = np.random.default_rng(seed)
+    share = 1 / np.maximum(np.bincount(labels, minlength=classes), 1)
+
+    def balanced(shuffled: np.ndarray) -> float:
+        return float(((answers.predicted == shuffled) * share[shuffled]).sum())
+
+    observed = balanced(labels)
+    reached = sum(balanced(random.permutation(labels)) >= observed - 1e-9 for _ in range(SHUFFLES))
+    return (reached + 1) / (SHUFFLES + 1)
+
+
+def _validated_on_others(validation: Answers, history: pd.DataFrame) -> list[int]:
+    """The repeats whose history nowhere has the validation loss of their finished model.
+
+    A hundredth, and 0.001 nats, are left for sums in another order.
+    """
+    found = []
+    for repeat, of_repeat in history.groupby("repeat"):
+        loss = cross_entropy(validation.probabilities[repeat], validation.labels)
+        losses = of_repeat["validation_loss"]
+        if np.isfinite(loss) and not np.isclose(losses, loss, rtol=0.01, atol=0.001).any():
+            found.append(int(repeat))
     return found
 
 
@@ -64,7 +111,8 @@ def _far_apart(validation: dict[str, Any], test: dict[str, Any]) -> list[str]:
     The 99 % interval of the difference of two independent proportions (Newcombe 1998, Statistics in Medicine 17,
     method 10) leaves out 0; 99 % because every model of a study is checked.
     """
-    counts = [part for split in (validation, test) for part in (split["accuracy"] * split["images"], split["images"])]
+    images = "effective_images"
+    counts = [part for split in (validation, test) for part in (split["accuracy"] * split[images], split[images])]
     low, high = confint_proportions_2indep(*counts, method="newcomb", compare="diff", alpha=0.01)
     if low <= 0 <= high:
         return []
