@@ -76,7 +76,7 @@ def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project
     changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)
     assert changes["reports/summary/b-two-layers.json"]["total_seconds"]["diff"] != 0
     assert "reports/summary/b-one-layer.json" not in changes and "reports/summary/b-scratch.json" not in changes
-    shown = dvc(project, "metrics", "show", "--md").stdout.splitlines()
+    shown = dvc(project, "metrics", "show", "--md").stdout.strip().splitlines()
     assert len(shown) == 2 + len(metrics(project)) and max(map(len, shown)) < 160
 
 
@@ -146,7 +146,10 @@ def test_the_same_study_in_another_copy_gives_the_same_bytes(finished, tmp_path)
     outs = [{out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]} for lock in locks]
     differ = {path for path in outs[0] if outs[0][path] != outs[1][path]}
     # Seconds differ, and with them what shows them.
-    shows_cost = ("data/costs/", *(f"reports/{file}" for file in ("metrics", "comparisons", "report", "figures")))
+    shows_cost = (
+        "data/costs/",
+        *(f"reports/{file}" for file in ("metrics", "summary", "comparisons", "report", "figures")),
+    )
     assert outs[0].keys() == outs[1].keys() and {path for path in differ if not path.startswith(shows_cost)} == set()
     found = [json.loads(run(folder, "git", "show", "HEAD:reports/metrics.json").stdout), metrics(other)]
     for model in [model for each in found for model in each.values()]:
