@@ -1,6 +1,7 @@
 """The report as one HTML page that needs nothing else, and as Markdown for pull requests."""
 
 import base64
+import hashlib
 import html
 import re
 from pathlib import Path
@@ -44,7 +45,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"md": markdown, "data_uri": data_uri}
+    environment.filters |= {"md": markdown, "data_uri": data_uri, "sha256": sha256}
     return environment.get_template(template).render(**content)
 
 
@@ -82,7 +83,7 @@ def columns_of(task: str, study: dict, metrics: dict) -> list[tuple[str, str, st
 
 
 def model_row(model: str, task: str, study: dict, metrics: dict) -> dict[str, Any]:
-    """One row of the study table: the model's name, its kind, and (value, detail) of every column."""
+    """One row of the study table: the model's name, its kind, and (value, detail, number) of every column."""
     return {
         "model": model,
         "kind": study["models"][model]["kind"],
@@ -90,28 +91,31 @@ def model_row(model: str, task: str, study: dict, metrics: dict) -> dict[str, An
     }
 
 
-def cell(of_model: dict, path: str, form: str) -> tuple[str, str]:
-    """The value at `path` of a model's metrics, and its detail: for an accuracy, interval and spread over repeats."""
+def cell(of_model: dict, path: str, form: str) -> tuple[str, str, float | None]:
+    """The value at `path` of a model's metrics, its detail, and the number that it is sorted by.
+
+    The detail of an accuracy is its interval and the spread over repeats. Where nothing is known there is no number.
+    """
     *above, name = path.split(".")
     part: Any = of_model
     for key in above:
         part = part[key]
     value = part[name]
     if value is None:
-        return "-", ""
+        return "-", "", None
     if form == "interval":
-        return percent(value), f"[{points(part[f'{name}_low'])}, {points(part[f'{name}_high'])}]"
+        return percent(value), f"[{points(part[f'{name}_low'])}, {points(part[f'{name}_high'])}]", value
     if form == "accuracy":
         spread = "" if value["accuracy_std"] is None else f" ± {points(value['accuracy_std'])}"
         interval = f"[{points(value['accuracy_low'])}, {points(value['accuracy_high'])}]"
-        return percent(value["accuracy"]), interval + spread
+        return percent(value["accuracy"]), interval + spread, value["accuracy"]
     forms = {
         "percent": percent,
         "duration": duration,
         "number": lambda number: f"{number:.3f}",
         "count": lambda number: f"{number:,.0f}",
     }
-    return forms[form](value), ""
+    return forms[form](value), "", value
 
 
 def matrix(models: list[str], pairs: list[dict]) -> list[dict[str, Any]]:
@@ -141,3 +145,8 @@ def markdown(text: str) -> str:
 def data_uri(png: bytes) -> str:
     """A picture as a `data:` address, so that the page needs no other file."""
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def sha256(text: str) -> str:
+    """The name by which a Content-Security-Policy allows a script."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -1,0 +1,76 @@
+// Makes tables sortable and opens what a link points into. The page is complete without it.
+"use strict";
+
+const collator = new Intl.Collator("en", { numeric: true });
+
+for (const table of document.querySelectorAll("table.sortable")) {
+  for (const header of table.tHead.rows[0].cells) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.append(...header.childNodes);
+    button.addEventListener("click", () => sort(table, header));
+    header.append(button);
+  }
+}
+
+// By the column of this header: numbers the highest first, text from a to z; the other way round when asked again.
+function sort(table, header) {
+  const body = table.tBodies[0];
+  const rows = [...body.rows].map((row) => ({ row, key: keyOf(row.cells[header.cellIndex]) }));
+  const known = rows.filter(({ key }) => key !== null);
+  const missing = rows.filter(({ key }) => key === null);
+  const before = header.getAttribute("aria-sort");
+  const descending = before ? before === "ascending" : known.some(({ key }) => typeof key === "number");
+  known.sort((a, b) => (descending ? compare(b.key, a.key) : compare(a.key, b.key)));
+  body.append(...known.concat(missing).map(({ row }) => row));
+
+  for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
+  const direction = descending ? "descending" : "ascending";
+  header.setAttribute("aria-sort", direction);
+  const name = table.parentNode.getAttribute("aria-label");
+  document.getElementById("announcement").textContent = `${name}: sorted by ${header.textContent.trim()}, ${direction}`;
+}
+
+// What a cell is sorted by: its data-value, else its text; null where there is nothing.
+function keyOf(cell) {
+  if (cell.dataset.value !== undefined) {
+    const number = parseFloat(cell.dataset.value);
+    return Number.isNaN(number) ? null : number;
+  }
+  const text = cell.textContent.trim();
+  return text === "" || text === "-" ? null : text;
+}
+
+function compare(a, b) {
+  return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
+}
+
+// Opens every <details> that the target of a link is or lies in, so that it can be seen.
+function reveal(hash) {
+  const target = document.getElementById(hash.slice(1));
+  let closed = target?.closest("details:not([open])");
+  if (!closed) return;
+  for (; closed; closed = target.closest("details:not([open])")) closed.open = true;
+  target.scrollIntoView();
+}
+
+// On a telephone the verdict comes first.
+if (matchMedia("(max-width: 600px)").matches) document.getElementById("contents").open = false;
+
+reveal(location.hash);
+addEventListener("hashchange", () => reveal(location.hash));
+// A link that is followed again changes no address.
+addEventListener("click", (event) => {
+  const link = event.target.closest('a[href^="#"]');
+  if (link) reveal(link.hash);
+});
+
+// On paper nothing can be opened.
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("details:not([open])")];
+  for (const details of opened) details.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const details of opened) details.open = false;
+});

@@ -1,0 +1,438 @@
+"""The report in a real browser: Debian's Chromium, driven by Playwright."""
+
+import io
+import json
+import shutil
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
+from playwright.sync_api import sync_playwright
+
+from stages import evaluate, report
+from stages.data.costs import Cost, write_cost
+from stages.data.results import read_result
+from stages.data.tasks import read_task, write_task
+from tests import test_reporting
+from tests.test_reporting import NO_NEAR_DUPLICATES, change, make_study, make_task, write_model
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
+
+# No sandbox, because root has none; the rest keeps the browser from the network.
+ARGUMENTS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+HOSTILE = ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}", "W" * 300]
+SIZES = {"telephone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 900}}
+each_size = pytest.mark.parametrize("size", SIZES)
+each_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory):
+    """What the stages write of a study whose classes have hostile names and of which one model has no test loss."""
+    folder = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(test_reporting, "CLASSES", HOSTILE)
+        patch.setitem(test_reporting.SECONDS, "b-net", 500.0)  # 8.3 min: more than the 13.0 s of another model
+        study = make_study()
+        for name, first_row in (("a", 0), ("b", 1000)):
+            write_task(make_task(name, first_row), NO_NEAR_DUPLICATES)
+        for name, entry in study.models.items():
+            write_model(name, read_task(entry.task))
+        write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
+        constant = np.tile(np.float32([0, 1, 0]), (2, 240, 1))
+        change("b-head", probabilities=constant)  # a warning that names the classes
+        diverged = read_result("b-net").predictions["test"].probabilities.copy()
+        diverged[1] = np.nan
+        change("b-net", probabilities=diverged)
+        evaluate.main(study)
+        report.main(study)
+    return folder / "reports"
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def complaints():
+    """What the browser complained about; a test may clear it."""
+    return []
+
+
+@pytest.fixture
+def open_page(browser, reports, complaints):
+    """A function that opens the report. Complaints, dialogs and requests for anything else fail the test."""
+    address = (reports / "report.html").as_uri()
+    contexts, requests = [], []
+
+    def heard(dialog):
+        complaints.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    def opened(fragment="", size="desk", **options):
+        contexts.append(browser.new_context(viewport=SIZES[size], **{"reduced_motion": "reduce"} | options))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", heard)
+        page.on("request", lambda request: requests.append(request.url.split("#")[0]))
+        page.goto(address + fragment)
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+    assert complaints == []
+    assert set(requests) == {address}
+
+
+def open_all(page):
+    page.evaluate("document.querySelectorAll('details').forEach((details) => { details.open = true; })")
+
+
+def models_table(page):
+    return page.get_by_role("region", name="All models of b").locator("table")
+
+
+def cells(table):
+    """Columns of a table: of each cell the number that it is sorted by (else None) and the first line of its text."""
+    rows = table.evaluate(
+        """(table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) =>
+            [cell.dataset.value ?? null, cell.innerText.split("\\n")[0]]))"""
+    )
+    return [
+        [(None if value is None else float(value), text) for value, text in column]
+        for column in zip(*rows, strict=True)
+    ]
+
+
+def sorted_states(table):
+    return table.locator("thead th").evaluate_all("(headers) => headers.map((th) => th.getAttribute('aria-sort'))")
+
+
+def test_clicking_everything_loads_nothing_and_raises_no_complaint(open_page):
+    page = open_page()
+    page.wait_for_load_state("networkidle")
+    for name in ("summary", "th button", "nav a"):
+        for element in page.locator(name).all():
+            if name == "nav a":
+                page.evaluate("document.getElementById('contents').open = true")
+            if element.is_visible():
+                element.click()
+
+
+# Sorting
+
+
+def test_every_column_sorts_both_ways_with_what_is_missing_last(open_page):
+    table = models_table(open_page())
+    buttons = table.locator("thead th button")
+    assert buttons.count() == len(cells(table)) > 10
+    kinds = set()
+    for place in range(buttons.count()):
+        before = cells(table)[place]
+        numeric = any(value is not None for value, _ in before)
+        missing = [cell for cell in before if cell[1] == "-"]
+        known = [cell for cell in before if cell[1] != "-"]
+        kinds |= {("number" if numeric else "text"), *(["missing"] if missing else [])}
+        for direction in ("descending", "ascending") if numeric else ("ascending", "descending"):
+            buttons.nth(place).click()
+            known.sort(key=lambda cell: cell[0] if numeric else cell[1], reverse=direction == "descending")
+            assert cells(table)[place] == known + missing
+            states = sorted_states(table)
+            assert states.pop(place) == direction
+            assert set(states) == {None}
+    assert kinds == {"number", "text", "missing"}
+
+
+def test_columns_are_sorted_by_value_whatever_the_unit(open_page, reports):
+    page = open_page()
+    table = models_table(page)
+    page.get_by_role("button", name="in all").first.click()
+    metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
+    of_b = [name for name in metrics if name.startswith("b-")]
+    expected = sorted(of_b, key=lambda name: -metrics[name]["cost"]["total_seconds"])
+    assert [text.split()[0] for _, text in cells(table)[0]] == expected
+    assert "min" in cells(table)[3][0][1]
+
+
+def test_equal_values_keep_their_order(open_page):
+    table = models_table(open_page())
+    table.locator("th", has_text="model").first.get_by_role("button").click()
+    names = [text for _, text in cells(table)[0]]
+    images = table.get_by_role("button", name="train images")
+    for _ in range(2):
+        images.click()
+        assert [text for _, text in cells(table)[0]] == names
+
+
+def test_the_keyboard_sorts_and_the_change_is_announced(open_page):
+    page = open_page()
+    table = models_table(page)
+    button = table.get_by_role("button", name="test accuracy")
+    button.focus()
+    for key, direction in (("Enter", "descending"), ("Space", "ascending"), ("Enter", "descending")):
+        page.keyboard.press(key)
+        assert table.locator("th[aria-sort]").evaluate("(th) => [th.innerText, th.ariaSort]") == [
+            "test accuracy", direction,
+        ]  # fmt: skip
+        assert page.get_by_role("status").inner_text() == f"All models of b: sorted by test accuracy, {direction}"
+        values = [value for value, _ in cells(table)[2]]
+        assert values == sorted(values, reverse=direction == "descending")
+        assert button.evaluate("(button) => button === document.activeElement")
+
+
+# Looks
+
+# Texts that leave their cell, figure or the page, or are hidden by something around them that does not scroll.
+CUT_OFF = """() => {
+  const found = [];
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node; (node = texts.nextNode()); ) {
+    const element = node.parentElement;
+    if (!node.data.trim() || element.closest(".unseen, .skip, script") || !element.checkVisibility()) continue;
+    const range = document.createRange();
+    range.selectNode(node);
+    const text = range.getBoundingClientRect();
+    const frames = [element.closest("td, th, svg") ?? document.documentElement];
+    for (let around = element; around && !around.matches(".box"); around = around.parentElement) {
+      if (getComputedStyle(around).overflowX !== "visible") frames.push(around);
+    }
+    const rooms = frames.map((frame) => frame.getBoundingClientRect());
+    if (rooms.some((room) => text.left < room.left - 1 || text.right > room.right + 1)) found.push(node.data);
+  }
+  return found;
+}"""
+
+
+def assert_it_fits(page):
+    width, room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width <= room
+    assert page.evaluate(CUT_OFF) == []
+
+
+@each_size
+@each_scheme
+def test_nothing_leaves_the_page(open_page, size, scheme):
+    page = open_page(size=size, color_scheme=scheme)
+    open_all(page)
+    assert_it_fits(page)
+
+
+@each_size
+def test_forty_models_with_long_names_fit(open_page, size):
+    page = open_page(size=size)
+    page.evaluate(
+        """() => {
+          const tables = "#task-b :is([aria-label^='All models'], [aria-label^='Differences']) table";
+          for (const { tHead, tBodies: [body] } of document.querySelectorAll(tables)) {
+            while (body.rows.length < 40) body.append(body.rows[1].cloneNode(true));
+            body.rows[20].cells[0].firstChild.textContent = "m".repeat(200);
+            if (tHead.querySelector("button")) continue;
+            for (const row of [tHead.rows[0], ...body.rows]) {
+              while (row.cells.length < 41) row.append(row.lastElementChild.cloneNode(true));
+            }
+            tHead.rows[0].cells[20].firstChild.textContent = "m".repeat(200);
+          }
+        }"""
+    )
+    assert_it_fits(page)
+    box = page.get_by_role("region", name="Differences in test accuracy, b")
+    box.evaluate("(box) => box.scrollTo(box.scrollWidth, box.scrollHeight)")
+    edges = box.evaluate(
+        """(box) => [box, box.querySelector("tbody tr:last-child th"), box.querySelector("thead th:last-child")]
+            .map((element) => element.getBoundingClientRect().toJSON())"""
+    )
+    around, name_of_row, name_of_column = edges
+    assert name_of_row["left"] == pytest.approx(around["left"], abs=2)
+    assert name_of_row["width"] < 0.6 * around["width"]
+    assert name_of_column["top"] == pytest.approx(around["top"], abs=2)
+    assert name_of_column["height"] < 0.2 * around["height"]
+
+
+@each_size
+@each_scheme
+def test_the_page_is_painted_in_the_colours_asked_for(open_page, size, scheme):
+    page = open_page(size=size, color_scheme=scheme)
+    pixels = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"))
+    background = pixels[0, 0]
+    assert background.max() < 60 if scheme == "dark" else background.min() > 240
+    colours = pixels @ [1 << 16, 1 << 8, 1]
+    assert len(np.unique(colours)) > 100
+    assert 0.05 < (colours != colours[0, 0]).mean() < 0.95
+
+
+def test_paper_is_white_and_shows_what_is_closed(open_page):
+    page = open_page(color_scheme="dark")
+    page.evaluate(
+        "addEventListener('beforeprint', () => { window.open_ones = document.querySelectorAll('[open]').length; })"
+    )
+    closed = page.locator("details:not([open])").count()
+    assert closed > 0
+    assert len(page.pdf()) > 10_000
+    assert page.evaluate("window.open_ones") == page.locator("details").count()
+    assert page.locator("details:not([open])").count() == closed
+    page.emulate_media(media="print")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+
+
+def test_only_who_likes_motion_gets_it(open_page):
+    behaviour = "getComputedStyle(document.documentElement).scrollBehavior"
+    assert open_page(reduced_motion="no-preference").evaluate(behaviour) == "smooth"
+    assert open_page(reduced_motion="reduce").evaluate(behaviour) == "auto"
+
+
+# Finding one's way
+
+
+def test_the_contents_lead_to_every_section(open_page):
+    page = open_page()
+    links = page.locator("nav a").evaluate_all("(links) => links.map((link) => link.getAttribute('href').slice(1))")
+    ids = page.locator("[id]").evaluate_all("(elements) => elements.map((element) => element.id)")
+    assert len(set(ids)) == len(ids)
+    assert set(links) <= set(ids)
+    assert len(set(links)) == len(links)
+    sections = page.locator("main section").evaluate_all("(sections) => sections.map((section) => section.id)")
+    headings = page.locator("main section h3[id]").evaluate_all("(headings) => headings.map((heading) => heading.id)")
+    assert {*sections, *headings} <= set(links)
+
+
+def test_headings_leave_no_level_out(open_page):
+    levels = open_page().locator("h1, h2, h3, h4").evaluate_all("(all) => all.map((heading) => +heading.tagName[1])")
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in pairwise(levels))
+
+
+def in_sight(page, selector):
+    return page.locator(selector).evaluate(
+        "(element) => element.open && element.getBoundingClientRect().top >= -1 "
+        "&& element.getBoundingClientRect().top < innerHeight"
+    )
+
+
+@each_size
+def test_a_link_opens_what_it_points_into(open_page, size):
+    page = open_page("#classes-b", size)
+    assert in_sight(page, "#classes-b")
+
+    page = open_page(size=size)
+    page.evaluate("document.getElementById('contents').open = true")
+    assert not page.locator("#classes-b").evaluate("(details) => details.open")
+    link = page.locator("nav a[href='#classes-b']")
+    link.click()
+    assert in_sight(page, "#classes-b")
+    page.locator("#classes-b > summary").click()
+    link.click()  # the address does not change
+    assert in_sight(page, "#classes-b")
+
+    page.evaluate("document.querySelector('#classes-a td').id = 'inner'")
+    page.evaluate("location.hash = 'inner'")
+    page.wait_for_function("document.getElementById('classes-a').open")
+
+
+@pytest.mark.parametrize("fragment", ["#", "#nowhere", "#<img src=x onerror=alert(3)>", "#%ff"])
+def test_a_link_to_nowhere_does_nothing(open_page, fragment):
+    page = open_page(fragment)
+    assert page.locator("details[open]").count() == 1  # the contents
+
+
+def test_on_a_telephone_the_verdict_comes_before_the_contents(open_page):
+    page = open_page(size="telephone")
+    assert page.get_by_role("heading", name="Verdict").bounding_box()["y"] < 250
+    page.locator("#contents summary").click()
+    page.locator("nav a[href='#reading']").click()
+    assert page.evaluate("scrollY") > 1000
+
+
+def test_the_tab_key_reaches_links_buttons_and_boxes_and_shows_where_it_is(open_page):
+    page = open_page()
+    wanted = "a[href], .box, th button, summary"
+    expected = page.locator(wanted).evaluate_all("(all) => all.filter((element) => element.checkVisibility()).length")
+    page.evaluate(f"window.wanted = {wanted!r}; window.reached = new Set()")
+    for _ in range(expected + 5):
+        page.keyboard.press("Tab")
+        style = page.evaluate(
+            """() => {
+              const element = document.activeElement;
+              if (!element.matches(window.wanted)) return null;
+              window.reached.add(element);
+              return getComputedStyle(element).outlineStyle;
+            }"""
+        )
+        assert style in ("solid", None)
+    assert page.evaluate("window.reached.size") == expected
+
+
+def test_the_skip_link_comes_first_and_passes_by_the_contents(open_page):
+    page = open_page()
+    page.keyboard.press("Tab")
+    skip = page.locator(":focus")
+    assert skip.inner_text() == "Skip to the verdict"
+    assert skip.bounding_box()["x"] >= 0
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.closest('main') !== null")
+
+
+@each_size
+@each_scheme
+def test_axe_finds_nothing_that_shuts_readers_out(open_page, size, scheme):
+    page = open_page(size=size, color_scheme=scheme)
+    open_all(page)
+    page.get_by_role("button", name="test accuracy").first.click()
+    results = Axe().run(page)
+    assert results.violations_count == 0, results.generate_report()
+
+
+# Without a script, and against one
+
+
+@each_size
+def test_without_a_script_the_page_is_complete(open_page, reports, size):
+    page = open_page(size=size, java_script_enabled=False)
+    verdict = json.loads((reports / "comparisons.json").read_text(encoding="utf-8"))["b"]["verdict"]
+    for sentence in verdict:
+        assert page.get_by_text(sentence, exact=True).is_visible()
+    table = models_table(page)
+    assert table.locator("tbody tr").count() == 3
+    assert table.locator("tbody tr").first.inner_text().split()[0] == "b-net"
+    assert page.locator("button").count() == 0
+    assert page.locator("nav a").first.is_visible()
+    page.locator("#classes-b summary").click()
+    assert page.get_by_role("region", name="Images of each class of b").is_visible()
+
+
+def test_hostile_names_are_shown_as_they_are(open_page):
+    page = open_page()
+    open_all(page)
+    shown = page.get_by_role("region", name="Images of each class of b").locator("tbody th").all_inner_texts()
+    assert shown == HOSTILE
+    assert page.locator("script").count() == 1
+    assert page.locator("img:not([src^='data:'])").count() == 0
+    assert page.locator("[onerror]").count() == 0
+
+
+def test_the_policy_stops_what_got_into_the_page_all_the_same(open_page, complaints):
+    page = open_page()
+    page.evaluate(
+        """() => {
+          document.body.insertAdjacentHTML("beforeend", "<img src='data:,' onerror='alert(4)'>");
+          document.body.append(Object.assign(document.createElement("script"), { textContent: "alert(5)" }));
+        }"""
+    )
+    page.wait_for_timeout(300)  # for the picture to fail
+    assert len(complaints) == 2
+    assert all("Content Security Policy" in text for text in complaints)
+    complaints.clear()
