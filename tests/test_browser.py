@@ -12,11 +12,9 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from stages import evaluate, report
-from stages.data.costs import Cost, write_cost
 from stages.data.results import read_result
-from stages.data.tasks import read_task, write_task
 from tests import test_reporting
-from tests.test_reporting import NO_NEAR_DUPLICATES, change, make_study, make_task, write_model
+from tests.test_reporting import change, write_study
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
@@ -40,12 +38,7 @@ def reports(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(test_reporting, "CLASSES", HOSTILE)
         patch.setitem(test_reporting.SECONDS, "b-net", 500.0)  # 8.3 min: more than the 13.0 s of another model
-        study = make_study()
-        for name, first_row in (("a", 0), ("b", 1000)):
-            write_task(make_task(name, first_row), NO_NEAR_DUPLICATES)
-        for name, entry in study.models.items():
-            write_model(name, read_task(entry.task))
-        write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
+        study = write_study()
         constant = np.tile(np.float32([0, 1, 0]), (2, 240, 1))
         change("b-head", probabilities=constant)  # a warning that names the classes
         diverged = read_result("b-net").predictions["test"].probabilities.copy()

@@ -114,9 +114,8 @@ def write_model(name, task, repeats=2):
     write_result(name, Result(record, Cost(SECONDS[name], 100.0, "test machine"), history, predictions))
 
 
-@pytest.fixture
-def study(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def write_study():
+    """Write into this folder what the stages before evaluate make of the study; returns it."""
     study = make_study()
     for name, first_row in (("a", 0), ("b", 1000)):
         write_task(make_task(name, first_row), NO_NEAR_DUPLICATES)
@@ -124,6 +123,12 @@ def study(tmp_path, monkeypatch):
         write_model(name, read_task(entry.task))
     write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
     return study
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_study()
 
 
 def read(tmp_path, name):
@@ -152,6 +157,13 @@ def metrics_of(labels, probabilities, seed=None):
 def answers_that(correct) -> Answers:
     """Answers to one class of two, right where `correct`, (repeats, n) bool, says."""
     return answers_to(np.zeros(correct.shape[1], int), np.stack([correct, ~correct], axis=2).astype(np.float32))
+
+
+def compare(correct, kept=0, seed=0):
+    """Compare models of which model -> (repeats, n) bool says where they are right."""
+    return compare_models(
+        {name: answers_that(each) for name, each in correct.items()}, dict.fromkeys(correct, kept), seed
+    )
 
 
 def bootstrap_difference(a, b, seed, resamples=10_000):
@@ -268,12 +280,7 @@ def test_order_of_the_images_does_not_matter():
 def test_different_models_are_distinguishable_and_equal_ones_are_not():
     random = np.random.default_rng(2)
     correct = {name: random.random((2, 400)) < accuracy for name, accuracy in (("x", 0.9), ("y", 0.5), ("z", 0.9))}
-    pairs = {
-        (pair.a, pair.b): pair
-        for pair in compare_models(
-            {name: answers_that(each) for name, each in correct.items()}, dict.fromkeys("xyz", 0), seed=0
-        )
-    }
+    pairs = {(pair.a, pair.b): pair for pair in compare(correct)}
     assert pairs["x", "y"].distinguishable
     assert pairs["x", "y"].difference > 0.3
     assert pairs["y", "z"].distinguishable
@@ -284,10 +291,7 @@ def test_different_models_are_distinguishable_and_equal_ones_are_not():
 def test_holm_by_hand_and_monotone():
     random = np.random.default_rng(3)
     correct = {name: random.random((2, 300)) < 0.6 + 0.04 * number for number, name in enumerate("abcd")}
-    pairs = sorted(
-        compare_models({name: answers_that(each) for name, each in correct.items()}, dict.fromkeys("abcd", 1), seed=0),
-        key=lambda pair: pair.p,
-    )
+    pairs = sorted(compare(correct, kept=1), key=lambda pair: pair.p)
     running = 0.0
     for place, pair in enumerate(pairs):
         running = max(running, min(1, (len(pairs) - place) * pair.p))
@@ -299,9 +303,7 @@ def test_many_models_leave_room_below_the_level():
     """Holm over 780 pairs needs p values far below 2 / 10,001."""
     perfect = np.ones((1, 60), bool)
     correct = {f"m{number}": perfect if number else ~perfect for number in range(40)}
-    pairs = compare_models(
-        {name: answers_that(each) for name, each in correct.items()}, dict.fromkeys(correct, 0), seed=0
-    )
+    pairs = compare(correct)
     assert all(pair.distinguishable == (pair.a == "m0") for pair in pairs)
 
 

@@ -51,7 +51,7 @@ def compare_models(answers: dict[str, Answers], kept: dict[str, int], seed: int)
     if not names:
         return []
     # The smallest p value is 2 / (resamples + 1): many pairs need more, or Holm's correction leaves none below 0.05.
-    resamples = max(RESAMPLES, 100 * len(names))
+    resamples = max(RESAMPLES, 50 * len(names))
     pairs = [Pair.of(answers[a].correct, answers[b].correct, answers[a].groups) for a, b in names]
     intervals = [pair.bootstrap(seed, resamples) for pair in pairs]
     p_values = [max(p, pair.swapped(seed, resamples)) for pair, (_, _, p) in zip(pairs, intervals, strict=True)]

@@ -14,16 +14,16 @@ from stages.reporting.words import duration, percent, points, small
 
 # Header, and where the value of a model comes from in metrics.json; see `cell` for the formats.
 COLUMNS = [
-    ("test accuracy", "test", "accuracy"),
+    ("test accuracy", "test.accuracy", "interval"),
     ("in all", "cost.total_seconds", "duration"),
     ("training", "cost.seconds", "duration"),
-    ("validation accuracy", "validation", "accuracy"),
-    ("train accuracy", "train", "accuracy"),
+    ("validation accuracy", "validation.accuracy", "interval"),
+    ("train accuracy", "train.accuracy", "interval"),
     ("train images", "training.images", "count"),
     ("epochs", "training.epochs", "count"),
-    ("test top-5", "test.top5_accuracy", "percent"),
-    ("macro precision", "test.macro_precision", "percent"),
-    ("macro recall", "test.macro_recall", "percent"),
+    ("test top-5", "test.top5_accuracy", "interval"),
+    ("macro precision", "test.macro_precision", "interval"),
+    ("macro recall", "test.macro_recall", "interval"),
     ("macro F1", "test.macro_f1", "interval"),
     ("balanced accuracy", "test.balanced_accuracy", "interval"),
     ("ROC-AUC", "test.roc_auc", "interval"),
@@ -94,27 +94,18 @@ def model_row(model: str, task: str, study: dict, metrics: dict) -> dict[str, An
 def cell(of_model: dict, path: str, form: str) -> tuple[str, str, float | None]:
     """The value at `path` of a model's metrics, its detail, and the number that it is sorted by.
 
-    The detail of an accuracy is its interval and the spread over repeats. Where nothing is known there is no number.
+    The detail of an `interval` is that, and the spread over repeats. Where nothing is known there is no number.
     """
-    *above, name = path.split(".")
-    part: Any = of_model
-    for key in above:
-        part = part[key]
-    value = part[name]
+    split, name = path.split(".")
+    figures = of_model[split]
+    value = figures[name]
     if value is None:
         return "-", "", None
     if form == "interval":
-        return percent(value), f"[{points(part[f'{name}_low'])}, {points(part[f'{name}_high'])}]", value
-    if form == "accuracy":
-        spread = "" if value["accuracy_std"] is None else f" ± {points(value['accuracy_std'])}"
-        interval = f"[{points(value['accuracy_low'])}, {points(value['accuracy_high'])}]"
-        return percent(value["accuracy"]), interval + spread, value["accuracy"]
-    forms = {
-        "percent": percent,
-        "duration": duration,
-        "number": lambda number: f"{number:.3f}",
-        "count": lambda number: f"{number:,.0f}",
-    }
+        low, high, spread = (figures[f"{name}_{end}"] for end in ("low", "high", "std"))
+        interval = f"[{points(low)}, {points(high)}]"
+        return percent(value), interval if spread is None else f"{interval} ± {points(spread)}", value
+    forms = {"duration": duration, "number": lambda number: f"{number:.3f}", "count": lambda number: f"{number:,.0f}"}
     return forms[form](value), "", value
 
 

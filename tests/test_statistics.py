@@ -1,0 +1,295 @@
+"""The statistics of the report against scikit-learn, SciPy and statsmodels, and in simulated studies of known truth."""
+
+from itertools import combinations, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, permutation_test
+from sklearn import metrics as sk
+from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
+
+from stages.reporting.comparisons import Pair, compare_models, mcnemar
+from stages.reporting.intervals import effective_images, resampled_groups, wilson
+from stages.reporting.metrics import Answers, class_metrics, figures_of
+from stages.reporting.ranking import areas_of
+from stages.reporting.sums import parts_of
+
+SIMULATIONS = 1_000
+ERROR = np.sqrt(0.05 * 0.95 / SIMULATIONS)  # standard error of a share of 5 % or 95 % over the simulations
+
+
+@st.composite
+def answered(draw):
+    """Answers of one to three repeats to images of two to seven classes, each of which is there; also tied ones."""
+    classes = draw(st.integers(2, 7))
+    random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    labels = random.permutation(np.r_[np.arange(classes), random.integers(0, classes, draw(st.integers(2, 80)))])
+    scores = random.normal(size=(draw(st.integers(1, 3)), len(labels), classes))
+    scores[:, np.arange(len(labels)), labels] += draw(st.floats(-1, 3))
+    if draw(st.booleans()):
+        scores = scores.round()  # ties
+    probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
+    return Answers(labels, probabilities.astype(np.float32), np.arange(len(labels)))
+
+
+def summing_to_1(probabilities):
+    """In float64, as scikit-learn wants them."""
+    return probabilities.astype(float) / probabilities.astype(float).sum(axis=1, keepdims=True)
+
+
+def mean_over_repeats(score, answers):
+    return np.mean([score(*each) for each in zip(answers.predicted, answers.probabilities, strict=True)], axis=0)
+
+
+@given(answered())
+def test_figures_agree_with_scikit_learn(answers):
+    labels, classes = answers.labels, range(answers.classes)
+    found = figures_of(answers)
+    expected = {
+        "accuracy": lambda predicted, _: sk.accuracy_score(labels, predicted),
+        "balanced_accuracy": lambda predicted, _: sk.balanced_accuracy_score(labels, predicted),
+        "loss": lambda _, probabilities: sk.log_loss(labels, summing_to_1(probabilities), labels=classes),
+    }
+    for place, score in enumerate(("precision", "recall", "f1")):
+        for average in ("macro", "weighted", None):
+            expected[f"{average or 'class'}_{score}"] = lambda predicted, _, place=place, average=average: (
+                sk.precision_recall_fscore_support(labels, predicted, labels=classes, average=average, zero_division=0)[
+                    place
+                ]
+            )
+    if len(classes) > 5:
+        expected["top5_accuracy"] = lambda _, probabilities: sk.top_k_accuracy_score(
+            labels, probabilities, k=5, labels=classes
+        )
+    for name, score in expected.items():
+        assert found[name] == pytest.approx(np.atleast_1d(mean_over_repeats(score, answers)), abs=1e-5), name
+
+
+@given(answered())
+def test_areas_agree_with_scikit_learn(answers):
+    found = figures_of(answers)
+    own = [
+        mean_over_repeats(lambda _, scores, c=c: sk.roc_auc_score(answers.labels == c, scores[:, c]), answers)
+        for c in range(answers.classes)
+    ]
+    assert found["class_roc_auc"] == pytest.approx(np.array(own), abs=1e-9)
+    assert found["roc_auc"] == pytest.approx([np.mean(own)], abs=1e-9)
+
+
+@given(answered())
+def test_the_variance_of_an_area_is_delongs(answers):
+    """By the definition: over all pairs of an image of the class and another, 1 where it is higher, 1/2 if level."""
+    labels, scores = answers.labels, answers.probabilities[0]
+    for label, area in enumerate(areas_of(labels, scores)):
+        own, others = scores[labels == label, label], scores[labels != label, label]
+        above = (own[:, None] > others) + 0.5 * (own[:, None] == others)
+        variance = above.mean(axis=1).var() / len(own) + above.mean(axis=0).var() / len(others)
+        assert (area.influence**2).sum() == pytest.approx(variance, abs=1e-12)
+        assert area.influence.sum() == pytest.approx(0, abs=1e-9)
+
+
+@given(answered())
+def test_the_calibration_error_is_that_of_its_definition(answers):
+    confidence, right = answers.probabilities[0].max(axis=1), answers.correct[0]
+    edges = np.linspace(0, 1, 16)
+    expected = 0.0
+    for low, high in pairwise(edges):
+        inside = (confidence.astype(float) > low) & (confidence.astype(float) <= high)
+        if inside.any():
+            expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
+    one = Answers(answers.labels, answers.probabilities[:1], answers.groups)
+    assert figures_of(one)["calibration_error"] == pytest.approx([expected], abs=1e-6)
+
+
+@settings(deadline=None, max_examples=25)
+@given(answered(), st.integers(1, 9))
+def test_weighting_images_is_the_same_as_repeating_them(answers, seed):
+    """What a bootstrap does in one product of matrices, done by drawing the images themselves."""
+    images = len(answers.labels)
+    parts = parts_of(answers.labels, answers.predicted[0], answers.probabilities[0], answers.groups)
+    weights = next(resampled_groups(images, seed))[:, :3]
+    found = parts.sums(weights).figures()
+    for column, times in enumerate(weights.T.astype(int)):
+        rows = np.repeat(np.arange(images), times)
+        drawn = Answers(answers.labels[rows], answers.probabilities[:1, rows], np.arange(images))
+        for name, values in figures_of(drawn).items():
+            if name in found:
+                assert found[name][:, column] == pytest.approx(values, abs=1e-9), name
+
+
+@given(st.integers(2, 300), st.floats(0, 1))
+def test_wilson_agrees_with_statsmodels_where_images_are_alone(images, share):
+    right = (np.arange(images) < share * images).astype(float)
+    expected = proportion_confint(right.sum(), images, method="wilson")
+    assert wilson(right, np.arange(images)) == pytest.approx(expected)
+
+
+@given(st.integers(2, 40), st.integers(2, 9), st.integers(0, 2**32 - 1))
+def test_groups_never_tell_more_than_their_images_and_equal_images_no_more_than_their_groups(groups, size, seed):
+    number = np.repeat(np.arange(groups), size)
+    random = np.random.default_rng(seed)
+    assert effective_images(random.random(groups * size), number) <= groups * size
+    assert effective_images(random.random(groups)[number], number) <= groups + 1e-9
+    assert effective_images(np.ones(groups * size), number) <= groups + 1e-9
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(0, 20))
+def test_mcnemar_agrees_with_statsmodels_and_scipy(only_a, only_b, both):
+    a = np.repeat([True, False, True], [only_a, only_b, both])
+    b = np.repeat([False, True, True], [only_a, only_b, both])
+    found = mcnemar(a, b)
+    assert found[:2] == (only_a, only_b)
+    assert found[2] == pytest.approx(reference_mcnemar([[both, only_a], [only_b, 0]], exact=True).pvalue)
+    if only_a + only_b:
+        assert found[2] == pytest.approx(binomtest(only_a, only_a + only_b).pvalue)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 15), st.integers(0, 15), st.integers(0, 9))
+def test_the_permutation_test_of_one_repeat_is_mcnemars(only_a, only_b, seed):
+    a = np.repeat([[True, False, True]], [only_a, only_b, 30], axis=1)
+    b = np.repeat([[False, True, True]], [only_a, only_b, 30], axis=1)
+    p = mcnemar(a[0], b[0])[2]
+    assert Pair.of(a, b, np.arange(a.shape[1])).swapped(seed) == pytest.approx(p, abs=4 * 0.5 / 100 + 1e-3)
+
+
+def test_the_permutation_test_of_repeats_and_groups_agrees_with_scipy():
+    random = np.random.default_rng(4)
+    groups = np.repeat(np.arange(9), 3)
+    a, b = random.random((2, 27)) < 0.8, random.random((3, 27)) < 0.6
+    of_groups = [np.bincount(groups, each.mean(axis=0)) for each in (a, b)]
+    exact = permutation_test(
+        of_groups, lambda x, y: (x - y).sum(), permutation_type="samples", n_resamples=np.inf, alternative="two-sided"
+    )
+    assert Pair.of(a, b, groups).swapped(0, 40_000) == pytest.approx(exact.pvalue, abs=0.01)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 99))
+def test_both_p_values_are_corrected_as_statsmodels_does(wrong, seed):
+    random = np.random.default_rng(seed)
+    labels = np.zeros(80, int)
+    answers = {}
+    for number, count in enumerate(wrong):
+        correct = (random.permutation(80) >= count)[None]
+        answers[str(number)] = Answers(labels, np.stack([correct, ~correct], axis=2).astype(np.float32), np.arange(80))
+    pairs = compare_models(answers, dict.fromkeys(answers, 0), seed)
+    for p, corrected in (("p", "p_holm"), ("p_mcnemar", "p_mcnemar_holm")):
+        expected = multipletests([getattr(pair, p) for pair in pairs], method="holm")[1]
+        assert [getattr(pair, corrected) for pair in pairs] == pytest.approx(expected, abs=1e-5)
+
+
+# Simulated studies
+
+
+def overconfident(random, images, of_group=1):
+    """Answers of a model, too sure of itself, to images of three unequal classes; groups have something in common."""
+    groups = images // of_group
+    labels = np.repeat(random.choice(3, groups, p=[0.5, 0.3, 0.2]), of_group)
+    scores = random.normal(size=(images, 3))
+    if of_group > 1:
+        scores = 0.6 * scores + 0.8 * np.repeat(random.normal(size=(groups, 3)), of_group, axis=0)
+    scores[np.arange(images), labels] += 1.5
+    probabilities = np.exp(2 * scores) / np.exp(2 * scores).sum(axis=1, keepdims=True)
+    return Answers(labels, probabilities[None].astype(np.float32), np.repeat(np.arange(groups), of_group))
+
+
+@pytest.mark.parametrize("of_group", [1, 4])
+def test_intervals_cover_the_truth(of_group):
+    """Every figure, over 1,000 test splits of 400 images or 400 groups; truth from a million images.
+
+    0.01 beside three standard errors: bootstrap intervals, and those that hold for many images, are a little short with
+    few. Of single classes, of which there are but 80 images or groups, twice that.
+    """
+    random = np.random.default_rng(of_group)
+    truth = figures_of(overconfident(random, 1_000_000, of_group))
+    names = [name for name in truth if f"{name}_std" in truth]
+    covered = dict.fromkeys(names, 0)
+    for simulation in range(SIMULATIONS):
+        found = figures_of(overconfident(random, 400 * of_group, of_group), seed=simulation)
+        for name in names:
+            covered[name] += (found[f"{name}_low"] <= truth[name]) & (truth[name] <= found[f"{name}_high"])
+    for name, times in covered.items():
+        slack = 0.02 if name.startswith("class_") else 0.01
+        assert (times / SIMULATIONS >= 0.95 - 3 * ERROR - slack).all(), (name, times)
+        assert (times / SIMULATIONS <= 0.95 + 3 * ERROR + slack).all(), (name, times)
+
+
+def test_intervals_that_know_nothing_of_groups_are_too_short():
+    """What the test above could not see, if groups made no difference."""
+    random = np.random.default_rng(0)
+    truth = figures_of(overconfident(random, 1_000_000, 4))["accuracy"]
+    covered = 0
+    for _ in range(SIMULATIONS):
+        found = overconfident(random, 400, 4)
+        low, high = wilson(found.correct[0].astype(float), np.arange(400))
+        covered += low <= truth[0] <= high
+    assert covered / SIMULATIONS < 0.9
+
+
+def told_apart(p_values):
+    """Whether Holm's correction leaves any below 0.05: its first step; statsmodels collects garbage in each call."""
+    return min(p_values) * len(p_values) < 0.05
+
+
+@pytest.mark.parametrize(("images", "repeats", "seeds_differ_by"), [(60, 1, 0), (200, 1, 0), (120, 3, 0.3)])
+def test_corrected_tests_hold_their_level(images, repeats, seeds_differ_by):
+    """Studies of three models that are equally good: in at most 5 % of them any two are told apart.
+
+    Images differ in how hard they are. `seeds_differ_by`: how good a repeat is, in log odds; McNemar's test, which
+    knows one repeat alone, is asked only where they do not differ.
+    """
+    random = np.random.default_rng(images)
+    wrong = wrong_of_mcnemar = 0
+    for simulation in range(SIMULATIONS):
+        hard = random.normal(1.5, 1.0, images)
+        models = []
+        for _ in range(3):
+            odds = hard + random.normal(0, seeds_differ_by, (repeats, 1)) + random.normal(0, 0.7, (repeats, images))
+            models.append(random.random((repeats, images)) < 1 / (1 + np.exp(-odds)))
+        pairs = [Pair.of(a, b, np.arange(images)) for a, b in combinations(models, 2)]
+        p = [max(pair.bootstrap(simulation, 400)[2], pair.swapped(simulation, 400)) for pair in pairs]
+        wrong += told_apart(p)
+        p = [mcnemar(a[0], b[0])[2] for a, b in combinations(models, 2)]
+        wrong_of_mcnemar += told_apart(p)
+    assert wrong / SIMULATIONS <= 0.05 + 3 * ERROR
+    if not seeds_differ_by:
+        assert wrong_of_mcnemar / SIMULATIONS <= 0.05 + 3 * ERROR
+
+
+def test_a_real_difference_is_found():
+    """As many images as tell 80 from 90 % apart: a test that always says no would hold its level too."""
+    random = np.random.default_rng(1)
+    found = 0
+    for simulation in range(200):
+        a, b = random.random((1, 500)) < 0.9, random.random((1, 500)) < 0.8
+        pair = Pair.of(a, b, np.arange(500))
+        found += max(pair.bootstrap(simulation, 400)[2], pair.swapped(simulation, 400)) < 0.05
+    assert found / 200 > 0.9
+
+
+# What is not known
+
+
+def test_a_repeat_that_diverged_leaves_what_needs_its_probabilities_open():
+    labels = np.array([0, 1, 2, 0])
+    probabilities = np.stack([np.eye(3)[labels], np.full((4, 3), np.nan)]).astype(np.float32)
+    answers = Answers(labels, probabilities, np.arange(4))
+    found = figures_of(answers, seed=0)
+    for name in ("loss", "roc_auc", "calibration_error"):
+        assert np.isnan(found[name]).all() and np.isnan(found[f"class_{name}_low"]).all()
+    assert found["accuracy"] == [0.5] and found["macro_f1"] == [0.5]
+    table = class_metrics(answers, found, ["x", "y", "z"])
+    assert list(table["class"]) == ["x", "y", "z"] and list(table["images"]) == [2, 1, 1]
+    assert table["loss"].isna().all() and (table["recall"] == 0.5).all()
+
+
+def test_answers_that_are_all_right_have_intervals_that_say_how_many_they_are():
+    labels = np.arange(100) % 2
+    found = figures_of(Answers(labels, np.eye(2, dtype=np.float32)[labels][None], np.arange(100)), seed=0)
+    assert found["accuracy_low"] == pytest.approx(proportion_confint(100, 100, method="wilson")[0])
+    assert found["roc_auc"] == found["roc_auc_low"] == found["roc_auc_high"] == [1]  # of which nothing is known
