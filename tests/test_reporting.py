@@ -19,7 +19,7 @@ from stages.data.costs import Cost, write_cost
 from stages.data.results import Candidate, ModelRecord, Predictions, Result, cross_entropy, read_result, write_result
 from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
 from stages.reporting.choices import choice_of
-from stages.reporting.comparisons import Comparison, Pair, compare_models, mcnemar
+from stages.reporting.comparisons import Comparison, bootstrap_interval, compare_models, mcnemar, resampled_accuracies
 from stages.reporting.costs import parts_of
 from stages.reporting.figures import leader
 from stages.reporting.metrics import Answers, figures_of, split_metrics
@@ -167,7 +167,8 @@ def compare(correct, kept=0, seed=0):
 
 
 def bootstrap_difference(a, b, seed, resamples=10_000):
-    return Pair.of(a, b, np.arange(a.shape[1])).bootstrap(seed, resamples)
+    drawn = resampled_accuracies({"a": a, "b": b}, np.arange(a.shape[1]), seed, resamples)
+    return bootstrap_interval(drawn["a"] - drawn["b"])
 
 
 def candidate(**values) -> Candidate:
@@ -270,11 +271,13 @@ def test_one_repeat_less_is_drawn_than_there_are():
     assert p == pytest.approx(2 * 4 / 9, abs=0.02)
 
 
-def test_order_of_the_images_does_not_matter():
+def test_what_a_pair_gets_does_not_depend_on_the_other_models():
+    """That the order of the images does not either is held by `test_order_of_the_predictions_does_not_matter`."""
     random = np.random.default_rng(5)
-    a, b = random.random((2, 100)) < 0.7, random.random((3, 100)) < 0.6
-    order = random.permutation(100)
-    assert bootstrap_difference(a, b, seed=4) == bootstrap_difference(a[:, order], b[:, order], seed=4)
+    correct = {name: random.random((repeats, 100)) < 0.7 for name, repeats in (("x", 2), ("y", 3), ("z", 1))}
+    alone = bootstrap_difference(correct["x"], correct["y"], seed=4)
+    drawn = resampled_accuracies({"z": correct["z"], "b": correct["y"], "a": correct["x"]}, np.arange(100), 4)
+    assert bootstrap_interval(drawn["a"] - drawn["b"]) == alone
 
 
 def test_different_models_are_distinguishable_and_equal_ones_are_not():
