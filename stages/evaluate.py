@@ -14,6 +14,7 @@ import pandas as pd
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, atomic_file, write_json
 from stages.data.costs import FOLDER as COSTS
+from stages.data.gallery import FOLDER as GALLERY
 from stages.data.results import FOLDER as MODELS
 from stages.data.results import Result, read_result
 from stages.data.tasks import FOLDER as TASKS
@@ -28,6 +29,8 @@ from stages.reporting.verdict import choose, contradiction, verdict
 from stages.study import Study
 
 FOLDER = Path("reports")
+MOST_MISTAKES = 12  # of a model, that are shown
+MISTAKE_COLUMNS = ["model", "index", "actual", "predicted", "probability", "actual_probability"]
 
 
 def main(study: Study) -> str:
@@ -79,6 +82,16 @@ def main(study: Study) -> str:
         },
     )
 
+    mistakes = {
+        name: [
+            mistakes_of(model, tasks[name], answers[model]["test"], results[model]) for model in members.get(name, [])
+        ]
+        for name in study.tasks
+    }
+    no_mistakes = pd.DataFrame(columns=MISTAKE_COLUMNS)
+    write_tables(FOLDER / "mistakes", {name: pd.concat([no_mistakes, *each]) for name, each in mistakes.items()})
+    write_csv(FOLDER / "maps.csv", maps_of(study, tasks, results))
+
     for name, of_task in comparisons.items():
         for warning in of_task["warnings"]:
             print(f"Warning, {name}: {warning}")
@@ -87,7 +100,7 @@ def main(study: Study) -> str:
 
 
 def drop_leftovers(study: Study) -> None:
-    """Remove the models, splits and costs that entries no longer in the study have left behind.
+    """Remove the models, splits, galleries and costs that entries no longer in the study have left behind.
 
     This stage depends on whole folders, because dvc.yaml cannot list its models by name: with leftovers they would not
     be the same in a clone. What no stage wrote is left alone.
@@ -99,6 +112,9 @@ def drop_leftovers(study: Study) -> None:
     for record in TASKS.glob("*/task.json"):
         if record.parent.name not in study.tasks:
             shutil.rmtree(record.parent)
+    for table in GALLERY.glob("*/tiles.csv"):
+        if table.parent.name not in study.tasks:
+            shutil.rmtree(table.parent)
     for kind, names in (("models", study.models), ("features", study.features)):
         for path in (COSTS / kind).glob("*.json"):
             if path.stem not in names:
@@ -238,6 +254,45 @@ def confusion(task: Task, test: Answers, kept: int) -> pd.DataFrame:
             "predicted": [names[label] for label in test.predicted[kept]],
         }
     )
+
+
+def mistakes_of(model: str, task: Task, test: Answers, result: Result) -> pd.DataFrame:
+    """The test images of which the kept repeat is most sure and wrong, the worst first; see `MISTAKE_COLUMNS`.
+
+    probability: of the class that is predicted; actual_probability: of the actual one; of finite answers only.
+    """
+    kept = result.record.kept_repeat
+    predicted, probabilities = test.predicted[kept], test.probabilities[kept]
+    wrong = np.flatnonzero((predicted != test.labels) & (predicted != NO_ANSWER))
+    worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:MOST_MISTAKES]
+    names = np.array(task.classes, object)
+    return pd.DataFrame(
+        {
+            "model": model,
+            "index": np.sort(result.predictions["test"].index)[worst],
+            "actual": names[test.labels[worst]],
+            "predicted": names[predicted[worst]],
+            "probability": probabilities[worst].max(axis=1),
+            "actual_probability": probabilities[worst, test.labels[worst]],
+        },
+        columns=MISTAKE_COLUMNS,
+    )
+
+
+def maps_of(study: Study, tasks: dict[str, Task], results: dict[str, Result]) -> pd.DataFrame:
+    """Where validation images lie in the features of every task, each features and cut once: one row an image.
+
+    Columns task, features, cut, class, x, y, and share_x, share_y: of the variance that the axis explains.
+    """
+    maps = {(head.task, head.features, results[name].record.cut): results[name] for name, head in study.heads.items()}
+    tables = [pd.DataFrame(columns=["task", "features", "cut", "class", "x", "y", "share_x", "share_y"])]
+    for (task, features, cut), result in maps.items():
+        found = result.feature_map
+        classes = tasks[task].table.set_index("index")["class"].loc[found.index].to_numpy()
+        (x, y), (share_x, share_y) = found.points.T, found.shares
+        where = {"task": task, "features": features, "cut": cut}
+        tables.append(pd.DataFrame({**where, "class": classes, "x": x, "y": y, "share_x": share_x, "share_y": share_y}))
+    return pd.concat(tables)
 
 
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:

@@ -1,6 +1,7 @@
 """Shows what evaluate found: reports/report.html (one file), reports/report.md and reports/figures/.
 
-Reads only what evaluate wrote under reports/, so that a change to a picture runs nothing else.
+Reads only what evaluate wrote under reports/ and the small pictures of gallery, so that a change to a figure runs
+nothing else.
 """
 
 from pathlib import Path
@@ -9,8 +10,9 @@ import pandas as pd
 
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, read_json, reading, write_text
+from stages.data.gallery import read_gallery
 from stages.reporting.figures import STYLE, draw_task
-from stages.reporting.page import render, task_sections
+from stages.reporting.page import gallery_of, render, task_sections
 from stages.study import Study
 
 FOLDER = Path("reports")
@@ -18,11 +20,13 @@ FOLDER = Path("reports")
 
 def main(study: Study) -> str:
     found, metrics, comparisons = (read_json(FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons"))
-    curves = read_table("history")
+    curves, maps = read_table("history"), read_table("maps")
+    galleries = {task: gallery_of(read_gallery(task), read_table(f"mistakes/{task}")) for task in comparisons}
     with reading(FOLDER):
         confusion = {model: read_table(f"confusion/{model}") for model in found["models"]}
         pictures = {
-            task: draw_task(task, of_task, found, metrics, curves, confusion) for task, of_task in comparisons.items()
+            task: draw_task(task, of_task, found, metrics, curves, confusion, maps)
+            for task, of_task in comparisons.items()
         }
 
     png = {}
@@ -32,7 +36,7 @@ def main(study: Study) -> str:
             # Without the version of matplotlib the bytes depend on what is shown alone.
             picture.figure.savefig(path, dpi=STYLE["savefig.dpi"], metadata={"Software": None})
             png[picture.name] = path.read_bytes()
-    content = {"tasks": task_sections(found, metrics, comparisons, pictures), "models": found["models"]}
+    content = {"tasks": task_sections(found, metrics, comparisons, pictures, galleries), "models": found["models"]}
     write_text(FOLDER / "report.html", render("report.html.j2", png=png, **content))
     write_text(FOLDER / "report.md", render("report.md.j2", **content))
     return f"{FOLDER / 'report.html'} shows {len(metrics)} models of {len(comparisons)} tasks"
@@ -41,7 +45,7 @@ def main(study: Study) -> str:
 def read_table(name: str) -> pd.DataFrame:
     """A table that evaluate wrote; class names stay text, also `nan` and `007`."""
     path = FOLDER / f"{name}.csv"
-    text = dict.fromkeys(("model", "actual", "predicted"), str)
+    text = dict.fromkeys(("model", "actual", "predicted", "task", "features", "cut", "class"), str)
     empty = {f"{split}_{measure}": [""] for split in ("train", "validation") for measure in ("loss", "accuracy")}
     with reading(path):
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)

@@ -15,6 +15,10 @@ MODELS_OF_B = {
 }
 
 
+# They have the settings of all models among their params.
+GALLERIES = {"gallery@digits-a", "gallery@digits-b"}
+
+
 def few_epochs(study: dict) -> None:
     for section in ("networks", "heads", "fine_tunes"):
         for entry in study[section].values():
@@ -48,7 +52,7 @@ def metrics(folder) -> dict:
 def test_the_study_runs_through_and_every_stage_says_what_it_made(finished):
     folder, done = finished
     listed = set(dvc(folder, "stage", "list", "--name-only").stdout.split())
-    assert stages_run(done) == listed and len(listed) == 16
+    assert stages_run(done) == listed and len(listed) == 18
     for stage in listed:
         stage = stage.replace("@", " ")
         assert [line for line in done.stdout.splitlines() if line.startswith(f"{stage}: ")], stage
@@ -71,7 +75,7 @@ def test_running_again_runs_nothing(project):
 
 def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project):
     done = dvc(project, "exp", "run", "-S", "heads.b-two-layers.learning_rate=3e-03")
-    assert stages_run(done) == {"head@b-two-layers", "fine_tune@b-top-conv", "evaluate", "report"}
+    assert stages_run(done) == {"head@b-two-layers", "fine_tune@b-top-conv", "evaluate", "report", *GALLERIES}
     assert read_yaml(project / "params.yaml")["heads"]["b-two-layers"]["learning_rate"] == 0.003
     changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)
     assert changes["reports/summary/b-two-layers.json"]["total_seconds"]["diff"] != 0
@@ -82,7 +86,9 @@ def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project
 
 def test_another_validation_share_reruns_the_split_and_the_models_of_the_task(project):
     edit_study(project, lambda study: study["tasks"]["digits-b"].update(validation=0.2))
-    assert stages_run(dvc(project, "repro")) == {"split@digits-b", *MODELS_OF_B, "evaluate", "report"}
+    assert stages_run(dvc(project, "repro")) == {
+        "split@digits-b", *MODELS_OF_B, "evaluate", "gallery@digits-b", "report",
+    }  # fmt: skip
 
 
 def test_another_figure_or_metric_reruns_no_training(project):
@@ -93,7 +99,7 @@ def test_another_figure_or_metric_reruns_no_training(project):
 
 def test_a_removed_model_is_gone_with_its_files_and_comes_back_from_the_cache(project):
     edit_study(project, lambda study: study["networks"].pop("b-all-layers"))
-    assert stages_run(dvc(project, "repro")) == {"evaluate", "report"}
+    assert stages_run(dvc(project, "repro")) == {"evaluate", "report", *GALLERIES}
     assert "b-all-layers" not in metrics(project)
     assert "b-all-layers" not in (project / "reports/report.html").read_text()
     assert not list((project / "models").glob("b-all-layers*"))
@@ -118,7 +124,7 @@ def test_a_bad_study_stops_the_run_with_its_sentence_and_loses_no_result(project
 def test_a_setting_that_is_changed_back_trains_nothing(project):
     dvc(project, "repro", "-q")
     edit_study(project, lambda study: study["heads"]["b-one-layer"].update(learning_rate=0.002))
-    assert stages_run(dvc(project, "repro")) == {"head@b-one-layer", "evaluate", "report"}
+    assert stages_run(dvc(project, "repro")) == {"head@b-one-layer", "evaluate", "report", *GALLERIES}
     run(project, "git", "checkout", "-q", "--", "params.yaml")
     assert stages_run(dvc(project, "repro")) == {"evaluate", "report"}
 

@@ -1,5 +1,6 @@
 import base64
 import html
+import io
 import json
 import re
 import subprocess
@@ -10,13 +11,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from stages import evaluate, report
 from stages.base.errors import UserError
 from stages.data.costs import Cost, write_cost
-from stages.data.results import Candidate, ModelRecord, Predictions, Result, cross_entropy, read_result, write_result
+from stages.data.gallery import Tile, write_gallery
+from stages.data.results import (
+    Candidate,
+    FeatureMap,
+    ModelRecord,
+    Predictions,
+    Result,
+    cross_entropy,
+    read_result,
+    write_result,
+)
 from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
 from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import Comparison, bootstrap_interval, compare_models, mcnemar, resampled_accuracies
@@ -107,11 +119,16 @@ def write_model(name, task, repeats=2):
     for repeat in range(repeats):  # the weights of the last epoch are those that predict
         loss = cross_entropy(predictions["validation"].probabilities[repeat], validation)
         history.loc[(history["repeat"] == repeat) & (history["epoch"] == 3), "validation_loss"] = loss
+    head = name.endswith("head")
     record = ModelRecord(
-        kind="network", task=task.name, backbone="blank", weights_sha256=None, train_images=240, repeats=repeats,
+        kind="head" if head else "network", task=task.name, backbone="blank", weights_sha256=None,
+        cut="flatten" if head else None, train_images=240, repeats=repeats,
         kept_repeat=0, epochs=[3] * repeats, trained_parameters=10, total_parameters=20,
     )  # fmt: skip
-    write_result(name, Result(record, Cost(SECONDS[name], 100.0, "test machine"), history, predictions))
+    rows = task.rows("validation").head(20)["index"].to_numpy()
+    feature_map = FeatureMap(rows, random.normal(size=(20, 2)).astype(np.float32), np.array([0.5, 0.2]))
+    cost = Cost(SECONDS[name], 100.0, "test machine")
+    write_result(name, Result(record, cost, history, predictions, feature_map if head else None))
 
 
 def write_study():
@@ -122,7 +139,24 @@ def write_study():
     for name, entry in study.models.items():
         write_model(name, read_task(entry.task))
     write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
+    for name in study.tasks:
+        write_galleries(name)
     return study
+
+
+def write_galleries(name):
+    """A picture of every image that a model may mistake, one of a training image, and one changed."""
+    file = io.BytesIO()
+    Image.new("RGB", (8, 8), (200, 30, 30)).save(file, "PNG")
+    task = read_task(name)
+    train, title = task.rows("train").head(2), "rotation 15 (of a-net)"
+    shown = [("sample", "", train), ("augmented", title, train), ("mistake", "", task.rows("test"))]
+    tiles = [
+        Tile(f"{role}-{row}.png", role, title, row, label, file.getvalue())
+        for role, title, rows in shown
+        for row, label in zip(rows["index"], rows["class"], strict=True)
+    ]
+    write_gallery(name, tiles)
 
 
 @pytest.fixture
@@ -532,8 +566,8 @@ def test_mean_curves_end_where_the_first_repeat_ends():
 
 def test_report_end_to_end_reads_only_what_evaluate_wrote(study, tmp_path):
     evaluate.main(study)
-    for folder in ("models", "data"):
-        (tmp_path / folder).rename(tmp_path / f"away-{folder}")
+    for folder in ("models", "data/tasks", "data/costs"):
+        (tmp_path / folder).rename(tmp_path / f"away-{Path(folder).name}")
     report.main(study)
     page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
     text = (tmp_path / "reports/report.md").read_text(encoding="utf-8")
@@ -542,7 +576,7 @@ def test_report_end_to_end_reads_only_what_evaluate_wrote(study, tmp_path):
         assert sentence_ in html.unescape(page)
     pictures = {path.name for path in (tmp_path / "reports/figures").iterdir()}
     assert pictures == {
-        "accuracy-b.png", "cost-b.png", "curves-b.png", "models-b.png", "confusion-b.png", "models-a.png",
+        "accuracy-b.png", "cost-b.png", "curves-b.png", "models-b.png", "confusion-b.png", "maps-b.png", "models-a.png",
         "confusion-a.png",
     }  # fmt: skip
     assert set(re.findall(r"\]\(figures/([^)]*)\)", text)) == pictures

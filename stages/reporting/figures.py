@@ -71,12 +71,18 @@ def look_of(place: int) -> Look:
 
 
 def draw_task(
-    task: str, of_task: dict, study: dict, metrics: dict, curves: pd.DataFrame, confusion: dict[str, pd.DataFrame]
+    task: str,
+    of_task: dict,
+    study: dict,
+    metrics: dict,
+    curves: pd.DataFrame,
+    confusion: dict[str, pd.DataFrame],
+    maps: pd.DataFrame,
 ) -> list[Picture]:
     """All pictures of one task.
 
     of_task: its part of comparisons.json. study, metrics: what evaluate wrote. curves: the history of all models.
-    confusion: model -> actual and predicted class of every test image.
+    confusion: model -> actual and predicted class of every test image. maps: where images lie in features.
     """
     models = study["tasks"][task]["models"]
     looks = {model: look_of(place) for place, model in enumerate(models)}
@@ -89,7 +95,45 @@ def draw_task(
             pictures.append(draw_curves(task, curves, looks))
         pictures.append(draw_confusion(task, study["tasks"][task]["classes"], confusion, models))
         pictures.append(draw_models(task, curves, looks))
+        if not (of_task_maps := maps[maps["task"] == task]).empty:
+            pictures.append(draw_maps(task, study["tasks"][task]["classes"], of_task_maps))
     return pictures
+
+
+def draw_maps(task: str, classes: list[str], maps: pd.DataFrame) -> Picture:
+    """Validation images in the plane of the two principal components of each cache of features, coloured by class."""
+    panels = list(maps.groupby(["features", "cut"], sort=False))
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    named = len(classes) <= NAMES_UP_TO
+    figure = Figure(figsize=(WIDTH, WIDTH / columns * rows + 0.4 + (0.2 * (len(classes) // 3 + 1) if named else 0)))
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, ((features, cut), of_panel) in zip(grid.flat, panels, strict=False):
+        for label, name in enumerate(classes):
+            points = of_panel[of_panel["class"] == name]
+            shape = "o^sDv"[label // len(PALETTE) % 5]  # where the colours are used up
+            colour = PALETTE[label % len(PALETTE)]
+            axes.plot(points["x"], points["y"], shape, color=colour, markersize=3, label=shortened(name))
+        panel_title(axes, f"{features} at {cut}")
+        axes.set_xlabel(f"{100 * of_panel['share_x'].iloc[0]:.0f} % of the variance", fontsize=8)
+        axes.set_ylabel(f"{100 * of_panel['share_y'].iloc[0]:.0f} %", fontsize=8)
+        axes.set_xticks([])
+        axes.set_yticks([])
+    for axes in grid.flat[len(panels) :]:
+        axes.set_visible(False)
+    headline(figure, f"{task}: how far the features part the classes by themselves")
+    if named:
+        handles, labels = grid[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=3)
+    listed = ", ".join(f"{features} at {cut}" for (features, cut), _ in panels)
+    return Picture(
+        f"maps-{task}.png",
+        figure,
+        "At most 400 validation images in the two directions in which the features vary most (principal components), "
+        "each channel scaled to variance 1. Classes that lie apart here are easy for a head; others may be apart in "
+        "other directions.",
+        f"Principal components of the features {listed}, by class.",
+    )
 
 
 def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, Look]) -> Picture:

@@ -4,11 +4,14 @@ import base64
 import hashlib
 import html
 import re
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
+from stages.data.gallery import Tile
 from stages.reporting.figures import Picture
 from stages.reporting.words import duration, percent, points, small
 
@@ -50,11 +53,15 @@ def render(template: str, **content: Any) -> str:
 
 
 def task_sections(
-    study: dict, metrics: dict, comparisons: dict, pictures: dict[str, list[Picture]]
+    study: dict,
+    metrics: dict,
+    comparisons: dict,
+    pictures: dict[str, list[Picture]],
+    galleries: dict[str, dict[str, Any]],
 ) -> list[dict[str, Any]]:
     """What the templates show of each task; those with most models, where the question lies, first.
 
-    study, metrics, comparisons: what evaluate wrote. pictures: of each task.
+    study, metrics, comparisons: what evaluate wrote. pictures, galleries: of each task.
     """
     names = sorted(comparisons, key=lambda name: -len(study["tasks"][name]["models"]))
     return [
@@ -71,6 +78,7 @@ def task_sections(
                 for split in ("test", "validation")
             },
             "pictures": pictures[name],
+            "gallery": galleries[name],
         }
         for name in names
     ]
@@ -127,15 +135,54 @@ def matrix(models: list[str], pairs: list[dict]) -> list[dict[str, Any]]:
     return [{"model": row, "cells": [found.get((row, column)) for column in models]} for row in models]
 
 
+def gallery_of(tiles: list[Tile], mistakes: pd.DataFrame) -> dict[str, Any]:
+    """The small pictures of a task, each with its `alt` and the lines of its caption.
+
+    samples: training images. augmented: title -> an image and changed copies of it. mistakes: model -> the worst.
+    mistakes: the table that evaluate wrote.
+    """
+    of_role = {role: [tile for tile in tiles if tile.role == role] for role in ("sample", "augmented", "mistake")}
+    pictures = {tile.index: tile for tile in of_role["mistake"]}
+    wrong = {}
+    for model, rows in mistakes.groupby("model", sort=False):
+        wrong[model] = [
+            shown(
+                pictures[row.index_],
+                f"{row.actual}, taken for {row.predicted}",
+                f"taken for {row.predicted} ({percent(row.probability)})",
+                f"is {row.actual} ({percent(row.actual_probability)})",
+            )
+            for row in rows.rename(columns={"index": "index_"}).itertuples()  # a tuple has a method `index`
+        ]
+    return {
+        "samples": [shown(tile, f"training image of {tile.label}", tile.label) for tile in of_role["sample"]],
+        "augmented": {
+            title: [shown(tile, f"{tile.label}, as training may see it") for tile in of_title]
+            for title, of_title in groupby(of_role["augmented"], key=lambda tile: tile.title)
+        },
+        "mistakes": wrong,
+    }
+
+
+def shown(tile: Tile, alt: str, *lines: str) -> dict[str, Any]:
+    """A tile as the page shows it; tiny: so small that its pixels are to be seen."""
+    return {
+        "uri": data_uri(tile.content, tile.media_type),
+        "tiny": tile.media_type == "image/png",
+        "alt": alt,
+        "lines": lines,
+    }
+
+
 def markdown(text: str) -> str:
     """Text that stands for itself in Markdown, also within a table: one line, no markup, no HTML."""
     line = html.escape(" ".join(str(text).split()), quote=False)
     return re.sub(r"([\\`*_|])", r"\\\1", line).replace("](", "]\\(")
 
 
-def data_uri(png: bytes) -> str:
+def data_uri(picture: bytes, media_type: str = "image/png") -> str:
     """A picture as a `data:` address, so that the page needs no other file."""
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f"data:{media_type};base64,{base64.b64encode(picture).decode()}"
 
 
 def sha256(text: str) -> str:
