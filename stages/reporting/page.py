@@ -149,8 +149,8 @@ def gallery_of(tiles: list[Tile], mistakes: pd.DataFrame) -> dict[str, Any]:
             shown(
                 pictures[row.index_],
                 f"{row.actual}, taken for {row.predicted}",
-                f"taken for {row.predicted} ({percent(row.probability)})",
-                f"is {row.actual} ({percent(row.actual_probability)})",
+                f"as {row.predicted}: {100 * row.probability:.0f} %",
+                f"is {row.actual}: {100 * row.actual_probability:.0f} %",
             )
             for row in rows.rename(columns={"index": "index_"}).itertuples()  # a tuple has a method `index`
         ]
