@@ -1,4 +1,4 @@
-"""Makes the example reports of docs/examples: of the default study as it stands here, and of a run of the CIFAR-10 study.
+"""Makes the example reports of docs/examples: of the default study as it stands here, and of the CIFAR-10 study.
 
 `python -m benchmarks.examples <work>`, with Debian's `chromium`; <work> is the folder in which
 `python -m benchmarks.results <files> <work> cifar10_cut_layers` has run. Trained models are taken as they are; what
