@@ -16,7 +16,7 @@ from stages.base.files import atomic_directory, atomic_file, write_json
 from stages.data.costs import FOLDER as COSTS
 from stages.data.gallery import FOLDER as GALLERY
 from stages.data.results import FOLDER as MODELS
-from stages.data.results import Result, read_result
+from stages.data.results import ModelRecord, Result, read_result
 from stages.data.tasks import FOLDER as TASKS
 from stages.data.tasks import SPLITS, Task, read_task
 from stages.reporting.choices import choice_of
@@ -24,9 +24,11 @@ from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
 from stages.reporting.metrics import Answers, answers_of, class_metrics, figures_of, rounded, split_metrics
 from stages.reporting.sanity import warnings_of
+from stages.reporting.series import Series, crossings, depths, learning_curves
 from stages.reporting.sums import NO_ANSWER
 from stages.reporting.verdict import choose, contradiction, verdict
 from stages.study import Study
+from stages.study.architectures import layers_of
 
 FOLDER = Path("reports")
 MOST_MISTAKES = 12  # of a model, that are shown
@@ -51,19 +53,28 @@ def main(study: Study) -> str:
     }
     metrics = {model: metrics_of(study, model, results, answers[model], figures[model]) for model in study.models}
     members = {task: [model for model, entry in study.models.items() if entry.task == task] for task in tasks}
+    records = {model: result.record for model, result in results.items()}
+    curves = {task: learning_curves(study, members[task], records, len(tasks[task].classes)) for task in tasks}
     comparisons = {
         name: compare_task(
-            tasks[name], study.seed, *({each: part[each] for each in models} for part in (results, answers, metrics))
+            tasks[name],
+            study.seed,
+            *({each: part[each] for each in models} for part in (results, answers, metrics)),
+            curves[name],
         )
         for name, models in members.items()
     }
 
     write_json(FOLDER / "metrics.json", metrics)
     write_json(FOLDER / "comparisons.json", comparisons)
-    write_json(FOLDER / "study.json", describe(study, tasks, members, results, answers))
+    write_json(FOLDER / "study.json", describe(study, tasks, members, results, answers, curves))
     histories = {model: result.history for model, result in results.items()}
-    write_csv(FOLDER / "history.csv", pd.concat(histories, names=["model", None]).reset_index(level="model"))
-    write_tables(FOLDER / "curves", {model: mean_curves(history) for model, history in histories.items()})
+    write_csv(FOLDER / "history.csv", joined(histories))
+    write_csv(FOLDER / "curves.csv", joined({model: mean_curves(history) for model, history in histories.items()}))
+    write_csv(
+        FOLDER / "models.csv",
+        pd.DataFrame([row_of(model, record, metrics[model]) for model, record in records.items()]),
+    )
     write_tables(
         FOLDER / "classes",
         {
@@ -130,7 +141,6 @@ def metrics_of(
 ) -> dict[str, Any]:
     """The part of metrics.json for one model: the figures of every split, training and cost; numbers and None only."""
     record, cost = results[model].record, results[model].cost
-    costs = {name: result.cost for name, result in results.items()}
     return {
         **{split: split_metrics(of_split, figures[split]) for split, of_split in answers.items()},
         "training": {
@@ -141,7 +151,7 @@ def metrics_of(
         },
         "cost": {
             "seconds": cost.seconds,
-            "total_seconds": round(total_seconds(study, model, costs), 3),
+            "total_seconds": round(total_seconds(study, model, results), 3),
             "images_per_second": cost.images_per_second,
             "trained_parameters": record.trained_parameters,
             "total_parameters": record.total_parameters,
@@ -161,14 +171,20 @@ def summary_of(metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
+def row_of(model: str, record: ModelRecord, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The row of models.csv for one model, of which `dvc plots` makes bars."""
+    return {"model": model, "task": record.task, "kind": record.kind, **summary_of(metrics)}
+
+
 def compare_task(
     task: Task,
     seed: int,
     results: dict[str, Result],
     answers: dict[str, dict[str, Answers]],
     metrics: dict[str, Any],
+    curves: list[Series],
 ) -> dict[str, Any]:
-    """The part of comparisons.json for one task; the three dicts hold its models."""
+    """The part of comparisons.json for one task; the three dicts hold its models, `curves` its learning curves."""
     kept = {model: result.record.kept_repeat for model, result in results.items()}
     validation, test = (
         compare_models({model: of_model[split] for model, of_model in answers.items()}, kept, seed)
@@ -190,6 +206,7 @@ def compare_task(
         "warnings": [*contradiction(choice, test), *warnings],
         "validation": [asdict(pair) for pair in validation],
         "test": [asdict(pair) for pair in test],
+        "crossings": [asdict(each) for each in crossings(curves, metrics, test)],
     }
 
 
@@ -199,8 +216,10 @@ def describe(
     members: dict[str, list[str]],
     results: dict[str, Result],
     answers: dict[str, dict[str, Answers]],
+    curves: dict[str, list[Series]],
 ) -> dict[str, Any]:
     """study.json: what the report says of tasks and models beside their figures."""
+    records = {model: result.record for model, result in results.items()}
     return {
         "tasks": {
             name: {
@@ -220,6 +239,14 @@ def describe(
                     ),
                 ],
                 "first_unreadable": task.findings.first_unreadable,
+                "learning_curves": [asdict(each) for each in curves[name]],
+                "depths": {
+                    architecture: {
+                        "layers": list(layers_of(architecture)),
+                        "series": [asdict(each) for each in of_architecture],
+                    }
+                    for architecture, of_architecture in depths(study, members[name], records).items()
+                },
             }
             for name, task in tasks.items()
         },
@@ -243,6 +270,11 @@ def mean_curves(history: pd.DataFrame) -> pd.DataFrame:
     """One row an epoch: the mean over the repeats, as long as all of them run."""
     shortest = history.groupby("repeat")["epoch"].max().min()
     return history[history["epoch"] <= shortest].drop(columns="repeat").groupby("epoch", as_index=False).mean()
+
+
+def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """The tables of all models as one, with a first column `model`."""
+    return pd.concat(tables, names=["model", None]).reset_index(level="model")
 
 
 def confusion(task: Task, test: Answers, kept: int) -> pd.DataFrame:
@@ -296,7 +328,7 @@ def maps_of(study: Study, tasks: dict[str, Task], results: dict[str, Result]) ->
 
 
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write one table a model into a folder that holds no others, the form in which `dvc plots` overlays revisions."""
+    """Write one table each into a folder that holds no others."""
     with atomic_directory(folder) as partial:
         for model, table in tables.items():
             write_csv(partial / f"{model}.csv", table)

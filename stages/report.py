@@ -4,6 +4,7 @@ Reads only what evaluate wrote under reports/ and the small pictures of gallery,
 nothing else.
 """
 
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -11,8 +12,10 @@ import pandas as pd
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, read_json, reading, write_text
 from stages.data.gallery import read_gallery
-from stages.reporting.figures import STYLE, draw_task
-from stages.reporting.page import gallery_of, render, task_sections
+from stages.reporting.figures import draw_task
+from stages.reporting.model_figures import draw_model
+from stages.reporting.page import class_rows, gallery_of, render, task_sections
+from stages.reporting.style import STYLE, looks_of
 from stages.study import Study
 
 FOLDER = Path("reports")
@@ -23,20 +26,27 @@ def main(study: Study) -> str:
     curves, maps = read_table("history"), read_table("maps")
     galleries = {task: gallery_of(read_gallery(task), read_table(f"mistakes/{task}")) for task in comparisons}
     with reading(FOLDER):
-        confusion = {model: read_table(f"confusion/{model}") for model in found["models"]}
         pictures = {
-            task: draw_task(task, of_task, found, metrics, curves, confusion, maps)
-            for task, of_task in comparisons.items()
+            task: draw_task(task, of_task, found, metrics, curves, maps) for task, of_task in comparisons.items()
         }
+        models = {}
+        for task in found["tasks"].values():
+            for model, look in looks_of(task["models"]).items():
+                confusion, history = read_table(f"confusion/{model}"), curves[curves["model"] == model]
+                models[model] = {
+                    **found["models"][model],
+                    "pictures": draw_model(model, history, confusion, task["classes"], look),
+                    "classes": class_rows(read_table(f"classes/{model}")),
+                }
 
     png = {}
     with atomic_directory(FOLDER / "figures") as folder:
-        for picture in (picture for of_task in pictures.values() for picture in of_task):
+        for picture in chain(*pictures.values(), *(model["pictures"] for model in models.values())):
             path = folder / picture.name
             # Without the version of matplotlib the bytes depend on what is shown alone.
             picture.figure.savefig(path, dpi=STYLE["savefig.dpi"], metadata={"Software": None})
             png[picture.name] = path.read_bytes()
-    content = {"tasks": task_sections(found, metrics, comparisons, pictures, galleries), "models": found["models"]}
+    content = {"tasks": task_sections(found, metrics, comparisons, pictures, galleries), "models": models}
     write_text(FOLDER / "report.html", render("report.html.j2", png=png, **content))
     write_text(FOLDER / "report.md", render("report.md.j2", **content))
     return f"{FOLDER / 'report.html'} shows {len(metrics)} models of {len(comparisons)} tasks"
@@ -46,8 +56,9 @@ def read_table(name: str) -> pd.DataFrame:
     """A table that evaluate wrote; class names stay text, also `nan` and `007`."""
     path = FOLDER / f"{name}.csv"
     text = dict.fromkeys(("model", "actual", "predicted", "task", "features", "cut", "class"), str)
-    empty = {f"{split}_{measure}": [""] for split in ("train", "validation") for measure in ("loss", "accuracy")}
     with reading(path):
+        columns = pd.read_csv(path, nrows=0).columns
+        empty = {column: [""] for column in columns.difference(text)}
         return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
 
 

@@ -26,7 +26,8 @@ class Cost:
     def measured(cls, seconds: float, images_per_second: float) -> "Cost":
         """A cost measured on this machine; its processor type and number of cores are noted."""
         machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        return cls(round(seconds, 3), round(images_per_second, 1), machine)
+        # Significant digits: a large network on a slow machine takes seconds for one image.
+        return cls(round(seconds, 3), float(f"{images_per_second:.4g}"), machine)
 
 
 def write_cost(kind: str, name: str, cost: Cost) -> None:

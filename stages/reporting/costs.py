@@ -1,6 +1,7 @@
 """What a model costs with everything of the study that it is built on."""
 
-from stages.data.costs import Cost, read_cost
+from stages.data.costs import read_cost
+from stages.data.results import Result
 from stages.study import Study
 from stages.study.references import REFERENCES
 
@@ -24,12 +25,35 @@ def parts_of(study: Study, model: str) -> list[tuple[str, str]]:
     return parts
 
 
-def total_seconds(study: Study, model: str, costs: dict[str, Cost]) -> float:
+def total_seconds(study: Study, model: str, results: dict[str, Result]) -> float:
     """Seconds of one repeat of a model and of all that it is built on, each counted once.
 
-    costs: of every model; those of features are read from data/costs.
+    Of features as much as the model uses, see `images_used`, whatever else they are computed for; where they have
+    several cuts, the lower ones cost as much as the highest.
     """
-    return sum(
-        read_cost("features", part).seconds if section == "features" else costs[part].seconds
-        for section, part in parts_of(study, model)
-    )
+    parts = parts_of(study, model)
+    total = 0.0
+    for section, part in parts:
+        if section == "features":
+            cost = read_cost("features", part)
+            total += images_used(study, part, parts, results) / cost.images_per_second
+        else:
+            total += results[part].cost.seconds
+    return total
+
+
+def images_used(study: Study, features: str, parts: list[tuple[str, str]], results: dict[str, Result]) -> int:
+    """How many images, changed copies counted by themselves, models among `parts` take from a cache of features.
+
+    The training images in all views that are trained on, and the validation images; the largest number where several
+    models take from it, because all take the same ones first. Test images are no part of what it takes to make a model.
+    """
+    used = 0
+    for section, part in parts:
+        entry = getattr(study, section)[part]
+        if section in ("heads", "fine_tunes") and entry.features == features:
+            all_views = 1 + len(study.features[features].views)
+            views = 1 if section == "fine_tunes" else entry.views or all_views
+            result = results[part]
+            used = max(used, result.record.train_images * views + len(result.predictions["validation"].index))
+    return used

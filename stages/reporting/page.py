@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from stages.data.gallery import Tile
-from stages.reporting.figures import Picture
+from stages.reporting.style import Picture
 from stages.reporting.words import duration, percent, points, small
 
 # Header, and where the value of a model comes from in metrics.json; see `cell` for the formats.
@@ -38,6 +38,16 @@ COLUMNS = [
 ]
 
 
+UNKNOWN = ("-", "", None)
+CLASS_COLUMNS = [
+    ("precision", "precision"),
+    ("recall", "recall"),
+    ("F1", "f1"),
+    ("ROC-AUC", "roc_auc"),
+    ("calibration error", "calibration_error"),
+]
+
+
 def render(template: str, **content: Any) -> str:
     """Fill a template of this folder; values are escaped in HTML, and by the filter `md` in Markdown."""
     environment = Environment(
@@ -48,6 +58,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals["class_columns"] = [header for header, _ in CLASS_COLUMNS]
     environment.filters |= {"md": markdown, "data_uri": data_uri, "sha256": sha256}
     return environment.get_template(template).render(**content)
 
@@ -105,16 +116,36 @@ def cell(of_model: dict, path: str, form: str) -> tuple[str, str, float | None]:
     The detail of an `interval` is that, and the spread over repeats. Where nothing is known there is no number.
     """
     split, name = path.split(".")
-    figures = of_model[split]
-    value = figures[name]
+    value = of_model[split][name]
     if value is None:
-        return "-", "", None
+        return UNKNOWN
     if form == "interval":
-        low, high, spread = (figures[f"{name}_{end}"] for end in ("low", "high", "std"))
-        interval = f"[{points(low)}, {points(high)}]"
-        return percent(value), interval if spread is None else f"{interval} ± {points(spread)}", value
+        return interval_cell(of_model[split], name)
     forms = {"duration": duration, "number": lambda number: f"{number:.3f}", "count": lambda number: f"{number:,.0f}"}
     return forms[form](value), "", value
+
+
+def interval_cell(figures: dict, name: str) -> tuple[str, str, float]:
+    """A share with its interval and its spread over repeats, as in `cell`."""
+    value, low, high, spread = (figures[f"{name}{end}"] for end in ("", "_low", "_high", "_std"))
+    interval = f"[{points(low)}, {points(high)}]"
+    return percent(value), interval if spread is None else f"{interval} ± {points(spread)}", value
+
+
+def class_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:
+    """Rows of a model's table of classes: name, test images, and the cells of `CLASS_COLUMNS`.
+
+    figures: the table that evaluate wrote, NaN for what is not known.
+    """
+    rows = figures.astype(object).where(figures.notna(), None).to_dict("records")
+    return [
+        {
+            "class": row["class"],
+            "images": row["images"],
+            "cells": [UNKNOWN if row[name] is None else interval_cell(row, name) for _, name in CLASS_COLUMNS],
+        }
+        for row in rows
+    ]
 
 
 def matrix(models: list[str], pairs: list[dict]) -> list[dict[str, Any]]:

@@ -1,0 +1,147 @@
+"""Pictures of models that differ in one thing only: accuracy against the number of images, and against depth."""
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from stages.reporting.style import WIDTH, Look, Picture, headline, percent_axis
+
+OFFSET = 0.06  # between the lines of several series at one depth, where intervals would hide each other
+
+
+def draw_learning(
+    task: str, curves: list[dict], crossings: list[dict], metrics: dict, looks: dict[str, Look]
+) -> Picture:
+    """Test accuracy against training images of each class, one line a series; where lines cross for good, a mark.
+
+    curves, crossings: as in study.json and comparisons.json.
+    """
+    figure = Figure(figsize=(WIDTH, 3.0 + 0.2 * (len(curves) // 2)))
+    axes = figure.subplots()
+    for series in curves:
+        draw_series(axes, list(series["models"].values()), series, metrics, looks)
+    clear = [crossing for crossing in crossings if crossing["beyond_chance"]]
+    for crossing in clear:
+        axes.axvline(crossing["at"], color="#555555", linewidth=1, linestyle="--")
+        label = f" {crossing['at']:.0f}"
+        axes.text(crossing["at"], 0.02, label, transform=axes.get_xaxis_transform(), color="#555555", fontsize=8)
+    places = sorted({round(place) for series in curves for place in series["models"].values()})
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(FixedLocator(spread(places)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    percent_axis(axes.yaxis)
+    axes.set_xlabel("training images of each class (log scale)")
+    axes.set_ylabel("test accuracy")
+    title = "what more training images bring"
+    if len(clear) == 1:
+        title = f"{clear[0]['after']} overtakes {clear[0]['before']} at about {clear[0]['at']:.0f} images of each class"
+    headline(figure, f"{task}: {title}")
+    figure.legend(loc="outside lower center", ncols=2)
+    listed = "; ".join(
+        f"{series['name']}: "
+        + ", ".join(
+            f"{metrics[model]['test']['accuracy']:.1%} with {place:.0f}" for model, place in series["models"].items()
+        )
+        for series in curves
+    )
+    return Picture(
+        f"learning-{task}.png",
+        figure,
+        " ".join(
+            [
+                "Models that differ in nothing but the number of training images, with 95 % intervals; a line is named "
+                "after its model with the most images.",
+                *map(crossing_sentence, crossings),
+            ]
+        ),
+        f"Test accuracy against training images of each class. {listed}.",
+    )
+
+
+def crossing_sentence(crossing: dict) -> str:
+    """What can be said of a point where two learning curves cross."""
+    at = f"{crossing['after']} overtakes {crossing['before']} at about {crossing['at']:.0f} images of each class"
+    if crossing["beyond_chance"]:
+        return f"{at}: below and above, models with equally many images are distinguishable."
+    return f"{at}, which may be chance: not on both sides are models with equally many images distinguishable."
+
+
+def spread(places: list[int]) -> list[int]:
+    """Of ascending places those whose labels have room on a log scale."""
+    found = places[:1]
+    for place in places[1:]:
+        if place > found[-1] * 1.35:
+            found.append(place)
+    return found
+
+
+def draw_depths(task: str, depths: dict[str, dict], metrics: dict, looks: dict[str, Look]) -> Picture:
+    """Test accuracy against the highest frozen layer, one panel an architecture, one line a series.
+
+    depths: as in study.json.
+    """
+    lines = sum(len(of_architecture["series"]) for of_architecture in depths.values())
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(depths) + 0.2 * (lines // 2)))
+    panels = figure.subplots(len(depths), 1, squeeze=False)[:, 0]
+    listed = []
+    for axes, (architecture, of_architecture) in zip(panels, depths.items(), strict=True):
+        series = of_architecture["series"]
+        depth = sorted({place for each in series for place in each["models"].values()})
+        names = ["none", *of_architecture["layers"]]
+        for number, each in enumerate(series):
+            shift = OFFSET * (number - (len(series) - 1) / 2)
+            draw_series(axes, [depth.index(place) + shift for place in each["models"].values()], each, metrics, looks)
+            listed += [
+                f"{model} at {names[place]} {metrics[model]['test']['accuracy']:.1%}"
+                for model, place in each["models"].items()
+            ]
+        # Long names of many layers stand aslant.
+        aslant = {"rotation": 30, "ha": "right"} if len(depth) > 4 else {}
+        axes.set_xticks(range(len(depth)), [f"{names[place]}\n({place})" for place in depth], fontsize=8, **aslant)
+        axes.set_xlim(-0.4, len(depth) - 0.6)
+        percent_axis(axes.yaxis)
+        axes.set_title(architecture)
+        axes.set_ylabel("test accuracy")
+    panels[-1].set_xlabel("highest frozen layer (number of frozen layers)")
+    headline(figure, f"{task}: {depth_title(depths, metrics)}")
+    figure.legend(loc="outside lower center", ncols=2)
+    return Picture(
+        f"depth-{task}.png",
+        figure,
+        "Models that differ in nothing but the layer up to which the backbone is kept as it is, with 95 % intervals; a "
+        "line is named after its model with the most frozen layers. A head replaces the layers above, unless it starts "
+        "from them.",
+        f"Test accuracy against depth: {'; '.join(listed)}.",
+    )
+
+
+def depth_title(depths: dict[str, dict], metrics: dict) -> str:
+    """What can be said of a single series: after which layer accuracy is highest; else what is shown."""
+    of_all = [(each, found["layers"]) for found in depths.values() for each in found["series"]]
+    if len(of_all) > 1:
+        return "accuracy by the depth that is frozen"
+    series, layers = of_all[0]
+    best = max(series["models"], key=lambda model: metrics[model]["test"]["accuracy"])
+    highest = ["none", *layers][series["models"][best]]
+    return f"accuracy is highest with {highest} as the highest frozen layer"
+
+
+def draw_series(axes: Axes, places: list[float], series: dict, metrics: dict, looks: dict[str, Look]) -> None:
+    """Test accuracies with their intervals, joined by a line in the look of the series' last model."""
+    look = looks[series["name"]]
+    test = [metrics[model]["test"] for model in series["models"]]
+    accuracy = [each["accuracy"] for each in test]
+    axes.plot(
+        places,
+        accuracy,
+        look.line,
+        color=look.colour,
+        marker="o",
+        markersize=5,
+        markeredgecolor=look.edge,
+        label=series["name"],
+    )
+    axes.vlines(
+        places, [each["accuracy_low"] for each in test], [each["accuracy_high"] for each in test], color=look.colour
+    )
