@@ -266,6 +266,21 @@ def test_the_page_is_painted_in_the_colours_asked_for(open_page, size, scheme):
     assert 0.05 < (colours != colours[0, 0]).mean() < 0.95
 
 
+def test_pictures_are_dark_where_the_page_is(open_page):
+    """Their ground is as dark, their lines as light and their colours of the same hue as on white."""
+    looks = {}
+    for scheme in ("light", "dark"):
+        picture = open_page(color_scheme=scheme).locator("#task-b figure img").first
+        pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("HSV")).reshape(-1, 3).astype(int)
+        coloured = pixels[(pixels[:, 1] > 150) & (pixels[:, 2] > 100)]
+        hues, counts = np.unique(coloured[:, 0] // 16, return_counts=True)
+        looks[scheme] = np.median(pixels[:, 2]), pixels[:, 2].min(), pixels[:, 2].max(), set(hues[counts > 60])
+    (ground, darkest, _, hues), (dark_ground, _, lightest, dark_hues) = looks["light"], looks["dark"]
+    assert ground == 255 and darkest < 40
+    assert dark_ground < 40 and lightest > 200
+    assert hues == dark_hues and len(hues) >= 2
+
+
 def test_paper_is_white_and_shows_what_is_closed(open_page):
     page = open_page(color_scheme="dark")
     page.evaluate(
@@ -335,13 +350,23 @@ def test_a_link_opens_what_it_points_into(open_page, size):
     page.wait_for_function("document.getElementById('classes-a').open")
 
 
+@each_size
+def test_a_model_of_the_table_leads_to_its_curves(open_page, size):
+    page = open_page(size=size)
+    assert not page.locator("#model-b-head").evaluate("(details) => details.open")
+    models_table(page).get_by_role("link", name="b-head").click()
+    assert in_sight(page, "#model-b-head")
+    assert page.get_by_role("img", name="accuracy and loss of b-head").is_visible()
+    assert page.get_by_role("region", name="Classes as b-head sees them").is_visible()
+
+
 @pytest.mark.parametrize("fragment", ["#", "#nowhere", "#<img src=x onerror=alert(3)>", "#%ff"])
 def test_a_link_to_nowhere_does_nothing(open_page, fragment):
     opened = [
         page.locator("details[open]").evaluate_all("all => all.map((details) => details.id)")
         for page in (open_page(), open_page(fragment))
     ]
-    assert opened[0] == opened[1] == ["contents", "mistakes-of-b-tune", "mistakes-of-a-net"]
+    assert opened[0] == opened[1] == ["contents", "model-b-tune", "model-a-net"]
 
 
 def test_on_a_telephone_the_verdict_comes_before_the_contents(open_page):

@@ -32,12 +32,13 @@ from stages.data.results import (
 from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
 from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import Comparison, bootstrap_interval, compare_models, mcnemar, resampled_accuracies
-from stages.reporting.costs import parts_of
+from stages.reporting.costs import images_used, parts_of
 from stages.reporting.figures import leader
 from stages.reporting.metrics import Answers, figures_of, split_metrics
 from stages.reporting.page import markdown
 from stages.reporting.verdict import choose, contradiction, sentence
 from stages.study import study_of
+from stages.study.schema import Augmentation
 
 ROOT = Path(__file__).parents[1]
 NASTY = "<script>alert(1)</script>|x"
@@ -138,7 +139,7 @@ def write_study():
         write_task(make_task(name, first_row), NO_NEAR_DUPLICATES)
     for name, entry in study.models.items():
         write_model(name, read_task(entry.task))
-    write_cost("features", "f", Cost(1.0, 50.0, "test machine"))
+    write_cost("features", "f", Cost(20.0, 50.0, "test machine"))
     for name in study.tasks:
         write_galleries(name)
     return study
@@ -404,8 +405,23 @@ def test_total_cost_counts_a_shared_part_once(study, tmp_path):
     evaluate.main(study)
     metrics = read(tmp_path, "metrics")
     assert {name: metrics[name]["cost"]["total_seconds"] for name in metrics} == {
-        "a-net": 10.0, "b-net": 5.0, "b-head": 2.0 + 1.0 + 10.0, "b-tune": 3.0 + 2.0 + 1.0 + 10.0,
+        "a-net": 10.0, "b-net": 5.0, "b-head": 2.0 + 7.2 + 10.0, "b-tune": 3.0 + 2.0 + 7.2 + 10.0,
     }  # fmt: skip
+
+
+def test_of_a_cache_of_features_the_images_count_that_a_model_takes(study):
+    """240 training and 120 validation images; the head sees its training images in as many views as it asks for."""
+    results = {name: read_result(name) for name in study.models}
+    flips = [Augmentation(flip="horizontal")] * 3
+    wide = replace(study, features={"f": study.features["f"].model_copy(update={"views": flips})})
+    fewer = replace(wide, heads={"b-head": study.heads["b-head"].model_copy(update={"views": 2})})
+    other = replace(wide, features={**wide.features, "g": study.features["f"]})
+    other = replace(other, fine_tunes={"b-tune": study.fine_tunes["b-tune"].model_copy(update={"features": "g"})})
+    assert images_used(study, "f", parts_of(study, "b-head"), results) == 240 + 120
+    assert images_used(wide, "f", parts_of(wide, "b-head"), results) == 4 * 240 + 120
+    assert images_used(fewer, "f", parts_of(fewer, "b-tune"), results) == 2 * 240 + 120
+    assert images_used(other, "f", parts_of(other, "b-tune"), results) == 4 * 240 + 120
+    assert images_used(other, "g", parts_of(other, "b-tune"), results) == 240 + 120
 
 
 def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):
@@ -417,7 +433,8 @@ def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):
         "comparisons.json",
         "study.json",
         "history.csv",
-        "curves/b-tune.csv",
+        "curves.csv",
+        "models.csv",
         "confusion/b-tune.csv",
         "classes/b-tune.csv",
         "summary/b-tune.json",
@@ -549,6 +566,12 @@ def test_tables_hold_the_answers_and_the_curves_of_every_model(study, tmp_path):
     kept = read(tmp_path, "study")["models"]["b-tune"]["accuracies"]["test"][0]
     assert (confusion["actual"] == confusion["predicted"]).mean() == pytest.approx(kept, abs=1e-6)
     assert set(confusion["actual"]) == set(CLASSES)
+    models = pd.read_csv(tmp_path / "reports/models.csv").set_index("model")
+    assert list(models.index) == list(study.models)
+    assert models.loc["b-tune", "kind"] == read_result("b-tune").record.kind
+    assert models.loc["b-tune", "test_accuracy"] == read(tmp_path, "summary/b-tune")["test_accuracy"]
+    curves = pd.read_csv(tmp_path / "reports/curves.csv")
+    assert len(curves) == len(study.models) * 3
     history = pd.read_csv(tmp_path / "reports/history.csv")
     assert list(history.columns) == [
         "model", "repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy",
@@ -576,8 +599,8 @@ def test_report_end_to_end_reads_only_what_evaluate_wrote(study, tmp_path):
         assert sentence_ in html.unescape(page)
     pictures = {path.name for path in (tmp_path / "reports/figures").iterdir()}
     assert pictures == {
-        "accuracy-b.png", "cost-b.png", "curves-b.png", "models-b.png", "confusion-b.png", "maps-b.png", "models-a.png",
-        "confusion-a.png",
+        "accuracy-b.png", "cost-b.png", "curves-b.png", "maps-b.png",
+        *(f"{kind}-{model}.png" for model in study.models for kind in ("training", "confusion")),
     }  # fmt: skip
     assert set(re.findall(r"\]\(figures/([^)]*)\)", text)) == pictures
     shown = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="([^"]+)">', page)
@@ -598,6 +621,21 @@ def test_report_shows_what_the_split_came_upon_and_the_unreadable_files(study, t
     assert "validation and test images that look like an image of another side: 3, see" in page
     assert "unreadable files of the dataset: 1, see quarantine.csv" in page
     assert '<div class="wrap">a/x|y.jpg</div></th><td class="word">&lt;empty&gt;</td>' in page
+
+
+def test_the_page_shows_the_classes_as_every_model_sees_them(study, tmp_path):
+    evaluate.main(study)
+    report.main(study)
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    for model in study.models:
+        assert f'<a href="#model-{model}">{model}</a>' in page
+        details = page[page.index(f'id="model-{model}"') :]
+        table = details[details.index("<table") : details.index("</table>")]
+        shown = [float(value) for value in re.findall(r'data-value="([^"]*)"', table)]
+        figures = pd.read_csv(tmp_path / f"reports/classes/{model}.csv", keep_default_na=False)
+        columns = ["images", "precision", "recall", "f1", "roc_auc", "calibration_error"]
+        assert shown == pytest.approx(figures[columns].to_numpy().ravel())
+        assert html.escape(NASTY) in table
 
 
 def test_report_writes_equal_bytes(study, tmp_path):

@@ -21,8 +21,10 @@ def draw_model(
 
 def draw_training(model: str, history: pd.DataFrame, look: Look) -> Picture:
     """Training against validation: accuracy and loss over the epochs."""
-    figure = Figure(figsize=(WIDTH, 1.9))
+    # Fixed margins: a layout that is computed would take most of the report's time where there are many models.
+    figure = Figure(figsize=(WIDTH, 1.9), layout="none")
     grid = figure.subplots(1, 2, squeeze=False)
+    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.25, top=0.88, wspace=0.3)
     for axes, measure in zip(grid[0], ("accuracy", "loss"), strict=True):
         draw_line(axes, history, f"train_{measure}", "#888888", "train", "--")
         draw_line(axes, history, f"validation_{measure}", look.colour, "validation", "-")
@@ -41,8 +43,9 @@ def draw_confusion(model: str, confusion: pd.DataFrame, classes: list[str]) -> P
     """The share of each actual class (row) that is taken for each class (column)."""
     counts = pd.crosstab(confusion["actual"], confusion["predicted"], normalize="index")
     shares = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
-    figure = Figure(figsize=(WIDTH, 0.75 * WIDTH))
+    figure = Figure(figsize=(WIDTH, 0.75 * WIDTH), layout="none")
     axes = figure.subplots()
+    figure.subplots_adjust(left=0.26, right=0.98, bottom=0.14, top=0.98)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     label_classes(axes, classes)
     if len(classes) <= NUMBERS_UP_TO:
@@ -53,7 +56,8 @@ def draw_confusion(model: str, confusion: pd.DataFrame, classes: list[str]) -> P
     return Picture(
         f"confusion-{model}.png",
         figure,
-        "What each class of the test images is taken for by the kept repeat, in % of the class; the diagonal is right.",
+        "What the kept repeat takes each class of the test images for, in % of the class; columns in the order of the "
+        "rows: the diagonal is right.",
         f"Confusion matrix of {model} on the test images: weakest on {classes[lowest]!r} ({shares[lowest, lowest]:.0%} "
         "right).",
     )

@@ -14,7 +14,6 @@ PALETTE = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 MARKERS = {"network": "o", "head": "s", "fine-tune": "D"}
 STYLE = {
     "figure.dpi": 140,
-    "savefig.dpi": 140,
     "figure.constrained_layout.use": True,
     "font.size": 9,
     "font.family": "DejaVu Sans",

@@ -1,0 +1,264 @@
+"""Models that differ in one thing only: learning curves with their crossings, and accuracy by depth."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stages import evaluate, report
+from stages.data.costs import Cost, write_cost
+from stages.data.results import ModelRecord, read_record, read_result, write_result
+from stages.data.tasks import read_task, write_task
+from stages.reporting.comparisons import Comparison
+from stages.reporting.series import Crossing, Series, crossings, depths, frozen_layers, learning_curves
+from stages.reporting.series_figures import crossing_sentence, depth_title, spread
+from stages.study import study_of
+from stages.study.architectures import layers_of
+from tests import test_reporting
+from tests.test_reporting import NO_NEAR_DUPLICATES, make_task, write_galleries, write_model
+
+TASK = {"task": "b"}
+HEADS = {
+    "few": {"features": "pools", "cut": "pool3", "max_train_per_class": 10, **TASK},
+    "some": {"features": "pools", "cut": "pool3", "train_fraction": 0.5, **TASK},
+    "all": {"features": "pools", "cut": "pool3", **TASK},
+    "solved-few": {"features": "pools", "cut": "pool3", "kind": "ridge", "max_train_per_class": 10, **TASK},
+    "solved-all": {"features": "pools", "cut": "pool3", "kind": "ridge", **TASK},
+    "high": {"features": "pools", "cut": "pool5", **TASK},
+    # The same cut in other features, of which only the storage differs.
+    "low": {"features": "lower", **TASK},
+    "apart": {"features": "pools", "cut": "pool4", "hidden": [16], **TASK},
+}
+IMAGES = {"few": 30, "some": 120, "solved-few": 30, "tuned-few": 30}  # of 240
+CUTS = {"pool2": "block2_pool", "pool3": "block3_pool", "pool4": "block4_pool", "pool5": "block5_pool"}
+
+
+def make_study():
+    tune = {"dataset": "d", "backbone": "vgg", "features": "pools", **TASK}
+    study, problems = study_of(
+        {
+            "seed": 3,
+            "training": {
+                "epochs": 3, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.001, "early_stopping": None,
+                "repeats": 2, "max_train_per_class": None,
+            },
+            "datasets": {"d": {"source": "digits", "image_size": 32}},
+            "folders": {},
+            "tasks": {"b": {"dataset": "d", "include": [0, 1, 2], "validation": 0.2, "test": 0.4}},
+            "backbones": {"vgg": {"architecture": "vgg16", "weights": "imagenet"}},
+            "networks": {
+                "whole": {"dataset": "d", "backbone": "vgg", **TASK},
+                "upper": {"dataset": "d", "backbone": "vgg", "trainable": "block5", **TASK},
+                "frozen": {"dataset": "d", "backbone": "vgg", "trainable": "head", **TASK},
+                "cut-off": {"dataset": "d", "backbone": "vgg", "trainable": "head", "cut": "pool4", **TASK},
+            },
+            "features": {
+                "pools": {"dataset": "d", "backbone": "vgg", "cut": ["pool3", "pool4", "pool5"]},
+                "lower": {"dataset": "d", "backbone": "vgg", "cut": "pool2", "storage": "float32"},
+            },
+            "heads": HEADS,
+            "fine_tunes": {
+                "tuned-few": {"head": "few", "unfreeze": "block3", "max_train_per_class": 10, **tune},
+                "tuned-all": {"head": "all", "unfreeze": "block3", **tune},
+                "tuned-deep": {"head": "all", "unfreeze": "all", **tune},
+            },
+        }
+    )  # fmt: skip
+    assert problems == []
+    return study
+
+
+def record_of(study, model):
+    head = study.heads.get(getattr(study.models[model], "head", model))
+    cut = CUTS[head.cut or "pool2"] if head else CUTS.get(getattr(study.models[model], "cut", None))
+    return ModelRecord(
+        kind="head", task="b", backbone="vgg", weights_sha256="0", cut=cut, train_images=IMAGES.get(model, 240),
+        repeats=2, kept_repeat=0, epochs=[3, 3], trained_parameters=1, total_parameters=2,
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def study():
+    return make_study()
+
+
+@pytest.fixture(scope="module")
+def records(study):
+    return {model: record_of(study, model) for model in study.models}
+
+
+def test_learning_curves_join_models_that_differ_in_the_number_of_images_alone(study, records):
+    assert learning_curves(study, list(study.models), records, classes=3) == [
+        Series("all", {"few": 10, "some": 40, "all": 80}),
+        Series("solved-all", {"solved-few": 10, "solved-all": 80}),
+        Series("tuned-all", {"tuned-few": 10, "tuned-all": 80}),
+    ]
+
+
+def test_of_two_models_with_equally_many_images_the_first_counts(study, records):
+    every = {**records, "few": replace(records["few"], train_images=120)}
+    assert learning_curves(study, ["few", "some", "all"], every, classes=3) == [Series("all", {"few": 40, "all": 80})]
+    every["some"] = every["few"] = records["all"]
+    assert learning_curves(study, ["few", "some", "all"], every, classes=3) == []
+
+
+def test_depths_join_models_that_differ_in_the_frozen_layers_alone(study, records):
+    """VGG16 has its blocks of 2, 2, 3, 3 and 3 convolutions, each with a pooling layer."""
+    found = depths(study, list(study.models), records)
+    assert found == {
+        "vgg16": [
+            Series("frozen", {"whole": 0, "upper": 14, "frozen": 18}),
+            Series("high", {"low": 6, "all": 10, "high": 18}),
+            Series("tuned-all", {"tuned-deep": 0, "tuned-all": 6}),
+        ]
+    }
+    assert frozen_layers("vgg16", study.networks["cut-off"], "block4_pool") == 14
+    assert depths(study, ["few", "solved-all", "apart"], records) == {}
+
+
+def test_the_architecture_of_a_network_of_the_study_is_that_of_its_backbone():
+    study = test_reporting.make_study()
+    records = {name: replace(record_of(make_study(), "all"), backbone="a-net", cut=cut) for name, cut in
+               (("b-head", "flatten"), ("other", "conv4"))}  # fmt: skip
+    heads = {name: study.heads["b-head"] for name in records}
+    wide = replace(study, heads=heads)
+    assert list(depths(wide, list(heads), records)) == ["four_conv"]
+
+
+# Crossings
+
+
+def pair(a, b, difference, distinguishable=True):
+    return Comparison(a, b, difference, 0, 0, 0.01, 0.01, distinguishable, 0, 0, 1, 1)
+
+
+def accuracies(**found):
+    return {model: {"test": {"accuracy": accuracy}} for model, accuracy in found.items()}
+
+
+ONE, OTHER = Series("a100", {"a1": 1, "a100": 100}), Series("b100", {"b1": 1, "b100": 100})
+CROSSED = accuracies(a1=0.6, a100=0.7, b1=0.4, b100=0.9)
+
+
+def test_lines_of_equal_and_opposite_distance_cross_in_the_middle_of_the_logarithm():
+    test = [pair("a1", "b1", 0.2), pair("a100", "b100", -0.2)]
+    expected = [Crossing("a100", "b100", pytest.approx(10), True)]
+    assert crossings([ONE, OTHER], CROSSED, test) == expected
+    assert crossings([OTHER, ONE], CROSSED, [pair("b1", "a1", -0.2), pair("b100", "a100", 0.2)]) == expected
+
+
+@pytest.mark.parametrize("clear", [(True, False), (False, True), (False, False)])
+def test_a_crossing_is_beyond_chance_only_where_both_sides_are_distinguishable(clear):
+    test = [pair("a1", "b1", 0.2, clear[0]), pair("a100", "b100", -0.2, clear[1])]
+    (found,) = crossings([ONE, OTHER], CROSSED, test)
+    assert not found.beyond_chance
+    assert "which may be chance" in crossing_sentence(vars(found))
+    assert "are distinguishable" in crossing_sentence({**vars(found), "beyond_chance": True})
+
+
+def test_a_difference_the_other_way_round_is_no_evidence():
+    """A pair of models of other lines, and one that says the opposite of the lines."""
+    test = [pair("a1", "b1", -0.2), pair("a100", "b100", 0.2), pair("a1", "b100", 0.2), pair("a100", "a1", 0.1)]
+    assert [crossing.beyond_chance for crossing in crossings([ONE, OTHER], CROSSED, test)] == [False]
+
+
+def test_lines_that_touch_or_do_not_overlap_do_not_cross():
+    assert crossings([ONE, OTHER], accuracies(a1=0.5, a100=0.7, b1=0.5, b100=0.9), []) == []
+    assert crossings([ONE, OTHER], accuracies(a1=0.6, a100=0.9, b1=0.4, b100=0.9), []) == []
+    late = Series("b900", {"b200": 200, "b900": 900})
+    assert crossings([ONE, late], accuracies(a1=0.9, a100=0.1, b200=0.9, b900=0.1), []) == []
+
+
+lines = st.dictionaries(st.integers(1, 1000), st.integers(0, 100), min_size=2, max_size=6)
+
+
+@given(lines, lines)
+def test_at_every_crossing_the_lines_are_equal_and_the_order_changes(one, other):
+    series = [
+        Series(name, {f"{name}{place}": place for place in sorted(line)}) for name, line in (("a", one), ("b", other))
+    ]
+    metrics = accuracies(
+        **{
+            f"{name}{place}": height / 100
+            for name, line in (("a", one), ("b", other))
+            for place, height in line.items()
+        }
+    )
+    low, high = max(min(one), min(other)), min(max(one), max(other))
+    grid = np.geomspace(low, high, 2000) if low < high else np.array([])
+    heights = [
+        np.interp(np.log(grid), np.log(sorted(line)), [line[place] for place in sorted(line)]) for line in (one, other)
+    ]
+    found = crossings(series, metrics, [])
+    for crossing in found:
+        assert low * 0.999 <= crossing.at <= high * 1.001
+        at = [
+            np.interp(np.log(crossing.at), np.log(sorted(line)), [line[place] for place in sorted(line)])
+            for line in (one, other)
+        ]
+        assert at[0] == pytest.approx(at[1], abs=1e-6) or not (one.keys() & other.keys())
+    signs = np.sign(np.round(heights[0] - heights[1], 9)) if len(grid) else np.array([])
+    signs = signs[signs != 0]
+    assert len(found) >= np.sum(signs[1:] != signs[:-1])
+    order = [crossing.after for crossing in found]
+    assert all(before != after for before, after in pairwise(order))
+
+
+# Pictures
+
+
+def test_labels_keep_their_distance():
+    assert spread([1, 5, 6, 10, 100, 110, 1000]) == [1, 5, 10, 100, 1000]
+
+
+def test_the_title_names_the_best_depth_of_a_single_series():
+    layers = list(layers_of("vgg16"))
+    one = {"name": "high", "models": {"low": 6, "all": 10, "high": 18}}
+    metrics = accuracies(low=0.5, all=0.8, high=0.6)
+    assert depth_title({"vgg16": {"layers": layers, "series": [one]}}, metrics) == (
+        "accuracy is highest with block3_pool as the highest frozen layer"
+    )
+    whole = {"name": "low", "models": {"high": 0, "low": 18}}
+    assert "with none as" in depth_title({"vgg16": {"layers": layers, "series": [whole]}}, metrics)
+    assert depth_title({"vgg16": {"layers": layers, "series": [one, one]}}, metrics) == (
+        "accuracy by the depth that is frozen"
+    )
+
+
+def test_the_report_shows_both(study, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rising = {"few": 0.9, "some": 0.9, "all": 0.6, "solved-few": 0.6, "solved-all": 0.95}
+    write_task(make_task("b", 0), NO_NEAR_DUPLICATES)
+    for model in study.models:
+        monkeypatch.setitem(test_reporting.ACCURACY, model, rising.get(model, 0.7))
+        monkeypatch.setitem(test_reporting.SECONDS, model, 1.0)
+        write_model(model, read_task("b"))
+        result = read_result(model)
+        kind = {"networks": "network", "heads": "head", "fine_tunes": "fine-tune"}
+        of = next(kind[section] for section in kind if model in getattr(study, section))
+        made = replace(record_of(study, model), kind=of, kept_repeat=result.record.kept_repeat)
+        feature_map = result.feature_map or read_result("whole").feature_map
+        if of == "head" and feature_map is None:
+            rows = result.predictions["validation"].index[:20]
+            feature_map = test_reporting.FeatureMap(rows, np.zeros((20, 2), np.float32), np.array([0.5, 0.2]))
+        write_result(model, replace(result, record=made, feature_map=feature_map))
+        assert read_record(model) == made
+    for features in study.features:
+        write_cost("features", features, Cost(20.0, 50.0, "test machine"))
+    write_galleries("b")
+    evaluate.main(study)
+    report.main(study)
+    found = json.loads((tmp_path / "reports/comparisons.json").read_text(encoding="utf-8"))["b"]["crossings"]
+    first = found[0]
+    assert (first["before"], first["after"], first["beyond_chance"]) == ("all", "solved-all", True)
+    text = (tmp_path / "reports/report.md").read_text(encoding="utf-8")
+    page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
+    for picture in ("learning-b.png", "depth-b.png"):
+        assert f"(figures/{picture})" in text
+        assert (tmp_path / "reports/figures" / picture).stat().st_size > 10_000
+    assert crossing_sentence(first) in page
+    assert r"upper at block4\_pool" in text and r"low at block2\_pool" in text
