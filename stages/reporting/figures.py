@@ -42,9 +42,9 @@ def draw_task(
             pictures.append(draw_accuracy(task, of_task, study, metrics, looks))
             pictures.append(draw_cost(task, of_task, study, metrics, looks))
         if found["learning_curves"]:
-            pictures.append(draw_learning(task, found["learning_curves"], of_task["crossings"], metrics, looks))
+            pictures.append(draw_learning(task, found["learning_curves"], of_task["crossings"], metrics))
         if found["depths"]:
-            pictures.append(draw_depths(task, found["depths"], metrics, looks))
+            pictures.append(draw_depths(task, found["depths"], metrics))
         if len(looks) > 1:
             pictures.append(draw_curves(task, curves[curves["model"].isin(looks)], looks))
         if not (of_task_maps := maps[maps["task"] == task]).empty:

@@ -4,22 +4,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from stages.reporting.style import WIDTH, Look, Picture, headline, percent_axis
+from stages.reporting.style import WIDTH, Look, Picture, headline, look_of, percent_axis
 
 OFFSET = 0.06  # between the lines of several series at one depth, where intervals would hide each other
 
 
-def draw_learning(
-    task: str, curves: list[dict], crossings: list[dict], metrics: dict, looks: dict[str, Look]
-) -> Picture:
+def draw_learning(task: str, curves: list[dict], crossings: list[dict], metrics: dict) -> Picture:
     """Test accuracy against training images of each class, one line a series; where lines cross for good, a mark.
 
     curves, crossings: as in study.json and comparisons.json.
     """
     figure = Figure(figsize=(WIDTH, 3.0 + 0.2 * (len(curves) // 2)))
     axes = figure.subplots()
-    for series in curves:
-        draw_series(axes, list(series["models"].values()), series, metrics, looks)
+    for number, series in enumerate(curves):
+        draw_series(axes, list(series["models"].values()), series, metrics, look_of(number))
     clear = [crossing for crossing in crossings if crossing["beyond_chance"]]
     for crossing in clear:
         axes.axvline(crossing["at"], color="#555555", linewidth=1, linestyle="--")
@@ -76,7 +74,7 @@ def spread(places: list[int]) -> list[int]:
     return found
 
 
-def draw_depths(task: str, depths: dict[str, dict], metrics: dict, looks: dict[str, Look]) -> Picture:
+def draw_depths(task: str, depths: dict[str, dict], metrics: dict) -> Picture:
     """Test accuracy against the highest frozen layer, one panel an architecture, one line a series.
 
     depths: as in study.json.
@@ -91,7 +89,9 @@ def draw_depths(task: str, depths: dict[str, dict], metrics: dict, looks: dict[s
         names = ["none", *of_architecture["layers"]]
         for number, each in enumerate(series):
             shift = OFFSET * (number - (len(series) - 1) / 2)
-            draw_series(axes, [depth.index(place) + shift for place in each["models"].values()], each, metrics, looks)
+            draw_series(
+                axes, [depth.index(place) + shift for place in each["models"].values()], each, metrics, look_of(number)
+            )
             listed += [
                 f"{model} at {names[place]} {metrics[model]['test']['accuracy']:.1%}"
                 for model, place in each["models"].items()
@@ -127,9 +127,8 @@ def depth_title(depths: dict[str, dict], metrics: dict) -> str:
     return f"accuracy is highest with {highest} as the highest frozen layer"
 
 
-def draw_series(axes: Axes, places: list[float], series: dict, metrics: dict, looks: dict[str, Look]) -> None:
-    """Test accuracies with their intervals, joined by a line in the look of the series' last model."""
-    look = looks[series["name"]]
+def draw_series(axes: Axes, places: list[float], series: dict, metrics: dict, look: Look) -> None:
+    """Test accuracies with their intervals, joined by a line."""
     test = [metrics[model]["test"] for model in series["models"]]
     accuracy = [each["accuracy"] for each in test]
     axes.plot(
