@@ -176,7 +176,7 @@ def test_the_same_study_in_another_copy_gives_the_same_bytes(finished, tmp_path)
     # Seconds differ, and with them what shows them.
     shows_cost = (
         "data/costs/",
-        *(f"reports/{file}" for file in ("metrics", "summary", "comparisons", "report", "figures")),
+        *(f"reports/{file}" for file in ("metrics", "models", "summary", "comparisons", "report", "figures")),
     )
     assert outs[0].keys() == outs[1].keys() and {path for path in differ if not path.startswith(shows_cost)} == set()
     found = [json.loads(run(folder, "git", "show", "HEAD:reports/metrics.json").stdout), metrics(other)]

@@ -36,6 +36,7 @@ from stages.reporting.costs import images_used, parts_of
 from stages.reporting.figures import leader
 from stages.reporting.metrics import Answers, figures_of, split_metrics
 from stages.reporting.page import markdown
+from stages.reporting.sanity import better_than_shuffled, far_apart
 from stages.reporting.verdict import choose, contradiction, sentence
 from stages.study import study_of
 from stages.study.schema import Augmentation
@@ -120,10 +121,11 @@ def write_model(name, task, repeats=2):
     for repeat in range(repeats):  # the weights of the last epoch are those that predict
         loss = cross_entropy(predictions["validation"].probabilities[repeat], validation)
         history.loc[(history["repeat"] == repeat) & (history["epoch"] == 3), "validation_loss"] = loss
-    head = name.endswith("head")
+    kind = {"head": "head", "tune": "fine-tune"}.get(name[-4:], "network")
+    head = kind == "head"
     record = ModelRecord(
-        kind="head" if head else "network", task=task.name, backbone="blank", weights_sha256=None,
-        cut="flatten" if head else None, train_images=240, repeats=repeats,
+        kind=kind, task=task.name, backbone="blank", weights_sha256=None,
+        cut=None if kind == "network" else "flatten", train_images=240, repeats=repeats,
         kept_repeat=0, epochs=[3] * repeats, trained_parameters=10, total_parameters=20,
     )  # fmt: skip
     rows = task.rows("validation").head(20)["index"].to_numpy()
@@ -354,6 +356,34 @@ def test_mcnemar_by_hand():
     assert mcnemar(a, a) == (0, 0, 1.0)
 
 
+# Sanity
+
+
+def test_two_groups_of_which_one_is_right_are_compared(study):
+    """Half an image's worth of knowledge: neither a division by zero nor a warning."""
+    labels = np.repeat([0, 1], 20)
+    answers = answers_to(labels, np.tile(np.float32([1, 0]), (1, 40, 1)), groups=labels)
+    found = split_metrics(answers, figures_of(answers))
+    assert 0 < found["effective_images"] < 0.1
+    assert far_apart(found, found) == []
+
+
+def test_labels_are_shuffled_in_whole_groups():
+    """Guesses of which the images of a group share one: with 20 images each they look like knowledge half the time."""
+    random = np.random.default_rng(0)
+    groups = np.repeat(np.arange(10), 20)
+    taken_for_knowledge = 0
+    for seed in range(100):
+        labels = np.repeat(random.permutation(np.arange(10) % 2), 20)
+        answers = answers_to(
+            labels, np.eye(2, dtype=np.float32)[np.repeat(random.integers(0, 2, 10), 20)][None], groups
+        )
+        taken_for_knowledge += better_than_shuffled(answers, answers.predicted, seed) <= 0.01
+    assert taken_for_knowledge <= 5
+    known = answers_to(labels, np.eye(2, dtype=np.float32)[labels][None], groups)
+    assert better_than_shuffled(known, known.predicted, 0) <= 0.02
+
+
 # Verdict
 
 
@@ -421,7 +451,25 @@ def test_of_a_cache_of_features_the_images_count_that_a_model_takes(study):
     assert images_used(wide, "f", parts_of(wide, "b-head"), results) == 4 * 240 + 120
     assert images_used(fewer, "f", parts_of(fewer, "b-tune"), results) == 2 * 240 + 120
     assert images_used(other, "f", parts_of(other, "b-tune"), results) == 4 * 240 + 120
-    assert images_used(other, "g", parts_of(other, "b-tune"), results) == 240 + 120
+    assert images_used(other, "g", parts_of(other, "b-tune"), results) == 0  # a cut above conv4: from the images
+
+
+def test_a_fine_tune_pays_for_a_cache_only_where_it_starts_from_it(study):
+    """A head of 30 images on the flattened features; the fine-tune sees 240, in a cache with a lower cut or without."""
+    results = {name: read_result(name) for name in study.models}
+    few = results["b-head"]
+    results["b-head"] = replace(few, record=replace(few.record, train_images=30))
+    results["b-tune"] = replace(results["b-tune"], record=replace(results["b-tune"].record, cut="flatten"))
+    flips = [Augmentation(flip="horizontal")] * 3
+    from_images = replace(study, features={"f": study.features["f"].model_copy(update={"views": flips})})
+    from_cache = replace(
+        study, features={"f": from_images.features["f"].model_copy(update={"cut": ["flatten", "pool1"]})}
+    )
+    changed = from_cache.fine_tunes["b-tune"].model_copy(update={"augmentation": Augmentation(flip="horizontal")})
+    augmented = replace(from_cache, fine_tunes={"b-tune": changed})
+    assert images_used(from_images, "f", parts_of(from_images, "b-tune"), results) == 4 * 30 + 120
+    assert images_used(from_cache, "f", parts_of(from_cache, "b-tune"), results) == 240 + 3 * 30 + 120
+    assert images_used(augmented, "f", parts_of(augmented, "b-tune"), results) == 4 * 30 + 120
 
 
 def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages import evaluate, report
@@ -14,7 +14,7 @@ from stages.data.costs import Cost, write_cost
 from stages.data.results import ModelRecord, read_record, read_result, write_result
 from stages.data.tasks import read_task, write_task
 from stages.reporting.comparisons import Comparison
-from stages.reporting.series import Crossing, Series, crossings, depths, frozen_layers, learning_curves
+from stages.reporting.series import Crossing, Series, crossings, depths, learning_curves
 from stages.reporting.series_figures import crossing_sentence, depth_title, spread
 from stages.study import study_of
 from stages.study.architectures import layers_of
@@ -55,6 +55,7 @@ def make_study():
                 "upper": {"dataset": "d", "backbone": "vgg", "trainable": "block5", **TASK},
                 "frozen": {"dataset": "d", "backbone": "vgg", "trainable": "head", **TASK},
                 "cut-off": {"dataset": "d", "backbone": "vgg", "trainable": "head", "cut": "pool4", **TASK},
+                "cut-top": {"dataset": "d", "backbone": "vgg", "trainable": 2, "cut": "pool4", **TASK},
             },
             "features": {
                 "pools": {"dataset": "d", "backbone": "vgg", "cut": ["pool3", "pool4", "pool5"]},
@@ -74,7 +75,7 @@ def make_study():
 
 def record_of(study, model):
     head = study.heads.get(getattr(study.models[model], "head", model))
-    cut = CUTS[head.cut or "pool2"] if head else CUTS.get(getattr(study.models[model], "cut", None))
+    cut = CUTS[head.cut or "pool2"] if head else None  # train records none
     return ModelRecord(
         kind="head", task="b", backbone="vgg", weights_sha256="0", cut=cut, train_images=IMAGES.get(model, 240),
         repeats=2, kept_repeat=0, epochs=[3, 3], trained_parameters=1, total_parameters=2,
@@ -99,6 +100,25 @@ def test_learning_curves_join_models_that_differ_in_the_number_of_images_alone(s
     ]
 
 
+def test_what_is_called_otherwise_or_repeated_more_often_is_still_the_same(study, records):
+    again = study.heads["few"].model_copy(update={"cut": "block3_pool", "repeats": 5})
+    again = again.model_copy(update={"__pydantic_fields_set__": again.model_fields_set})
+    renamed = replace(study, heads={**study.heads, "few": again})
+    assert learning_curves(renamed, ["few", "all"], records, classes=3) == [Series("all", {"few": 10, "all": 80})]
+
+
+def test_fine_tunes_of_other_heads_are_another_line(study, records):
+    """A head of all images tuned on few of them, and tuned on all."""
+    few = study.fine_tunes["tuned-deep"].model_copy(update={"max_train_per_class": 10})
+    wide = replace(study, fine_tunes={**study.fine_tunes, "deep-few": few})
+    records = {**records, "deep-few": replace(records["all"], train_images=30)}
+    tunes = list(wide.fine_tunes)
+    assert learning_curves(wide, tunes, records, classes=3) == [
+        Series("tuned-deep", {"deep-few": 10, "tuned-deep": 80}),
+        Series("tuned-all", {"tuned-few": 10, "tuned-all": 80}),
+    ]
+
+
 def test_of_two_models_with_equally_many_images_the_first_counts(study, records):
     every = {**records, "few": replace(records["few"], train_images=120)}
     assert learning_curves(study, ["few", "some", "all"], every, classes=3) == [Series("all", {"few": 40, "all": 80})]
@@ -112,11 +132,11 @@ def test_depths_join_models_that_differ_in_the_frozen_layers_alone(study, record
     assert found == {
         "vgg16": [
             Series("frozen", {"whole": 0, "upper": 14, "frozen": 18}),
+            Series("cut-off", {"cut-top": 12, "cut-off": 14}),
             Series("high", {"low": 6, "all": 10, "high": 18}),
             Series("tuned-all", {"tuned-deep": 0, "tuned-all": 6}),
         ]
     }
-    assert frozen_layers("vgg16", study.networks["cut-off"], "block4_pool") == 14
     assert depths(study, ["few", "solved-all", "apart"], records) == {}
 
 
@@ -166,6 +186,30 @@ def test_a_difference_the_other_way_round_is_no_evidence():
     assert [crossing.beyond_chance for crossing in crossings([ONE, OTHER], CROSSED, test)] == [False]
 
 
+def test_a_pair_is_evidence_only_up_to_where_the_lines_cross_again():
+    a, b = (Series(f"{name}1000", {f"{name}{images}": images for images in (1, 10, 100, 1000)}) for name in "ab")
+    metrics = accuracies(a1=0.6, a10=0.59, a100=0.61, a1000=0.6, b1=0.5, b10=0.6, b100=0.6, b1000=0.7)
+    ends = [pair("a1", "b1", 0.1), pair("a1000", "b1000", -0.1)]
+    found = crossings([a, b], metrics, ends)
+    assert [(each.after, each.beyond_chance) for each in found] == [
+        ("b1000", False),
+        ("a1000", False),
+        ("b1000", False),
+    ]
+    middle = [pair("a10", "b10", -0.01), pair("a100", "b100", 0.01)]
+    assert [each.beyond_chance for each in crossings([a, b], metrics, ends + middle)] == [True, True, True]
+
+
+def test_lines_that_are_level_for_a_while_cross_in_the_middle_of_it():
+    a, b = (Series(f"{name}100", {f"{name}{images}": images for images in (1, 10, 100)}) for name in "ab")
+    (touch,) = crossings([a, b], accuracies(a1=0.7, a10=0.8, a100=0.8, b1=0.5, b10=0.8, b100=0.9), [])
+    assert touch.at == pytest.approx(10)
+    four = [Series(f"{name}1000", {f"{name}{images}": images for images in (1, 10, 100, 1000)}) for name in "ab"]
+    level = accuracies(a1=0.7, a10=0.8, a100=0.8, a1000=0.8, b1=0.5, b10=0.8, b100=0.8000004, b1000=0.9)
+    (stretch,) = crossings(four, level, [])
+    assert stretch.at == pytest.approx(10**1.5)
+
+
 def test_lines_that_touch_or_do_not_overlap_do_not_cross():
     assert crossings([ONE, OTHER], accuracies(a1=0.5, a100=0.7, b1=0.5, b100=0.9), []) == []
     assert crossings([ONE, OTHER], accuracies(a1=0.6, a100=0.9, b1=0.4, b100=0.9), []) == []
@@ -177,35 +221,29 @@ lines = st.dictionaries(st.integers(1, 1000), st.integers(0, 100), min_size=2, m
 
 
 @given(lines, lines)
+@example({1: 70, 10: 80, 100: 80}, {1: 50, 10: 80, 100: 90})
 def test_at_every_crossing_the_lines_are_equal_and_the_order_changes(one, other):
-    series = [
-        Series(name, {f"{name}{place}": place for place in sorted(line)}) for name, line in (("a", one), ("b", other))
-    ]
-    metrics = accuracies(
-        **{
-            f"{name}{place}": height / 100
-            for name, line in (("a", one), ("b", other))
-            for place, height in line.items()
-        }
-    )
+    both = {"a": one, "b": other}
+    series = [Series(name, {f"{name}{place}": place for place in sorted(line)}) for name, line in both.items()]
+    metrics = accuracies(**{f"{name}{place}": line[place] / 100 for name, line in both.items() for place in line})
     low, high = max(min(one), min(other)), min(max(one), max(other))
-    grid = np.geomspace(low, high, 2000) if low < high else np.array([])
-    heights = [
-        np.interp(np.log(grid), np.log(sorted(line)), [line[place] for place in sorted(line)]) for line in (one, other)
-    ]
+
+    def ahead(places):
+        heights = [
+            np.interp(np.log(places), np.log(sorted(line)), [line[at] for at in sorted(line)]) for line in both.values()
+        ]
+        return heights[0] - heights[1]
+
     found = crossings(series, metrics, [])
     for crossing in found:
         assert low * 0.999 <= crossing.at <= high * 1.001
-        at = [
-            np.interp(np.log(crossing.at), np.log(sorted(line)), [line[place] for place in sorted(line)])
-            for line in (one, other)
-        ]
-        assert at[0] == pytest.approx(at[1], abs=1e-6) or not (one.keys() & other.keys())
-    signs = np.sign(np.round(heights[0] - heights[1], 9)) if len(grid) else np.array([])
+        assert ahead(crossing.at) == pytest.approx(0, abs=1e-6)
+    assert all(before.after == after.before for before, after in pairwise(found))
+    # Between knots lines are straight: the order at the knots tells how often it changes.
+    knots = np.array(sorted(place for place in {*one, *other} if low <= place <= high))
+    signs = np.sign(ahead(knots).round(6)) if len(knots) else np.array([])
     signs = signs[signs != 0]
-    assert len(found) >= np.sum(signs[1:] != signs[:-1])
-    order = [crossing.after for crossing in found]
-    assert all(before != after for before, after in pairwise(order))
+    assert len(found) == np.sum(signs[1:] != signs[:-1])
 
 
 # Pictures
@@ -236,11 +274,11 @@ def test_the_report_shows_both(study, tmp_path, monkeypatch):
     for model in study.models:
         monkeypatch.setitem(test_reporting.ACCURACY, model, rising.get(model, 0.7))
         monkeypatch.setitem(test_reporting.SECONDS, model, 1.0)
-        write_model(model, read_task("b"))
+        write_model(model, read_task("b"), repeats=10)
         result = read_result(model)
         kind = {"networks": "network", "heads": "head", "fine_tunes": "fine-tune"}
         of = next(kind[section] for section in kind if model in getattr(study, section))
-        made = replace(record_of(study, model), kind=of, kept_repeat=result.record.kept_repeat)
+        made = replace(record_of(study, model), kind=of, repeats=10, epochs=[3] * 10)
         feature_map = result.feature_map or read_result("whole").feature_map
         if of == "head" and feature_map is None:
             rows = result.predictions["validation"].index[:20]

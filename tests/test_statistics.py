@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binomtest, permutation_test
+from scipy.stats import binomtest, permutation_test, ttest_ind, ttest_rel
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
@@ -19,6 +19,8 @@ from stages.reporting.comparisons import (
     permutation_p,
     resampled_accuracies,
     signed_sums,
+    standard_errors,
+    student,
 )
 from stages.reporting.intervals import effective_images, resampled_groups, wilson
 from stages.reporting.metrics import Answers, class_metrics, figures_of
@@ -84,17 +86,20 @@ def test_areas_agree_with_scikit_learn(answers):
         for c in range(answers.classes)
     ]
     assert found["class_roc_auc"] == pytest.approx(np.array(own), abs=1e-9)
-    assert found["roc_auc"] == pytest.approx([np.mean(own)], abs=1e-9)
+    assert found["roc_auc"] == pytest.approx([own[1] if answers.classes == 2 else np.mean(own)], abs=1e-9)
 
 
 @given(answered())
 def test_the_variance_of_an_area_is_delongs(answers):
     """By the definition: over all pairs of an image of the class and another, 1 where it is higher, 1/2 if level."""
     labels, scores = answers.labels, answers.probabilities[0]
-    for label, area in enumerate(areas_of(labels, scores)):
+    for label, area in enumerate(areas_of(labels, scores, answers.groups)):
         own, others = scores[labels == label, label], scores[labels != label, label]
         above = (own[:, None] > others) + 0.5 * (own[:, None] == others)
-        variance = above.mean(axis=1).var() / len(own) + above.mean(axis=0).var() / len(others)
+        if len(own) < 2 or len(others) < 2:
+            assert np.isnan(area.interval(answers.groups)).all()
+            continue
+        variance = above.mean(axis=1).var(ddof=1) / len(own) + above.mean(axis=0).var(ddof=1) / len(others)
         assert (area.influence**2).sum() == pytest.approx(variance, abs=1e-12)
         assert area.influence.sum() == pytest.approx(0, abs=1e-9)
 
@@ -125,7 +130,7 @@ def test_weighting_images_is_the_same_as_repeating_them(answers, seed):
         drawn = Answers(answers.labels[rows], answers.probabilities[:1, rows], np.arange(images))
         for name, values in figures_of(drawn).items():
             if name in found:
-                assert found[name][:, column] == pytest.approx(values, abs=1e-9), name
+                assert found[name][:, column] == pytest.approx(values, abs=1e-9, nan_ok=True), name
 
 
 @given(st.integers(2, 300), st.floats(0, 1))
@@ -145,7 +150,7 @@ def test_groups_never_tell_more_than_their_images_and_equal_images_no_more_than_
 
 
 def p_values(models, groups, seed, resamples):
-    """Of every pair of models, (repeats, n) bool each: p value of the bootstrap, and of the permutation test."""
+    """Of every pair of models, (repeats, n) bool each: p of the bootstrap, the permutation test, Student's."""
     correct = dict(zip("abcdef", models, strict=False))
     drawn = resampled_accuracies(correct, groups, seed, resamples)
     signed = signed_sums(correct, groups, seed, resamples)
@@ -153,8 +158,9 @@ def p_values(models, groups, seed, resamples):
         (
             bootstrap_interval(drawn[a] - drawn[b])[2],
             permutation_p((correct[a].mean() - correct[b].mean()) * len(groups), signed[a] - signed[b]),
+            student(correct[a].mean() - correct[b].mean(), error, degrees)[2],
         )
-        for a, b in combinations(correct, 2)
+        for (a, b), error, degrees in zip(combinations(correct, 2), *standard_errors(correct, groups), strict=True)
     ]
 
 
@@ -280,13 +286,83 @@ def test_corrected_tests_hold_their_level(images, repeats, seeds_differ_by):
         assert wrong_of_mcnemar / SIMULATIONS <= 0.05 + 3 * ERROR
 
 
-def test_a_real_difference_is_found():
+def of_seeds(random, accuracies, repeats, images, deviation, groups=None):
+    """Models of which every training is good by chance, with that standard deviation of the accuracy.
+
+    Where images hang together in groups, those of a group are right or wrong together, in all models alike.
+    """
+    draw = (
+        random.random if groups is None else lambda shape: random.random((*shape[:-1], groups.max() + 1))[..., groups]
+    )
+    hard = draw((1, images)) < 0.5  # of these, all models have a little fewer right
+    models = []
+    for accuracy in accuracies:
+        of_repeats = accuracy + random.normal(0, deviation, (repeats, 1)) + np.where(hard, -0.1, 0.1)
+        models.append(draw((repeats, images)) < of_repeats)
+    return models
+
+
+@pytest.mark.parametrize(("repeats", "of_group"), [(2, 1), (3, 1), (3, 4)])
+def test_a_lucky_seed_is_no_difference(repeats, of_group):
+    """With 1,000 groups of images the seeds decide, and two or three are few: the bootstrap alone errs too often."""
+    random = np.random.default_rng(repeats)
+    groups = np.repeat(np.arange(1000), of_group)
+    wrong, of_bootstrap = 0, 0
+    for simulation in range(SIMULATIONS):
+        models = of_seeds(random, [0.8, 0.8], repeats, len(groups), 0.05, groups if of_group > 1 else None)
+        ((bootstrap, permutation, student_p),) = p_values(models, groups, simulation, 200)
+        wrong += max(bootstrap, permutation, student_p) < 0.05
+        of_bootstrap += max(bootstrap, permutation) < 0.05
+    assert wrong / SIMULATIONS <= 0.05 + 3 * ERROR
+    assert of_bootstrap / SIMULATIONS > 0.05 + 3 * ERROR
+
+
+@pytest.mark.parametrize("deviation", [0, 0.03])
+def test_the_standard_error_is_that_of_trainings_and_images(deviation):
+    """Of the difference of two models over many studies, each with images and trainings of its own."""
+    random = np.random.default_rng(7)
+    differences, variances = [], []
+    for _ in range(SIMULATIONS):
+        a, b = of_seeds(random, [0.8, 0.7], 3, 400, deviation)
+        differences.append(a.mean() - b.mean())
+        variances.append(standard_errors({"a": a, "b": b}, np.arange(400))[0][0] ** 2)
+    # The standard error of a variance of so many is a share of sqrt(2 / 1,000) of it.
+    assert np.mean(variances) == pytest.approx(np.var(differences), rel=4 * np.sqrt(2 / SIMULATIONS))
+
+
+def test_of_one_repeat_students_is_the_paired_test_of_scipy():
+    random = np.random.default_rng(2)
+    a, b = random.random((2, 1, 50)) < 0.7
+    ((error,), (degrees,)) = standard_errors({"a": a, "b": b}, np.arange(50))
+    low, high, p = student(a.mean() - b.mean(), error, degrees)
+    expected = ttest_rel(a[0].astype(float), b[0].astype(float))
+    assert p == pytest.approx(expected.pvalue)
+    assert (low, high) == pytest.approx(tuple(expected.confidence_interval()))
+    assert standard_errors({"a": a, "b": a}, np.arange(50))[0] == [0]
+    assert student(0.0, 0.0, 49) == (0, 0, 1) and student(1.0, 0.0, 49)[2] == 0
+
+
+def test_of_many_images_students_is_welchs_test_of_scipy():
+    """Where images say all there is to say, only the repeats are left, here with unequal spread."""
+    random = np.random.default_rng(3)
+    a, b = (np.repeat(random.random((repeats, 1)) < 2, 10, axis=1) for repeats in (3, 2))
+    a = np.arange(1000) < np.array([[800], [830], [850]])
+    b = np.arange(1000) < np.array([[700], [790]])
+    a, b = (np.tile(random.permuted(each, axis=1), 1) for each in (a, b))
+    errors, degrees = standard_errors({"a": a, "b": b}, np.arange(1000))
+    expected = ttest_ind(a.mean(axis=1), b.mean(axis=1), equal_var=False)
+    p = student(a.mean() - b.mean(), errors[0], degrees[0])[2]
+    assert p == pytest.approx(expected.pvalue, abs=0.02)
+
+
+@pytest.mark.parametrize(("repeats", "deviation"), [(1, 0), (3, 0.01)])
+def test_a_real_difference_is_found(repeats, deviation):
     """As many images as tell 80 from 90 % apart: a test that always says no would hold its level too."""
     random = np.random.default_rng(1)
     found = 0
     for simulation in range(200):
-        a, b = random.random((1, 500)) < 0.9, random.random((1, 500)) < 0.8
-        found += max(p_values([a, b], np.arange(500), simulation, 400)[0]) < 0.05
+        models = of_seeds(random, [0.85, 0.75], repeats, 500, deviation)
+        found += max(p_values(models, np.arange(500), simulation, 400)[0]) < 0.05
     assert found / 200 > 0.9
 
 
@@ -310,4 +386,40 @@ def test_answers_that_are_all_right_have_intervals_that_say_how_many_they_are():
     labels = np.arange(100) % 2
     found = figures_of(Answers(labels, np.eye(2, dtype=np.float32)[labels][None], np.arange(100)), seed=0)
     assert found["accuracy_low"] == pytest.approx(proportion_confint(100, 100, method="wilson")[0])
-    assert found["roc_auc"] == found["roc_auc_low"] == found["roc_auc_high"] == [1]  # of which nothing is known
+    for name in ("roc_auc", "macro_f1", "balanced_accuracy"):
+        assert found[name] == [1]
+        assert np.isnan(found[f"{name}_low"]) and np.isnan(found[f"{name}_high"])  # of which nothing is known
+
+
+def test_of_one_group_no_interval_is_known_but_that_of_shares():
+    labels = np.array([0, 1, 2, 0])
+    found = figures_of(Answers(labels, np.eye(3, dtype=np.float32)[[0, 1, 2, 1]][None], np.zeros(4, int)), seed=0)
+    assert np.isnan(found["macro_f1_low"]) and np.isnan(found["roc_auc_low"])
+    assert found["accuracy_low"] < 0.2 and found["accuracy_high"] > 0.9
+
+
+def test_a_class_that_a_resample_lacks_says_nothing_of_it():
+    """Three images of a class among 200, always right with the same probability."""
+    labels = np.r_[np.zeros(197, int), 1, 1, 1]
+    right = np.r_[np.linspace(0.6, 0.9, 197), 0.7, 0.8, 0.9]
+    probabilities = np.where(labels[:, None] == [0, 1], right[:, None], 1 - right[:, None]).astype(np.float32)
+    found = figures_of(Answers(labels, probabilities[None], np.arange(200)), seed=0)
+    assert -np.log(0.91) < found["class_loss_low"][1] < found["class_loss_high"][1] < -np.log(0.69)
+    assert np.isnan(found["class_f1_low"][1])  # always 1 where the class is there
+
+
+def test_a_class_without_images_is_unknown_and_counts_in_no_mean():
+    labels = np.array([0, 1, 0, 1])
+    found = figures_of(Answers(labels, np.eye(3, dtype=np.float32)[labels][None], np.arange(4)), seed=0)
+    assert np.isnan(found["class_recall"][2]) and np.isnan(found["class_f1"][2])
+    assert found["macro_recall"] == found["balanced_accuracy"] == [1]
+
+
+def test_of_two_classes_the_area_is_that_of_the_second():
+    labels = np.arange(40) % 2
+    scores = np.clip(np.random.default_rng(0).normal(labels, 2), 0, 1).astype(np.float32)
+    probabilities = np.stack([1 - scores * np.float32(0.999), scores], axis=1)  # as if rounded: the order differs
+    probabilities[:5, 0] = 0.5
+    found = figures_of(Answers(labels, probabilities[None], np.arange(40)))
+    assert found["roc_auc"] == found["class_roc_auc"][1] == pytest.approx(sk.roc_auc_score(labels, scores))
+    assert found["class_roc_auc"][0] != found["class_roc_auc"][1]

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from scipy.stats import binomtest
+from scipy import stats
 from statsmodels.stats.multitest import multipletests
 
 from stages.reporting.intervals import CHUNK, resampled_groups
@@ -18,8 +18,9 @@ SIGNIFICANCE = 0.05
 class Comparison:
     """Models `a` and `b` on the same images.
 
-    difference: accuracy of a less that of b, means over repeats, -1 to 1; low, high: its 95 % interval.
-    p: two-sided, the larger one of `bootstrap_interval` and `permutation_p`; p_holm: corrected for the number of pairs.
+    difference: accuracy of a less that of b, means over repeats, -1 to 1; low, high: its 95 % interval, the wider one
+    of `bootstrap_interval` and `student`. p: two-sided, the largest one of `bootstrap_interval`, `permutation_p` and
+    `student`; p_holm: corrected for the number of pairs.
     distinguishable: p_holm is below 0.05.
     only_a_right, only_b_right: images of the kept repeats where they differ; p_mcnemar: exact test of these two counts;
     p_mcnemar_holm: corrected for the number of pairs.
@@ -57,10 +58,14 @@ def compare_models(answers: dict[str, Answers], kept: dict[str, int], seed: int)
     drawn = resampled_accuracies(correct, groups, seed, resamples)
     signed = signed_sums(correct, groups, seed, resamples)
     differences = [correct[a].mean() - correct[b].mean() for a, b in pairs]
-    intervals = [bootstrap_interval(drawn[a] - drawn[b]) for a, b in pairs]
+    bootstrap = [bootstrap_interval(drawn[a] - drawn[b]) for a, b in pairs]
+    of_student = [student(*each) for each in zip(differences, *standard_errors(correct, groups), strict=True)]
+    intervals = [
+        (min(one[0], other[0]), max(one[1], other[1])) for one, other in zip(bootstrap, of_student, strict=True)
+    ]
     p_values = [
-        max(p, permutation_p(difference * len(groups), signed[a] - signed[b]))
-        for (a, b), difference, (_, _, p) in zip(pairs, differences, intervals, strict=True)
+        max(one[2], other[2], permutation_p(difference * len(groups), signed[a] - signed[b]))
+        for (a, b), difference, one, other in zip(pairs, differences, bootstrap, of_student, strict=True)
     ]
     counts = [mcnemar(correct[a][kept[a]], correct[b][kept[b]]) for a, b in pairs]
     p_holm, mcnemar_holm = (multipletests(each, method="holm")[1] for each in (p_values, [p for *_, p in counts]))
@@ -157,6 +162,48 @@ def bootstrap_interval(differences: np.ndarray) -> tuple[float, float, float]:
     return float(low), float(high), min(1.0, 2 * (tail + 1) / (len(differences) + 1))
 
 
+def standard_errors(correct: dict[str, np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The standard error of the difference in accuracy of every pair of models, and its degrees of freedom.
+
+    Arguments as of `resampled_accuracies`. Returns two arrays (pairs,), in the order of `itertools.combinations`.
+
+    The variance is that over groups of images, less what chance in training adds to it there, and that over the
+    repeats of either model, of which chance in training is a part. Degrees of freedom by Satterthwaite (1946,
+    Biometrics Bulletin 2), as in Welch's test.
+    """
+    count = int(groups.max()) + 1
+    scale = count / max(1, count - 1) / len(groups) ** 2  # from squared sums of groups to the variance of a mean
+    deviations, chance, of_repeats, freedom = [], [], [], []
+    for of_model in correct.values():
+        of_groups = np.stack([np.bincount(groups, each - each.mean(), count) for each in of_model])
+        deviations.append(of_groups.mean(axis=0))
+        repeats, several = len(of_model), len(of_model) > 1
+        chance.append(of_groups.var(axis=0, ddof=1).sum() * scale / repeats if several else 0.0)
+        of_repeats.append(of_model.mean(axis=1).var(ddof=1) / repeats if several else 0.0)
+        freedom.append(max(1, repeats - 1))
+    one, other = np.transpose(list(combinations(range(len(correct)), 2)))
+    chance, of_repeats = np.array(chance), np.array(of_repeats)
+    products = np.stack(deviations) @ np.transpose(deviations) * scale
+    of_images = products.diagonal()[one] + products.diagonal()[other] - 2 * products[one, other]
+    of_images = np.maximum(0, of_images - chance[one] - chance[other])
+    variance = of_images + of_repeats[one] + of_repeats[other]
+    squares = of_repeats**2 / freedom
+    spread = of_images**2 / max(1, count - 1) + squares[one] + squares[other]
+    degrees = np.divide(variance**2, spread, out=np.full(len(variance), float(max(1, count - 1))), where=spread > 0)
+    return np.sqrt(variance), degrees
+
+
+def student(difference: float, error: float, degrees: float) -> tuple[float, float, float]:
+    """The 95 % interval of a difference and the two-sided p value of none, by Student's distribution.
+
+    Of two or three repeats a bootstrap knows no tails: this one does. Returns low, high, p.
+    """
+    if error < 1e-9:
+        return difference, difference, float(abs(difference) < 1e-9)
+    margin = stats.t.ppf(0.975, degrees) * error
+    return difference - margin, difference + margin, float(2 * stats.t.sf(abs(difference) / error, degrees))
+
+
 def permutation_p(observed: float, exchanged: np.ndarray) -> float:
     """Two-sided p value of a difference, if it were chance which model is which on each image, or group of them.
 
@@ -180,4 +227,4 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> tuple[int, int, float]:
     only_a, only_b = int((a & ~b).sum()), int((~a & b).sum())
     if only_a + only_b == 0:
         return 0, 0, 1.0
-    return only_a, only_b, float(binomtest(only_a, only_a + only_b).pvalue)
+    return only_a, only_b, float(stats.binomtest(only_a, only_a + only_b).pvalue)

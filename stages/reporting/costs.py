@@ -3,7 +3,9 @@
 from stages.data.costs import read_cost
 from stages.data.results import Result
 from stages.study import Study
-from stages.study.references import REFERENCES
+from stages.study.architectures import layers_of
+from stages.study.naming import find_layer
+from stages.study.references import REFERENCES, lowest_trained, starts_below
 
 COSTLY = ("networks", "features", "heads", "fine_tunes")
 
@@ -45,15 +47,28 @@ def total_seconds(study: Study, model: str, results: dict[str, Result]) -> float
 def images_used(study: Study, features: str, parts: list[tuple[str, str]], results: dict[str, Result]) -> int:
     """How many images, changed copies counted by themselves, models among `parts` take from a cache of features.
 
-    The training images in all views that are trained on, and the validation images; the largest number where several
-    models take from it, because all take the same ones first. Test images are no part of what it takes to make a model.
+    The training images in all views that are trained on, and the validation images. Where several models take from
+    it, each image counts once: all take the same ones first. Test images are no part of what it takes to make a model.
     """
-    used = 0
+    trained, validation = [0] * (1 + len(study.features[features].views)), 0
     for section, part in parts:
         entry = getattr(study, section)[part]
-        if section in ("heads", "fine_tunes") and entry.features == features:
-            all_views = 1 + len(study.features[features].views)
-            views = 1 if section == "fine_tunes" else entry.views or all_views
-            result = results[part]
-            used = max(used, result.record.train_images * views + len(result.predictions["validation"].index))
-    return used
+        if section not in ("heads", "fine_tunes") or entry.features != features:
+            continue
+        record = results[part].record
+        if section == "fine_tunes" and not starts_from_features(study, part, record.cut):
+            continue
+        views = 1 if section == "fine_tunes" else min(entry.views or len(trained), len(trained))
+        trained[:views] = [max(before, record.train_images) for before in trained[:views]]
+        validation = len(results[part].predictions["validation"].index)
+    return sum(trained) + validation
+
+
+def starts_from_features(study: Study, fine_tune: str, cut: str) -> bool:
+    """Whether a fine-tune of a head on `cut` is trained from cached features, not from the images."""
+    entry = study.fine_tunes[fine_tune]
+    architecture = study.architecture(entry.backbone)
+    lowest, layers = lowest_trained(architecture, entry.unfreeze, cut), layers_of(architecture)
+    features = study.features[entry.features]
+    cuts = [find_layer(architecture, each, "highest") for each in features.cuts]
+    return not entry.augmentation and any(starts_below(each, features.pooling, layers, lowest) for each in cuts)

@@ -53,11 +53,20 @@ def resampled_groups(groups: int, seed: int, resamples: int = RESAMPLES) -> Iter
 def percentiles(resampled: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
     """The expanded percentile interval along the last axis, the resamples, each of so many groups.
 
-    Percentiles (Efron & Tibshirani 1993, chapter 13) further out than 2.5 and 97.5, as far as Student's interval is
-    wider than the normal one (Hesterberg 2015, The American Statistician 69): resamples of few vary too little.
+    resampled: (m, resamples); NaN where a figure is not known, which does not count. Percentiles (Efron & Tibshirani
+    1993, chapter 13) further out than 2.5 and 97.5, as far as Student's interval is wider than the normal one
+    (Hesterberg 2015, The American Statistician 69): resamples of few vary too little.
     """
     tail = stats.norm.cdf(-stats.t.ppf(0.975, max(1, groups - 1)) * np.sqrt(groups / max(1, groups - 1)))
-    low, high = np.quantile(resampled, [tail, 1 - tail], axis=-1)
+    known = ~np.isnan(resampled)
+    if known.all():
+        low, high = np.quantile(resampled, [tail, 1 - tail], axis=-1)
+    else:
+        ends = [
+            np.quantile(row[which], [tail, 1 - tail]) if which.any() else [np.nan, np.nan]
+            for row, which in zip(resampled, known, strict=True)
+        ]
+        low, high = np.transpose(ends)
     return low, high
 
 

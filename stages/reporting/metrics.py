@@ -11,7 +11,7 @@ from stages.data.results import Predictions
 from stages.data.tasks import Task, labels_of
 from stages.reporting.intervals import effective_images, percentiles, resampled_groups, unbiased, wilson
 from stages.reporting.ranking import areas_of, mean_area
-from stages.reporting.sums import NO_ANSWER, parts_of
+from stages.reporting.sums import NO_ANSWER, in_top_5, parts_of
 
 DECIMALS = 6  # of the numbers in the JSON files: below what images can tell apart, above the noise of summation order
 TOP_5_ABOVE = 5  # classes; with fewer the right one is always among five
@@ -100,9 +100,11 @@ def figures_of(answers: Answers, seed: int | None = None) -> dict[str, np.ndarra
 
     Missing answers of a repeat that diverged are wrong answers; roc_auc, loss and calibration_error are then NaN.
 
+    Figures of a class without images are NaN.
+
     Intervals are of which images were drawn, in whole groups where they hang together; not of the repeats. Those of
-    accuracy and recall are Wilson's (1927), of areas DeLong's (1988), all others of a bootstrap: its percentiles, or
-    for the calibration error `intervals.unbiased`.
+    accuracy, top-5 accuracy and recall are Wilson's (1927), of areas DeLong's (1988), all others of a bootstrap: its
+    percentiles, or for the calibration error `intervals.unbiased`; NaN where nothing varies.
     """
     groups = answers.groups
     repeats = [
@@ -123,6 +125,9 @@ def figures_of(answers: Answers, seed: int | None = None) -> dict[str, np.ndarra
                 interval = unbiased(found[name], resampled)
             else:
                 interval = percentiles(resampled, groups.max() + 1)
+            # Where no resample differs, as where all answers are right, nothing is known of how the figure varies.
+            varies = (np.abs(resampled - found[name][:, None]) > 1e-12).any(axis=-1)
+            interval = [np.where(varies, end, np.nan) for end in interval]
             found |= dict(zip((f"{name}_low", f"{name}_high"), interval, strict=True))
     return _without_unknown(found | _proportions(answers) | _areas(answers), answers)
 
@@ -134,13 +139,21 @@ def _over_repeats(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _proportions(answers: Answers) -> dict[str, np.ndarray]:
-    """Wilson's intervals of the accuracy and of the recall of every class."""
-    right, groups = answers.correct.mean(axis=0), answers.groups
-    low, high = wilson(right, groups)
-    found = {"accuracy_low": np.array([low]), "accuracy_high": np.array([high])}
+    """Wilson's intervals of the accuracy, of the recall of every class, and of the top-5 accuracy of both kinds."""
+    told = zip(answers.predicted, answers.probabilities, strict=True)
+    top_5 = np.mean([in_top_5(answers.labels, *of_repeat) for of_repeat in told], axis=0)
     own = [answers.labels == label for label in range(answers.classes)]
-    recalls = [wilson(right[which], groups[which]) if which.any() else (np.nan, np.nan) for which in own]
-    return found | dict(zip(("class_recall_low", "class_recall_high"), np.transpose(recalls), strict=True))
+    found = {}
+    for whole, of_class, right in (
+        ("accuracy", "class_recall", answers.correct.mean(axis=0)),
+        ("top5_accuracy", "class_top5_accuracy", top_5),
+    ):
+        for name, images in ((whole, [np.ones(len(right), bool)]), (of_class, own)):
+            intervals = [
+                wilson(right[which], answers.groups[which]) if which.any() else (np.nan, np.nan) for which in images
+            ]
+            found |= dict(zip((f"{name}_low", f"{name}_high"), np.transpose(intervals), strict=True))
+    return found
 
 
 def _areas(answers: Answers) -> dict[str, np.ndarray]:
@@ -150,11 +163,13 @@ def _areas(answers: Answers) -> dict[str, np.ndarray]:
     if missing:
         names = [f"{name}{end}" for name in ("roc_auc", "class_roc_auc") for end in ("", "_std", "_low", "_high")]
         return {name: np.full(classes if name.startswith("class_") else 1, np.nan) for name in names}
-    of_repeats = [areas_of(answers.labels, each) for each in answers.probabilities]
+    of_repeats = [areas_of(answers.labels, each, answers.groups) for each in answers.probabilities]
     of_classes = [mean_area(of_class) for of_class in zip(*of_repeats, strict=True)]
     values = np.array([[area.value for area in areas] for areas in of_repeats])
-    together = mean_area(of_classes)  # of two classes both areas are the same
-    found = _over_repeats("class_roc_auc", values) | _over_repeats("roc_auc", values.mean(axis=1, keepdims=True))
+    shown = slice(1, None) if classes == 2 else slice(None)
+    together = mean_area(of_classes[shown])
+    found = _over_repeats("class_roc_auc", values)
+    found |= _over_repeats("roc_auc", values[:, shown].mean(axis=1, keepdims=True))
     for name, areas in (("class_roc_auc", of_classes), ("roc_auc", [together])):
         intervals = np.transpose([area.interval(answers.groups) for area in areas])
         found |= dict(zip((f"{name}_low", f"{name}_high"), intervals, strict=True))
@@ -181,7 +196,7 @@ def split_metrics(answers: Answers, figures: dict[str, np.ndarray]) -> dict[str,
     together = {name: values[0] for name, values in figures.items() if not name.startswith("class_")}
     return {
         "images": len(answers.labels),
-        "effective_images": round(effective_images(answers.correct.mean(axis=0), answers.groups), 1),
+        "effective_images": rounded(effective_images(answers.correct.mean(axis=0), answers.groups)),
         **{name: rounded(value) if np.isfinite(value) else None for name, value in together.items()},
         "majority_rate": rounded(np.bincount(answers.labels).max() / len(answers.labels)),
     }

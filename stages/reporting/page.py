@@ -128,8 +128,8 @@ def cell(of_model: dict, path: str, form: str) -> tuple[str, str, float | None]:
 def interval_cell(figures: dict, name: str) -> tuple[str, str, float]:
     """A share with its interval and its spread over repeats, as in `cell`."""
     value, low, high, spread = (figures[f"{name}{end}"] for end in ("", "_low", "_high", "_std"))
-    interval = f"[{points(low)}, {points(high)}]"
-    return percent(value), interval if spread is None else f"{interval} ± {points(spread)}", value
+    interval = [] if low is None else [f"[{points(low)}, {points(high)}]"]
+    return percent(value), " ".join(interval + ([] if spread is None else [f"± {points(spread)}"])), value
 
 
 def class_rows(figures: pd.DataFrame) -> list[dict[str, Any]]:

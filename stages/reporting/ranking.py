@@ -8,7 +8,11 @@ from scipy.stats import norm, rankdata
 
 @dataclass(frozen=True)
 class Area:
-    """value: 0 to 1. influence: (n,) what each image moves it by; they sum to 0."""
+    """value: 0 to 1. influence: (n,) what each image moves it by; they sum to 0.
+
+    Influences are scaled so that the sum of the squares of those of groups of images is the variance without bias; NaN
+    where all images of the class, or all others, are one group: then nothing is known of how the area varies.
+    """
 
     value: float
     influence: np.ndarray
@@ -16,24 +20,23 @@ class Area:
     def interval(self, groups: np.ndarray) -> tuple[float, float]:
         """The 95 % interval of DeLong et al. (1988, Biometrics 44), made of log odds so that it stays in 0..1.
 
-        groups: (n,) int, 0 up; the influences of a group are taken together (Obuchowski 1997, Biometrics 53). Of an
-        area of 0 or 1 nothing is known of how it varies: the interval is that point.
+        groups: (n,) int, 0 up; the influences of a group are taken together (Obuchowski 1997, Biometrics 53). NaN for
+        an area of 0 or 1, of which nothing is known of how it varies.
         """
-        of_group = np.bincount(groups, self.influence)
-        count = len(of_group)
-        if not 0 < self.value < 1 or count < 2:
-            return self.value, self.value
-        error = np.sqrt((of_group**2).sum() * count / (count - 1))
+        if not 0 < self.value < 1:
+            return np.nan, np.nan
+        error = np.sqrt((np.bincount(groups, self.influence) ** 2).sum())
         odds = np.log(self.value / (1 - self.value))
         margin = norm.ppf(0.975) * error / (self.value * (1 - self.value))
         low, high = 1 / (1 + np.exp(-(odds + np.array([-margin, margin]))))
         return float(low), float(high)
 
 
-def areas_of(labels: np.ndarray, probabilities: np.ndarray) -> list[Area]:
+def areas_of(labels: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> list[Area]:
     """The area of every class against the rest.
 
-    labels: (n,) int, of at least two classes; every class must be there. probabilities: (n, classes), finite.
+    labels: (n,) int, of at least two classes; every class must be there. probabilities: (n, classes), finite. groups:
+    (n,) int, which images hang together.
     """
     ranks = rankdata(probabilities, axis=0)
     areas = []
@@ -46,8 +49,15 @@ def areas_of(labels: np.ndarray, probabilities: np.ndarray) -> list[Area]:
         placement[own] = (rank[own] - rankdata(scores[own])) / outside
         placement[~own] = 1 - (rank[~own] - rankdata(scores[~own])) / inside
         value = placement[own].mean()
-        areas.append(Area(float(value), (placement - value) / np.where(own, inside, outside)))
+        influence = (placement - value) / np.where(own, inside, outside)
+        areas.append(Area(float(value), influence * np.where(own, _unbiased(groups[own]), _unbiased(groups[~own]))))
     return areas
+
+
+def _unbiased(groups: np.ndarray) -> float:
+    """What makes deviations from a mean of so many groups as large as those from the truth; NaN of one group."""
+    count = len(np.unique(groups))
+    return np.sqrt(count / (count - 1)) if count > 1 else np.nan
 
 
 def mean_area(areas: list[Area]) -> Area:

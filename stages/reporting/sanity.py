@@ -35,13 +35,16 @@ def warnings_of(
             f"of always naming the largest class by more than chance (95 % interval {points(test['accuracy_low'])} to "
             f"{points(test['accuracy_high'])})."
         )
-    if (p := better_than_shuffled(answers["test"], seed)) > SHUFFLED_ABOVE:
-        found.append(
-            f"{model}: its test predictions fit the labels no better than they fit shuffled labels (p {small(p)}): it "
-            "has learned nothing of the classes."
-        )
+    if (p := better_than_shuffled(answers["test"], answers["test"].predicted, seed)) > SHUFFLED_ABOVE:
+        if better_than_shuffled(answers["test"], answers["test"].labels[None], seed) > SHUFFLED_ABOVE:
+            found.append(f"{model}: there are too few test images to tell what it has learned from guesses.")
+        else:
+            found.append(
+                f"{model}: its test predictions fit the labels no better than they fit shuffled labels (p {small(p)}): "
+                "there is no sign that it has learned anything of the classes."
+            )
     found += [f"{model}: {problem}" for problem in _diverged(answers, history)]
-    found += [f"{model}: {problem}" for problem in _far_apart(metrics["validation"], test)]
+    found += [f"{model}: {problem}" for problem in far_apart(metrics["validation"], test)]
     if repeats := _validated_on_others(answers["validation"], history):
         found.append(
             f"{model}: in no epoch of repeat {_numbers(repeats)} was the validation loss that of the finished model: "
@@ -55,20 +58,30 @@ def warnings_of(
     return found
 
 
-def better_than_shuffled(answers: Answers, seed: int) -> float:
+def better_than_shuffled(answers: Answers, predicted: np.ndarray, seed: int) -> float:
     """p value of the balanced accuracy under labels that are shuffled over the images (Ojala & Garriga 2010).
 
-    Balanced, so that naming the largest class alone is no better than chance. Labels are shuffled 1,000 times.
+    predicted: (repeats, n) int, labels as predicted for the images of `answers`.
+
+    Balanced, so that naming the largest class alone is no better than chance. Labels are shuffled 1,000 times; those of
+    images that hang together stay together: the groups are put into another order, with the labels of their images.
     """
-    labels, classes = answers.labels, answers.classes
+    by_group = np.argsort(answers.groups, kind="stable")
+    labels, predicted, classes = answers.labels[by_group], predicted[:, by_group], answers.classes
+    members = np.split(labels, np.cumsum(np.bincount(answers.groups))[:-1])
+    alone = len(members) == len(labels)
     random = np.random.default_rng(seed)
     share = 1 / np.maximum(np.bincount(labels, minlength=classes), 1)
 
     def balanced(shuffled: np.ndarray) -> float:
-        return float(((answers.predicted == shuffled) * share[shuffled]).sum())
+        return float(((predicted == shuffled) * share[shuffled]).sum())
+
+    def shuffled() -> np.ndarray:
+        order = random.permutation(len(members))
+        return labels[order] if alone else np.concatenate([members[group] for group in order])
 
     observed = balanced(labels)
-    reached = sum(balanced(random.permutation(labels)) >= observed - 1e-9 for _ in range(SHUFFLES))
+    reached = sum(balanced(shuffled()) >= observed - 1e-9 for _ in range(SHUFFLES))
     return (reached + 1) / (SHUFFLES + 1)
 
 
@@ -105,7 +118,7 @@ def _numbers(repeats: list[int]) -> str:
     return ", ".join(str(repeat + 1) for repeat in repeats)
 
 
-def _far_apart(validation: dict[str, Any], test: dict[str, Any]) -> list[str]:
+def far_apart(validation: dict[str, Any], test: dict[str, Any]) -> list[str]:
     """Validation and test accuracy differ by more than the images drawn explain.
 
     The 99 % interval of the difference of two independent proportions (Newcombe 1998, Statistics in Medicine 17,

@@ -4,7 +4,7 @@ import json
 import math
 from collections import defaultdict
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from stages.data.results import ModelRecord
 from stages.reporting.comparisons import Comparison
 from stages.study import Study
 from stages.study.architectures import layers_of
+from stages.study.naming import find_layer
 from stages.study.references import lowest_trained
 
 AMOUNT = {"train_fraction", "max_train_per_class"}
@@ -31,7 +32,7 @@ class Crossing:
     """Where a series overtakes another, the more images there are.
 
     at: images of each class. beyond_chance: below it `before`, above it `after` is distinguishably better, in some pair
-    of models that are trained on equally many images.
+    of models that are trained on equally many images, up to where the two cross again.
     """
 
     before: str
@@ -41,9 +42,19 @@ class Crossing:
 
 
 def learning_curves(study: Study, models: list[str], records: dict[str, ModelRecord], classes: int) -> list[Series]:
-    """Models whose settings are equal but for the number of training images; places: images of each class, a mean."""
+    """Models whose settings are equal but for the number of training images; places: images of each class, a mean.
+
+    Fine-tunes are on one line where they start from the same head, and where each starts from a head that has seen as
+    many images as itself, if those heads are on one line.
+    """
     places = {model: records[model].train_images / classes for model in models}
-    return _series({model: _settings(study, model, AMOUNT) for model in models}, places)
+    settings = {model: _settings(study, model, records, AMOUNT) for model in models}
+    with_head = {}
+    for model in filter(study.fine_tunes.get, models):
+        head = study.fine_tunes[model].head
+        if _amount(study, head) == _amount(study, model):
+            with_head[model] = {**settings[model], "head": _settings(study, head, records, AMOUNT)}
+    return _series(settings, places) + _series(with_head, places)
 
 
 def depths(study: Study, models: list[str], records: dict[str, ModelRecord]) -> dict[str, list[Series]]:
@@ -56,30 +67,27 @@ def depths(study: Study, models: list[str], records: dict[str, ModelRecord]) -> 
         entry = study.models[model]
         if model in study.heads:
             features = study.features[entry.features]
-            settings_of = _settings(study, model, {"features", "cut"})
+            settings_of = _settings(study, model, records, {"features", "cut"})
             settings_of |= {"features": features.model_dump(exclude={"cut", "classes", "storage"})}
         else:
-            settings_of = _settings(study, model, {"unfreeze", "trainable", "features"})
-        architecture = architecture_of(study, records[model].backbone)
+            settings_of = _settings(study, model, records, {"unfreeze", "trainable", "features"})
+        architecture = study.architecture(records[model].backbone)
         settings[architecture][model] = settings_of
         places[architecture][model] = frozen_layers(architecture, entry, records[model].cut)
     found = {architecture: _series(settings[architecture], places[architecture]) for architecture in settings}
     return {architecture: series for architecture, series in found.items() if series}
 
 
-def architecture_of(study: Study, backbone: str) -> str:
-    """The architecture of a backbone, which may be a network of the study."""
-    while backbone in study.networks:
-        backbone = study.networks[backbone].backbone
-    return study.backbones[backbone].architecture
-
-
 def frozen_layers(architecture: str, entry: Any, cut: str | None) -> int:
-    """How many layers of the backbone, from the image upward, training leaves as they are; cut: of a head."""
+    """How many layers of the backbone, from the image upward, training leaves as they are.
+
+    entry: of a model. cut: on which its head stands; None for a network, whose entry says it.
+    """
     names = list(layers_of(architecture))
+    cut = cut or find_layer(architecture, entry.cut or "top", "highest")
     lowest = getattr(entry, "unfreeze", getattr(entry, "trainable", "head"))
     if lowest == "head":
-        return names.index(cut) + 1 if cut else len(names)
+        return names.index(cut) + 1
     return names.index(lowest_trained(architecture, lowest, cut))
 
 
@@ -103,29 +111,53 @@ def _cross(one: Series, other: Series, metrics: dict[str, Any], better: dict[fro
     low, high = max(log[0] for log in logs), min(log[-1] for log in logs)
     places = np.unique([place for log in logs for place in log if low <= place <= high])
     ahead = np.subtract(*(np.interp(places, *each) for each in zip(logs, accuracies, strict=True)))
-    places, ahead = places[ahead != 0], ahead[ahead != 0]
+    apart = np.flatnonzero(ahead.round(5))  # accuracies have six decimals
     found = []
-    for step in np.flatnonzero(ahead[1:] * ahead[:-1] < 0):
-        share = ahead[step] / (ahead[step] - ahead[step + 1])
-        at = math.exp(places[step] + share * (places[step + 1] - places[step]))
-        before, after = (one, other) if ahead[step] > 0 else (other, one)
-        clear = {"before": False, "after": False}
-        for model, images in before.models.items():
-            for rival, equally_many in after.models.items():
-                if images == equally_many and (ahead_model := better.get(frozenset((model, rival)))):
-                    clear["before"] |= images < at and ahead_model == model
-                    clear["after"] |= images > at and ahead_model == rival
-        found.append(Crossing(before.name, after.name, at, all(clear.values())))
-    return found
+    for start, end in pairwise(apart):
+        if ahead[start] * ahead[end] > 0:
+            continue
+        if end > start + 1:  # level in between
+            at = (places[start + 1] + places[end - 1]) / 2
+        else:
+            at = places[start] + (places[end] - places[start]) * ahead[start] / (ahead[start] - ahead[end])
+        found.append((at, *((one, other) if ahead[start] > 0 else (other, one))))
+    edges = [-math.inf, *(at for at, *_ in found), math.inf]
+    return [
+        Crossing(
+            before.name,
+            after.name,
+            math.exp(at),
+            _seen(before, after, better, below, at) and _seen(after, before, better, at, above),
+        )
+        for (at, before, after), below, above in zip(found, edges, edges[2:], strict=False)
+    ]
 
 
-def _settings(study: Study, model: str, varied: set[str]) -> dict[str, Any]:
-    """All settings of a model but those in `varied`, also those that it takes from section `training`."""
+def _seen(ahead: Series, behind: Series, better: dict[frozenset, str], low: float, high: float) -> bool:
+    """Whether models of `ahead` are distinguishably better than ones of `behind` with equally many images.
+
+    low, high: logarithms of the images between which that counts.
+    """
+    return any(
+        images == equally_many and low < math.log(images) < high and better.get(frozenset((model, rival))) == model
+        for model, images in ahead.models.items()
+        for rival, equally_many in behind.models.items()
+    )
+
+
+def _settings(study: Study, model: str, records: dict[str, ModelRecord], varied: set[str]) -> dict[str, Any]:
+    """All settings of a model but `varied` and its repeats, also those that it takes from section `training`."""
     entry = study.models[model]
     settings = {**entry.model_dump(), **entry.training(study.training).model_dump()}
-    if model in study.fine_tunes and varied == AMOUNT:
-        settings["head"] = _settings(study, entry.head, AMOUNT)
-    return {key: value for key, value in settings.items() if key not in varied}
+    if model in study.heads:
+        settings["cut"] = records[model].cut  # whatever the study calls it
+    return {key: value for key, value in settings.items() if key not in varied | {"repeats"}}
+
+
+def _amount(study: Study, model: str) -> list[Any]:
+    """What a model's settings say about how many training images it sees."""
+    training = study.models[model].training(study.training)
+    return [getattr(training, key) for key in sorted(AMOUNT)]
 
 
 def _series(settings: dict[str, dict], places: dict[str, float]) -> list[Series]:

@@ -32,7 +32,8 @@ class Sums:
     def figures(self) -> dict[str, np.ndarray]:
         """The figures of `metrics.figures_of` that are made of sums.
 
-        (1, weightings) of all classes together; of each class, where the name begins `class_`, (classes, weightings).
+        (1, weightings) of all classes together; of each class, where the name begins `class_`, (classes, weightings),
+        NaN where there is no image of the class, but for the calibration error, which is over what is taken for it.
         """
         images = self.actual.sum(axis=0)
         scores = {
@@ -52,9 +53,13 @@ class Sums:
             "calibration_error": _calibration_error(*(each.sum(axis=0) for each in self._bins())),
         }
         of_classes = {
-            **scores,
-            "top5_accuracy": _ratio(self.top_5, self.actual),
-            "loss": _ratio(self.loss, self.actual),
+            name: np.where(self.actual > 0, score, np.nan)
+            for name, score in {
+                **scores,
+                "top5_accuracy": _ratio(self.top_5, self.actual),
+                "loss": _ratio(self.loss, self.actual),
+            }.items()
+        } | {
             "calibration_error": np.stack([_calibration_error(*bins) for bins in zip(*self._bins(), strict=True)]),
         }
         return {name: figure[None] for name, figure in together.items()} | {
@@ -89,6 +94,14 @@ class Parts:
         return Sums(*by_class.reshape(5, self.classes, -1), *by_bin.reshape(3, self.classes, BINS, -1))
 
 
+def in_top_5(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Whether the actual class is among the five most probable, (n,) bool; arguments as of `parts_of`."""
+    own = np.take_along_axis(probabilities, labels[:, None], axis=1)
+    # Of equal probabilities the higher label goes first, as in scikit-learn.
+    ahead = (probabilities > own) | ((probabilities == own) & (np.arange(probabilities.shape[1]) > labels[:, None]))
+    return (predicted != NO_ANSWER) & (ahead.sum(axis=1) < 5)
+
+
 def parts_of(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, groups: np.ndarray) -> Parts:
     """The parts of one repeat.
 
@@ -97,21 +110,17 @@ def parts_of(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarra
     """
     classes, images = probabilities.shape[1], np.arange(len(labels))
     told, right = predicted != NO_ANSWER, predicted == labels
-    own = probabilities[images, labels][:, None]
-    # Of equal probabilities the higher label goes first, as in scikit-learn.
-    ahead = (probabilities > own) | ((probabilities == own) & (np.arange(classes) > labels[:, None]))
-    in_top_5 = told & (ahead.sum(axis=1) < 5)
     confidence = probabilities.max(axis=1).astype(np.float64)
     bins = np.ceil(np.where(told, confidence, 1) * BINS).astype(int).clip(1, BINS) - 1
     cell = predicted * BINS + bins
-    loss = -np.log(np.maximum(own[:, 0].astype(np.float64), LOWEST))
+    loss = -np.log(np.maximum(probabilities[images, labels].astype(np.float64), LOWEST))
     one = np.ones(len(labels))
     blocks = [  # the rows of a block, which images add to it, what, and its height
         (labels, right, one, classes),
         (predicted, told, one, classes),
         (labels, np.ones(len(labels), bool), one, classes),
         (labels, told, loss, classes),
-        (labels, in_top_5, one, classes),
+        (labels, in_top_5(labels, predicted, probabilities), one, classes),
         (cell, told, confidence, classes * BINS),
         (cell, right, one, classes * BINS),
         (cell, told, one, classes * BINS),

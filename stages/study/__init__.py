@@ -60,6 +60,12 @@ class Study:
         """The dataset of this name, fetched or in a folder of this machine."""
         return {**self.datasets, **self.folders}[name]
 
+    def architecture(self, backbone: str) -> str:
+        """The architecture of a backbone, which may be a network of the study."""
+        while backbone in self.networks:
+            backbone = self.networks[backbone].backbone
+        return self.backbones[backbone].architecture
+
     @property
     def models(self) -> dict[str, Network | Head | FineTune]:
         """All models, in the order of the report: networks, heads, fine-tunes."""
