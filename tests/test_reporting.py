@@ -714,7 +714,8 @@ def test_page_loads_nothing_and_class_names_are_only_text(study, tmp_path):
 
 
 def test_markdown_stays_on_its_line():
-    assert markdown("a|b\nc <i> `x` [t](u)") == r"a\|b c &lt;i&gt; \`x\` [t]\(u)"
+    assert markdown("a|b\nc <i> `x` [t](u)") == r"a\|b c &lt;i&gt; \`x\` \[t\](u)"
+    assert markdown("a]b [c") == r"a\]b \[c"  # in the text of a picture
 
 
 def test_missing_results_are_explained(study, tmp_path):

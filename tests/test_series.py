@@ -250,21 +250,28 @@ def test_at_every_crossing_the_lines_are_equal_and_the_order_changes(one, other)
 
 
 def test_labels_keep_their_distance():
-    assert spread([1, 5, 6, 10, 100, 110, 1000]) == [1, 5, 10, 100, 1000]
+    places = [1, 5, 6, 10, 100, 110, 1000]
+    assert spread(places, places) == [1, 5, 10, 100, 1000]
+    assert spread([8.5, 9.8, 30], places) == [8.5, 30]
+    assert spread([8.5, 9.8, 30], [8, 9, 10]) == [8.5, 9.8, 30]
+    assert spread([], places) == []
 
 
 def test_the_title_names_the_best_depth_of_a_single_series():
     layers = list(layers_of("vgg16"))
     one = {"name": "high", "models": {"low": 6, "all": 10, "high": 18}}
+    clear = [vars(pair(a, b, 0.3)) for a, b in (("low", "all"), ("all", "high"), ("all", "other"))]
+    level = [vars(pair("low", "high", 0.1, False))]
+    neutral = "accuracy by the depth that is frozen"
     metrics = accuracies(low=0.5, all=0.8, high=0.6)
-    assert depth_title({"vgg16": {"layers": layers, "series": [one]}}, metrics) == (
+    assert depth_title({"vgg16": {"layers": layers, "series": [one]}}, metrics, clear + level) == (
         "accuracy is highest with block3_pool as the highest frozen layer"
     )
-    whole = {"name": "low", "models": {"high": 0, "low": 18}}
-    assert "with none as" in depth_title({"vgg16": {"layers": layers, "series": [whole]}}, metrics)
-    assert depth_title({"vgg16": {"layers": layers, "series": [one, one]}}, metrics) == (
-        "accuracy by the depth that is frozen"
-    )
+    whole = {"name": "low", "models": {"all": 0, "low": 18}}
+    assert "with none as" in depth_title({"vgg16": {"layers": layers, "series": [whole]}}, metrics, clear)
+    assert depth_title({"vgg16": {"layers": layers, "series": [one, one]}}, metrics, clear) == neutral
+    unclear = [*clear[1:], vars(pair("low", "all", 0.3, False))]
+    assert depth_title({"vgg16": {"layers": layers, "series": [one]}}, metrics, unclear) == neutral
 
 
 def test_the_report_shows_both(study, tmp_path, monkeypatch):

@@ -168,8 +168,9 @@ def standard_errors(correct: dict[str, np.ndarray], groups: np.ndarray) -> tuple
     Arguments as of `resampled_accuracies`. Returns two arrays (pairs,), in the order of `itertools.combinations`.
 
     The variance is that over groups of images, less what chance in training adds to it there, and that over the
-    repeats of either model, of which chance in training is a part. Degrees of freedom by Satterthwaite (1946,
-    Biometrics Bulletin 2), as in Welch's test.
+    repeats of either model, of which chance in training is a part. The degrees of freedom of the two are joined by
+    Satterthwaite (1946, Biometrics Bulletin 2); those of the repeats are of both models together, as in Student's test:
+    Welch's would leave one or two, with which no difference is large enough.
     """
     count = int(groups.max()) + 1
     scale = count / max(1, count - 1) / len(groups) ** 2  # from squared sums of groups to the variance of a mean
@@ -180,15 +181,15 @@ def standard_errors(correct: dict[str, np.ndarray], groups: np.ndarray) -> tuple
         repeats, several = len(of_model), len(of_model) > 1
         chance.append(of_groups.var(axis=0, ddof=1).sum() * scale / repeats if several else 0.0)
         of_repeats.append(of_model.mean(axis=1).var(ddof=1) / repeats if several else 0.0)
-        freedom.append(max(1, repeats - 1))
+        freedom.append(repeats - 1)
     one, other = np.transpose(list(combinations(range(len(correct)), 2)))
-    chance, of_repeats = np.array(chance), np.array(of_repeats)
+    chance, of_repeats, freedom = np.array(chance), np.array(of_repeats), np.array(freedom)
     products = np.stack(deviations) @ np.transpose(deviations) * scale
     of_images = products.diagonal()[one] + products.diagonal()[other] - 2 * products[one, other]
     of_images = np.maximum(0, of_images - chance[one] - chance[other])
-    variance = of_images + of_repeats[one] + of_repeats[other]
-    squares = of_repeats**2 / freedom
-    spread = of_images**2 / max(1, count - 1) + squares[one] + squares[other]
+    of_repeats, freedom = of_repeats[one] + of_repeats[other], freedom[one] + freedom[other]
+    variance = of_images + of_repeats
+    spread = of_images**2 / max(1, count - 1) + of_repeats**2 / np.maximum(1, freedom)
     degrees = np.divide(variance**2, spread, out=np.full(len(variance), float(max(1, count - 1))), where=spread > 0)
     return np.sqrt(variance), degrees
 

@@ -18,6 +18,7 @@ from stages.reporting.style import (
     Look,
     Picture,
     headline,
+    legend_of,
     log_axis,
     looks_of,
     panel_title,
@@ -44,7 +45,7 @@ def draw_task(
         if found["learning_curves"]:
             pictures.append(draw_learning(task, found["learning_curves"], of_task["crossings"], metrics))
         if found["depths"]:
-            pictures.append(draw_depths(task, found["depths"], metrics))
+            pictures.append(draw_depths(task, found["depths"], metrics, of_task["test"]))
         if len(looks) > 1:
             pictures.append(draw_curves(task, curves[curves["model"].isin(looks)], looks))
         if not (of_task_maps := maps[maps["task"] == task]).empty:
@@ -91,7 +92,8 @@ def leader(best: str, pairs: list[dict]) -> str:
 
 def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, Look]) -> Picture:
     """Test accuracy against seconds: the training alone, and with all that the model is built on."""
-    figure = Figure(figsize=(WIDTH, 3.1 + 0.2 * (len(looks) // 2)))
+    legend = legend_of([*looks])
+    figure = Figure(figsize=(WIDTH, 3.1 + legend.height))
     axes = figure.subplots()
     for model, look in looks.items():
         colour = look.colour
@@ -110,7 +112,7 @@ def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[
     axes.set_xlabel("seconds, one repeat (log scale)")
     axes.set_ylabel("test accuracy")
     headline(figure, f"{task}: accuracy, and the seconds that it takes")
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=legend.columns)
     listed = "; ".join(
         f"{model} {metrics[model]['test']['accuracy']:.1%} in {metrics[model]['cost']['total_seconds']:.1f} s"
         for model in looks
@@ -126,7 +128,8 @@ def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[
 
 def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, Look]) -> Picture:
     """Accuracy and loss of all models over the epochs, overlaid."""
-    figure = Figure(figsize=(WIDTH, 5.0 + 0.2 * (len(looks) // 2)))
+    legend = legend_of([*looks])
+    figure = Figure(figsize=(WIDTH, 5.0 + legend.height))
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
     for row, measure in zip(grid, ("accuracy", "loss"), strict=True):
         for axes, split in zip(row, ("train", "validation"), strict=True):
@@ -136,7 +139,7 @@ def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, Look]) -> Pict
     finish_curves(grid)
     headline(figure, f"{task}: how the models learn")
     handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=2)
+    figure.legend(handles, labels, loc="outside lower center", ncols=legend.columns)
     return Picture(
         f"curves-{task}.png",
         figure,

@@ -46,21 +46,35 @@ def draw_confusion(model: str, confusion: pd.DataFrame, classes: list[str]) -> P
     figure = Figure(figsize=(WIDTH, 0.75 * WIDTH), layout="none")
     axes = figure.subplots()
     figure.subplots_adjust(left=0.26, right=0.98, bottom=0.14, top=0.98)
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     label_classes(axes, classes)
     if len(classes) <= NUMBERS_UP_TO:
         write_shares(axes, shares)
+    else:
+        percent_axis(figure.colorbar(image, ax=axes).ax.yaxis)
     axes.set_xlabel("taken for")
     axes.set_ylabel("actual class")
-    lowest = int(shares.diagonal().argmin())
+    lowest, common = int(shares.diagonal().argmin()), commonest(shares, classes)
     return Picture(
         f"confusion-{model}.png",
         figure,
         "What the kept repeat takes each class of the test images for, in % of the class; columns in the order of the "
-        "rows: the diagonal is right.",
+        f"rows: the diagonal is right.{common}",
         f"Confusion matrix of {model} on the test images: weakest on {classes[lowest]!r} ({shares[lowest, lowest]:.0%} "
-        "right).",
+        f"right).{common}",
     )
+
+
+def commonest(shares: np.ndarray, classes: list[str]) -> str:
+    """In words, the at most three classes that are most often taken for another one; shares: of each actual class."""
+    wrong = shares * ~np.eye(len(classes), dtype=bool)
+    places = [divmod(int(place), len(classes)) for place in np.argsort(-wrong, axis=None, kind="stable")[:3]]
+    listed = [
+        f"{classes[actual]} for {classes[taken]} ({wrong[actual, taken]:.0%})"
+        for actual, taken in places
+        if wrong[actual, taken] > 0
+    ]
+    return f" Most often it takes {', '.join(listed)}." if listed else ""
 
 
 def label_classes(axes: Axes, classes: list[str]) -> None:

@@ -13,14 +13,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
 }
 
-// By the column of this header: numbers the highest first, text from a to z; the other way round when asked again.
+// By the column of this header: numbers the best first, text from a to z; the other way round when asked again.
 function sort(table, header) {
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => ({ row, key: keyOf(row.cells[header.cellIndex]) }));
   const known = rows.filter(({ key }) => key !== null);
   const missing = rows.filter(({ key }) => key === null);
   const before = header.getAttribute("aria-sort");
-  const descending = before ? before === "ascending" : known.some(({ key }) => typeof key === "number");
+  const numbers = known.some(({ key }) => typeof key === "number");
+  const descending = before ? before === "ascending" : numbers && header.dataset.first !== "ascending";
   known.sort((a, b) => (descending ? compare(b.key, a.key) : compare(a.key, b.key)));
   body.append(...known.concat(missing).map(({ row }) => row));
 

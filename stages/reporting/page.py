@@ -38,6 +38,8 @@ COLUMNS = [
 ]
 
 
+LOWER_IS_BETTER = {"in all", "training", "test loss", "calibration error"}
+MOST_SENTENCES = 5  # about pairs of models in a verdict, before the others are folded away
 UNKNOWN = ("-", "", None)
 CLASS_COLUMNS = [
     ("precision", "precision"),
@@ -58,6 +60,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    environment.globals |= {"lower_is_better": LOWER_IS_BETTER, "most_sentences": MOST_SENTENCES}
     environment.globals["class_columns"] = [header for header, _ in CLASS_COLUMNS]
     environment.filters |= {"md": markdown, "data_uri": data_uri, "sha256": sha256}
     return environment.get_template(template).render(**content)
@@ -83,7 +86,12 @@ def task_sections(
             "verdict": comparisons[name]["verdict"],
             "warnings": comparisons[name]["warnings"],
             "columns": ["model", "kind", *(column[0] for column in columns_of(name, study, metrics))],
-            "rows": [model_row(model, name, study, metrics) for model in study["tasks"][name]["models"]],
+            "rows": [
+                model_row(model, name, study, metrics)
+                for model in sorted(
+                    study["tasks"][name]["models"], key=lambda model: -metrics[model]["test"]["accuracy"]
+                )
+            ],
             "matrices": {
                 split: matrix(study["tasks"][name]["models"], comparisons[name][split])
                 for split in ("test", "validation")
@@ -180,8 +188,8 @@ def gallery_of(tiles: list[Tile], mistakes: pd.DataFrame) -> dict[str, Any]:
             shown(
                 pictures[row.index_],
                 f"{row.actual}, taken for {row.predicted}",
-                f"as {row.predicted}: {100 * row.probability:.0f} %",
-                f"is {row.actual}: {100 * row.actual_probability:.0f} %",
+                f"{100 * row.probability:.0f} % {row.predicted}",
+                f"actual: {100 * row.actual_probability:.0f} % {row.actual}",
             )
             for row in rows.rename(columns={"index": "index_"}).itertuples()  # a tuple has a method `index`
         ]
@@ -208,7 +216,7 @@ def shown(tile: Tile, alt: str, *lines: str) -> dict[str, Any]:
 def markdown(text: str) -> str:
     """Text that stands for itself in Markdown, also within a table: one line, no markup, no HTML."""
     line = html.escape(" ".join(str(text).split()), quote=False)
-    return re.sub(r"([\\`*_|])", r"\\\1", line).replace("](", "]\\(")
+    return re.sub(r"([\\`*_|\[\]])", r"\\\1", line)
 
 
 def data_uri(picture: bytes, media_type: str = "image/png") -> str:

@@ -4,9 +4,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from stages.reporting.style import WIDTH, Look, Picture, headline, look_of, percent_axis
+from stages.reporting.style import WIDTH, Look, Picture, headline, legend_of, look_of, percent_axis
 
 OFFSET = 0.06  # between the lines of several series at one depth, where intervals would hide each other
+FACTOR = 1.03  # the same for numbers of images, on a log scale
 
 
 def draw_learning(task: str, curves: list[dict], crossings: list[dict], metrics: dict) -> Picture:
@@ -14,18 +15,20 @@ def draw_learning(task: str, curves: list[dict], crossings: list[dict], metrics:
 
     curves, crossings: as in study.json and comparisons.json.
     """
-    figure = Figure(figsize=(WIDTH, 3.0 + 0.2 * (len(curves) // 2)))
+    legend = legend_of([series["name"] for series in curves])
+    figure = Figure(figsize=(WIDTH, 3.0 + legend.height))
     axes = figure.subplots()
     for number, series in enumerate(curves):
-        draw_series(axes, list(series["models"].values()), series, metrics, look_of(number))
+        shift = FACTOR ** (number - (len(curves) - 1) / 2)
+        draw_series(axes, [place * shift for place in series["models"].values()], series, metrics, look_of(number))
+    places = sorted({round(place) for series in curves for place in series["models"].values()})
     clear = [crossing for crossing in crossings if crossing["beyond_chance"]]
     for crossing in clear:
         axes.axvline(crossing["at"], color="#555555", linewidth=1, linestyle="--")
-        label = f" {crossing['at']:.0f}"
-        axes.text(crossing["at"], 0.02, label, transform=axes.get_xaxis_transform(), color="#555555", fontsize=8)
-    places = sorted({round(place) for series in curves for place in series["models"].values()})
+    for at in spread(sorted(crossing["at"] for crossing in clear), places):
+        axes.text(at, 0.02, f" {at:.0f}", transform=axes.get_xaxis_transform(), color="#555555", fontsize=8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(spread(places)))
+    axes.xaxis.set_major_locator(FixedLocator(spread(places, places)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     percent_axis(axes.yaxis)
@@ -35,7 +38,7 @@ def draw_learning(task: str, curves: list[dict], crossings: list[dict], metrics:
     if len(clear) == 1:
         title = f"{clear[0]['after']} overtakes {clear[0]['before']} at about {clear[0]['at']:.0f} images of each class"
     headline(figure, f"{task}: {title}")
-    figure.legend(loc="outside lower center", ncols=2)
+    figure.legend(loc="outside lower center", ncols=legend.columns)
     listed = "; ".join(
         f"{series['name']}: "
         + ", ".join(
@@ -65,22 +68,22 @@ def crossing_sentence(crossing: dict) -> str:
     return f"{at}, which may be chance: not on both sides are models with equally many images distinguishable."
 
 
-def spread(places: list[int]) -> list[int]:
-    """Of ascending places those whose labels have room on a log scale."""
+def spread(places: list[float], axis: list[float]) -> list[float]:
+    """Of ascending places those whose labels have room on a log scale from the first to the last of `axis`."""
     found = places[:1]
     for place in places[1:]:
-        if place > found[-1] * 1.35:
+        if place > found[-1] * (axis[-1] / axis[0]) ** (1 / 11):
             found.append(place)
     return found
 
 
-def draw_depths(task: str, depths: dict[str, dict], metrics: dict) -> Picture:
+def draw_depths(task: str, depths: dict[str, dict], metrics: dict, test: list[dict]) -> Picture:
     """Test accuracy against the highest frozen layer, one panel an architecture, one line a series.
 
-    depths: as in study.json.
+    depths: as in study.json. test: all pairs of models, compared on the test images.
     """
-    lines = sum(len(of_architecture["series"]) for of_architecture in depths.values())
-    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(depths) + 0.2 * (lines // 2)))
+    legend = legend_of([series["name"] for found in depths.values() for series in found["series"]])
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(depths) + legend.height))
     panels = figure.subplots(len(depths), 1, squeeze=False)[:, 0]
     listed = []
     for axes, (architecture, of_architecture) in zip(panels, depths.items(), strict=True):
@@ -104,8 +107,8 @@ def draw_depths(task: str, depths: dict[str, dict], metrics: dict) -> Picture:
         axes.set_title(architecture)
         axes.set_ylabel("test accuracy")
     panels[-1].set_xlabel("highest frozen layer (number of frozen layers)")
-    headline(figure, f"{task}: {depth_title(depths, metrics)}")
-    figure.legend(loc="outside lower center", ncols=2)
+    headline(figure, f"{task}: {depth_title(depths, metrics, test)}")
+    figure.legend(loc="outside lower center", ncols=legend.columns)
     return Picture(
         f"depth-{task}.png",
         figure,
@@ -116,13 +119,14 @@ def draw_depths(task: str, depths: dict[str, dict], metrics: dict) -> Picture:
     )
 
 
-def depth_title(depths: dict[str, dict], metrics: dict) -> str:
-    """What can be said of a single series: after which layer accuracy is highest; else what is shown."""
+def depth_title(depths: dict[str, dict], metrics: dict, test: list[dict]) -> str:
+    """Of a single series the layer of which accuracy is highest, if it is distinguishably so; else what is shown."""
     of_all = [(each, found["layers"]) for found in depths.values() for each in found["series"]]
-    if len(of_all) > 1:
-        return "accuracy by the depth that is frozen"
     series, layers = of_all[0]
     best = max(series["models"], key=lambda model: metrics[model]["test"]["accuracy"])
+    of_series = [pair for pair in test if {pair["a"], pair["b"]} <= series["models"].keys()]
+    if len(of_all) > 1 or not all(pair["distinguishable"] for pair in of_series if best in (pair["a"], pair["b"])):
+        return "accuracy by the depth that is frozen"
     highest = ["none", *layers][series["models"][best]]
     return f"accuracy is highest with {highest} as the highest frozen layer"
 

@@ -49,23 +49,37 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """How a model is drawn wherever it appears; where the colours are used up, line and edge tell models apart."""
+    """How a model, or a series of models, is drawn; line and edge tell up to 35 apart, where colours are used up."""
 
     colour: str
-    line: str
+    line: str | tuple
     edge: str
 
 
 def look_of(place: int) -> Look:
     """The look of the model at this place of its task, from 0."""
     rounds, colour = divmod(place, len(PALETTE))
-    line, edge = [("-", PALETTE[colour]), ("--", "#000000"), (":", "#888888")][min(rounds, 2)]
-    return Look(PALETTE[colour], line, edge)
+    edges = [("-", PALETTE[colour]), ("--", "#000000"), (":", "#888888"), ("-.", "#ffffff"), ((0, (8, 2)), "#D55E00")]
+    return Look(PALETTE[colour], *edges[rounds % len(edges)])
 
 
 def looks_of(models: list[str]) -> dict[str, Look]:
     """The looks of the models of a task."""
     return {model: look_of(place) for place, model in enumerate(models)}
+
+
+@dataclass(frozen=True)
+class Legend:
+    """columns: of a legend. height: inches that its lines take beyond the first."""
+
+    columns: int
+    height: float
+
+
+def legend_of(names: list[str]) -> Legend:
+    """A legend of two columns, or of one where a name is too long for half of the width."""
+    columns = 2 if max(map(len, names)) <= 25 else 1
+    return Legend(columns, 0.2 * (len(names) // columns))
 
 
 def headline(figure: Figure, text: str) -> None:
@@ -91,7 +105,7 @@ def percent_axis(axis: Axis) -> None:
 
 
 def log_axis(axis: Axis) -> None:
-    """A log scale with plain numbers, not powers of ten; to be set when everything is drawn."""
+    """A log scale with numbers, from 0.0001 up without powers of ten; to be set when everything is drawn."""
     axis.axes.set(**{f"{axis.axis_name}scale": "log"})
     low, high = axis.get_view_interval()
     subdivisions = (1.0, 2.0, 5.0) if high / low < 200 else (1.0,)
