@@ -6,8 +6,6 @@ names of the classes. Both are read again and asked about the test images before
 
 import argparse
 import json
-import logging
-import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,16 +14,13 @@ import keras
 import numpy as np
 import onnx
 import onnxruntime
-from keras import layers
-from tf2onnx.graph import Graph, Node
-from tf2onnx.handler import tf_op
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_file
 from stages.data.images import read_images
-from stages.data.results import read_result
+from stages.data.results import ModelRecord, read_result
 from stages.data.tasks import read_task
-from stages.networks.backbones import Preprocessing
+from stages.networks.portable import plain, write_onnx
 from stages.study import Study
 from stages.using.command import run_command
 from stages.using.models import load_model, precisions
@@ -45,14 +40,15 @@ def main(study: Study, given: argparse.Namespace) -> int:
     images = read_images(trained.dataset)
     read_task(trained.record.task).check_images(images.sha256, f"data/images/{trained.dataset}")
     pixels = images.pixels[index]
-    coarsest = coarsest_precision(study, name)
+    coarsest = coarsest_precision(study, name, trained.record)
     told = {"classes": trained.classes, "image_size": trained.image_size, "resize": trained.resize}
     model = plain(trained.model, name)
     paths = [given.folder / f"{name}.{kind}" for kind in ("keras", "onnx")]
     with atomic_file(paths[0]) as keras_file, atomic_file(paths[1]) as onnx_file:
         write_keras(model, told, keras_file)
         try:
-            write_onnx(model, told, onnx_file)
+            write_onnx(model, onnx_file)
+            write_told(onnx_file, told)
             in_onnx = onnx_model(onnx_file)
         except Exception as error:  # the converter and the runtime raise nearly anything on layers they do not know
             reason = " ".join(str(error).split())[:200]
@@ -83,50 +79,13 @@ def stored_answers(name: str) -> tuple[np.ndarray, np.ndarray]:
     return test.index[chosen], test.probabilities[result.record.kept_repeat][chosen]
 
 
-def coarsest_precision(study: Study, name: str) -> str:
+def coarsest_precision(study: Study, name: str, record: ModelRecord) -> str:
     """The coarsest number format that the stored predictions went through."""
     entry = study.models[name]
-    formats = {*precisions(study, name)}
+    formats = {*precisions(study, name, record)}
     if hasattr(entry, "features"):
         formats.add(study.features[entry.features].storage)
     return max(formats, key=lambda each: TOLERANCES[each])
-
-
-def plain(model: keras.Model, name: str) -> keras.Model:
-    """The model with layers of Keras alone, and of these with such as ONNX converters know; all others are shared."""
-
-    def called(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
-        if isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential):  # a head
-            return plain(layer, layer.name)(*args)
-        if isinstance(layer, Preprocessing):
-            # Every published preprocessing is an affine map of a pixel's three channels, and so is a dense layer.
-            numbers = layers.Rescaling(1.0, dtype="float32", name="pixels")(*args)
-            scaling = layers.Dense(3, dtype="float32", name="preprocessing")
-            scaled = scaling(numbers)
-            scaling.set_weights(affine(layer))
-            return scaled
-        if isinstance(layer, layers.Normalization):
-            mean, variance = (keras.ops.convert_to_numpy(each).reshape(-1) for each in (layer.mean, layer.variance))
-            scale = 1 / np.sqrt(variance)
-            return layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)(*args)
-        if isinstance(layer, layers.Conv2D) and 1 < layer.groups == layer.filters == args[0].shape[-1]:
-            shared = {key: getattr(layer, key) for key in ("strides", "padding", "use_bias", "name")}
-            depthwise = layers.DepthwiseConv2D(layer.kernel_size, **shared)
-            convolved = depthwise(*args)
-            kernel, *bias = layer.get_weights()
-            depthwise.set_weights([kernel.swapaxes(2, 3), *bias])
-            return convolved
-        return layer(*args, **kwargs)
-
-    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)
-    return keras.Model(clone.input, clone.output, name=name)
-
-
-def affine(preprocessing: Callable[[np.ndarray], keras.KerasTensor]) -> list[np.ndarray]:
-    """Kernel (3, 3) and bias (3,) float32 of a preprocessing, from what it makes of black and of the pure colours."""
-    colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
-    found = keras.ops.convert_to_numpy(preprocessing(colours.reshape(4, 1, 1, 3))).reshape(4, 3).astype(np.float64)
-    return [((found[1:] - found[0]) / 255).astype(np.float32), found[0].astype(np.float32)]
 
 
 def write_keras(model: keras.Model, told: dict, file: Path) -> None:
@@ -136,29 +95,8 @@ def write_keras(model: keras.Model, told: dict, file: Path) -> None:
         archive.writestr(CLASSES_FILE, json.dumps(told, ensure_ascii=False))
 
 
-@tf_op("Erfc")
-class Erfc:
-    """The complement of the error function, in GELU, which tf2onnx does not know: 1 - erf."""
-
-    @classmethod
-    def version_9(cls, graph: Graph, node: Node, **kwargs: object) -> None:
-        """Replace a node of the graph, as tf2onnx asks of a handler for operations up from opset 9."""
-        name, inputs, outputs = node.name, node.input, node.output
-        shapes, dtypes = node.output_shapes, node.output_dtypes
-        graph.remove_node(name)
-        one = graph.make_const(f"{name}/one", np.float32(1))
-        erf = graph.make_node("Erf", inputs, shapes=shapes, dtypes=dtypes)
-        graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
-
-
-def write_onnx(model: keras.Model, told: dict, file: Path) -> None:
-    """Write an ONNX file; what else is told of the model stands in its metadata, each value as JSON."""
-    model(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras exports only what was called
-    # What is written is checked; the converter's own words are of optimisations that it could not make.
-    logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of Keras's bridge to the converter
-        model.export(file, format="onnx", verbose=False)
+def write_told(file: Path, told: dict) -> None:
+    """Write what else is told of the model into the metadata of its ONNX file, each value as JSON."""
     graph = onnx.load(file)
     onnx.helper.set_model_props(graph, {key: json.dumps(value, ensure_ascii=False) for key, value in told.items()})
     onnx.save(graph, file)

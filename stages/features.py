@@ -5,6 +5,7 @@ in the order of the images, and so does every changed copy of it that the entry 
 """
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -22,11 +23,13 @@ from stages.data.tasks import select_classes
 from stages.networks.augmentation import Augment
 from stages.networks.backbones import layer_names
 from stages.networks.cuts import above, below
+from stages.networks.engines import Run, chosen_precision, fastest
 from stages.networks.pretrained import load_backbone, save_weights
 from stages.networks.runtime import computing_in, make_deterministic
 from stages.study import Study
 from stages.study.architectures import layers_of
 from stages.study.naming import find_layer
+from stages.study.schema import Augmentation
 
 BATCH = 64
 
@@ -38,7 +41,8 @@ def main(study: Study, name: str) -> str:
     chosen = select_classes(entry.classes, None, images.classes, f"features.{name}.classes")
     index = np.flatnonzero(images.table["label"].isin(chosen))
     image_size = images.pixels.shape[1]
-    with computing_in(entry.precision):
+    precision = chosen_precision(entry.precision, study.architecture(entry.backbone))
+    with computing_in(precision):
         backbone, weights = load_backbone(entry.backbone, image_size)
         cuts = [find_layer(weights.architecture, cut, "highest") for cut in entry.cuts]
         parts = [below(backbone, cut, entry.pooling) for cut in cuts]
@@ -53,13 +57,13 @@ def main(study: Study, name: str) -> str:
             (folder / cut).mkdir()
             file = folder / cut / "features.npy"
             arrays.append(np.lib.format.open_memmap(file, mode="w+", dtype=entry.storage, shape=(rows, *shape)))
-        for number, view in enumerate([None, *entry.views]):
-            of_view = (
-                model if view is None else keras.Model(model.input, model(Augment(view, always=True)(model.input)))
-            )
+        # Before all else that may draw random numbers.
+        changes = [lambda pixels: pixels, *(changer(view) for view in entry.views)]
+        run = fastest(model, weights.architecture, precision, rows, images.pixels[index[:BATCH]])
+        for number, change in enumerate(changes):
             place = slice(number * len(index), (number + 1) * len(index))
-            what = f"features.{name}" + (f", view {number + 1}" if view else "")
-            extract(of_view, images.pixels, index, [array[place] for array in arrays], what)
+            what = f"features.{name}" + (f", view {number + 1}" if number else "")
+            extract(run, change, images.pixels, index, [array[place] for array in arrays], what)
         seconds = time.perf_counter() - start
         np.save(folder / "index.npy", index, allow_pickle=False)
         for cut, shape, part in zip(cuts, shapes, parts, strict=True):
@@ -74,7 +78,7 @@ def main(study: Study, name: str) -> str:
                 image_size=image_size,
                 cut=cut,
                 pooling=entry.pooling,
-                precision=entry.precision,
+                precision=precision,
                 storage=entry.storage,
                 views=[view.model_dump() for view in entry.views],
                 shape=shape,
@@ -87,8 +91,21 @@ def main(study: Study, name: str) -> str:
     return f"{len(index)} images{views} x {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
 
 
-def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, outs: list[np.ndarray], where: str) -> None:
-    """Run the images through a model of one output or several, a batch at a time, into `outs`.
+def changer(view: Augmentation) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that makes changed copies of images, (n, h, w, 3) uint8."""
+    images = keras.Input((None, None, 3), dtype="uint8")
+    return keras.Model(images, Augment(view, always=True)(images)).predict_on_batch
+
+
+def extract(
+    run: Run,
+    change: Callable[[np.ndarray], np.ndarray],
+    pixels: np.ndarray,
+    index: np.ndarray,
+    outs: list[np.ndarray],
+    where: str,
+) -> None:
+    """Run images, or changed copies of them, through a network of one output or several, in batches, into `outs`.
 
     pixels (n, h, w, 3) uint8; index (m,) the rows to take; each of outs (m, ...) float16 or float32, written in place
     and often memory-mapped. Raises `UserError` when an activation does not fit their dtype.
@@ -96,9 +113,8 @@ def extract(model: keras.Model, pixels: np.ndarray, index: np.ndarray, outs: lis
     with tqdm(total=len(index), desc=where, unit=" images", disable=None) as bar:
         for start in range(0, len(index), BATCH):
             rows = index[start : start + BATCH]
-            found = model.predict_on_batch(pixels[rows])
-            for out, activations in zip(outs, found if isinstance(found, list) else [found], strict=True):
-                _store(activations.astype(np.float32), out[start : start + len(rows)], where)
+            for out, activations in zip(outs, run(change(pixels[rows])), strict=True):
+                _store(activations, out[start : start + len(rows)], where)
             bar.update(len(rows))
 
 

@@ -29,6 +29,7 @@ def main(study: Study, name: str) -> str:
         cut=record.cut,
         pooling=record.pooling,
         parameters_below=record.parameters,
+        features_precision=record.precision,
     )
     examples = examples_of(task, features.array, lambda rows: features.positions(rows, f"task {task.name!r}"), settings)
     views = len(record.views) + 1

@@ -17,6 +17,8 @@ from stages.data.images import read_images
 from stages.data.results import Origin, cross_entropy, read_record, read_result
 from stages.data.tasks import read_task
 from stages.fine_tune import join
+from stages.networks import engines
+from stages.networks.engines import run_on_keras
 from stages.networks.pretrained import load_backbone
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
@@ -24,6 +26,7 @@ from stages.training.batches import Examples, batches, examples_of
 from stages.training.compiling import compile_model
 from stages.training.fitting import Run, fit, predict
 from stages.training.repeats import Built, train_repeats
+from stages.using.models import precisions
 from tests.tiny_study import STUDY, run, study
 
 
@@ -285,6 +288,23 @@ def test_a_fine_tune_refuses_parts_made_with_other_weights(here, part):
         run("fine_tune", "cached")
 
 
+@pytest.mark.parametrize("stands_it", [True, False])
+def test_auto_is_recorded_as_what_it_was(here, monkeypatch, stands_it):
+    monkeypatch.setitem(STUDY["features"], "rough", {**STUDY["features"]["rough"], "precision": "auto"})
+    monkeypatch.setitem(STUDY["heads"], "on-rough", {"task": "high", "features": "rough", "repeats": 1})
+    monkeypatch.setattr(engines, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(engines, "IN_BFLOAT16", {"four_conv"} if stands_it else set())
+    run("features", "rough")
+    run("head", "on-rough")
+    expected = "bfloat16" if stands_it else "float32"
+    assert read_features("rough").record.precision == expected
+    assert precisions(study(), "on-rough", read_record("on-rough")) == (expected, "float32")
+
+
+def as_they_are(pixels):
+    return pixels
+
+
 def test_activations_beyond_float16_are_refused(here, monkeypatch):
     inputs = keras.Input((16, 16, 3), dtype="uint8")
     model = keras.Model(inputs, keras.layers.Rescaling(1000.0)(inputs))
@@ -292,9 +312,9 @@ def test_activations_beyond_float16_are_refused(here, monkeypatch):
     pixels = read_images("digits").pixels
     out = np.empty((70, 16, 16, 3), np.float16)
     with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16; set"):
-        features.extract(model, pixels, np.arange(70), [out], "features.x")
+        features.extract(run_on_keras(model), as_they_are, pixels, np.arange(70), [out], "features.x")
     out = np.empty((70, 16, 16, 3), np.float32)
-    features.extract(model, pixels, np.arange(5, 75), [out], "features.x")
+    features.extract(run_on_keras(model), as_they_are, pixels, np.arange(5, 75), [out], "features.x")
     np.testing.assert_array_equal(out, pixels[5:75] * 1000.0)
 
 

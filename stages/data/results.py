@@ -24,7 +24,7 @@ class Origin:
 
     kind: network, head or fine-tune. weights_sha256: of the backbone's weights, None when they were random.
     cut, pooling: where a head joins the backbone, None in a network. parameters_below: weights of the backbone below a
-    head that is stored by itself.
+    head that is stored by itself. features_precision: in which its features were computed, None without.
     """
 
     kind: str
@@ -34,6 +34,7 @@ class Origin:
     cut: str | None = None
     pooling: str | None = None
     parameters_below: int = 0
+    features_precision: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

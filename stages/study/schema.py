@@ -451,7 +451,7 @@ class Features(Entry):
 
     cut: a layer or block, or a list of them, computed in one pass over the images.
     views: changed copies of every image that are cached beside it and used for training only, one for each item.
-    precision: of the computation.
+    precision: of the computation; auto: bfloat16 where the processor computes in it and the features stand it.
     """
 
     dataset: Reference
@@ -464,7 +464,7 @@ class Features(Entry):
     pooling: Literal["none", "average", "max"] = "none"
     storage: Literal["float16", "float32"] = "float16"
     views: Annotated[list[Augmentation], Field(description=f"a list, each item {AUGMENTATION}")] = []
-    precision: Precision = "float32"
+    precision: Literal["auto", "float32", "bfloat16"] = "float32"
 
     @property
     def cuts(self) -> list[str]:

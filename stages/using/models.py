@@ -67,7 +67,7 @@ def _whole(
     study: Study, name: str, record: ModelRecord, image_size: int, classes: int, precision: str | None
 ) -> keras.Model:
     entry, weights = study.models[name], FOLDER / f"{name}.weights.h5"
-    below_in, above_in = (precision or each for each in precisions(study, name))
+    below_in, above_in = (precision or each for each in precisions(study, name, record))
     with computing_in(below_in):
         backbone, used = load_backbone(record.backbone, image_size)
         if used.sha256 != record.weights_sha256:
@@ -88,11 +88,11 @@ def _whole(
         return model
 
 
-def precisions(study: Study, name: str) -> tuple[str, str]:
+def precisions(study: Study, name: str, record: ModelRecord) -> tuple[str, str]:
     """In which precision a model was trained: below its head, where that comes from cached features, and above."""
     entry = study.models[name]
     if isinstance(entry, Head):
         settings, _ = entry.candidates(study.training)[0]
-        return study.features[entry.features].precision, settings.precision
+        return record.features_precision, settings.precision
     settings = entry.training(study.training)
     return settings.precision, settings.precision
