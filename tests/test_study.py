@@ -558,7 +558,7 @@ BAD_STUDIES = [
     (
         "an unknown precision",
         {"features/b-fc1/precision": "float16"},
-        "features.b-fc1.precision: 'float16' is not accepted; it must be float32 or bfloat16.",
+        "features.b-fc1.precision: 'float16' is not accepted; it must be auto, float32 or bfloat16.",
     ),
     (
         "text for a switch",
