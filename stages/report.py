@@ -8,7 +8,6 @@ from itertools import chain
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, read_json, reading, write_text
@@ -44,9 +43,8 @@ def main(study: Study) -> str:
     with atomic_directory(FOLDER / "figures") as folder:
         for picture in chain(*pictures.values(), *(model["pictures"] for model in models.values())):
             path = folder / picture.name
-            # Draws once, where savefig draws twice. Without matplotlib's version, what is shown alone makes the bytes.
-            FigureCanvasAgg(picture.figure).print_png(path, metadata={"Software": None})
-            png[picture.name] = path.read_bytes()
+            png[picture.name] = picture.png()
+            path.write_bytes(png[picture.name])
     content = {"tasks": task_sections(found, metrics, comparisons, pictures, galleries), "models": models}
     write_text(FOLDER / "report.html", render("report.html.j2", png=png, **content))
     write_text(FOLDER / "report.md", render("report.md.j2", **content))

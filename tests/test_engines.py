@@ -77,7 +77,7 @@ def test_what_disagrees_with_keras_is_not_taken(taken, monkeypatch, activations)
 
 def test_a_network_that_cannot_be_converted_runs_on_keras(taken, monkeypatch):
     def refuse(model):
-        raise NotImplementedError("no such layer")
+        raise ValueError("no such layer")
 
     monkeypatch.setattr(engines, "run_on_onnx_runtime", refuse)
     assert taken() == "Keras"

@@ -48,8 +48,8 @@ ACCURACY = {"a-net": 0.95, "b-net": 0.9, "b-head": 0.4, "b-tune": 0.9}
 SECONDS = {"a-net": 10.0, "b-net": 5.0, "b-head": 2.0, "b-tune": 3.0}
 
 
-def make_study():
-    model = {"task": "b"}
+def sound_study(**sections):
+    """A study of these sections, on the digits."""
     study, problems = study_of(
         {
             "seed": 3,
@@ -59,6 +59,17 @@ def make_study():
             },
             "datasets": {"d": {"source": "digits", "image_size": 32}},
             "folders": {},
+            **sections,
+        }
+    )  # fmt: skip
+    assert problems == []
+    return study
+
+
+def make_study():
+    model = {"task": "b"}
+    return sound_study(
+        **{
             "tasks": {
                 "a": {"dataset": "d", "include": [0, 1, 2], "validation": 0.2, "test": 0.4},
                 "b": {"dataset": "d", "include": [3, 4, 5], "validation": 0.2, "test": 0.4},
@@ -78,8 +89,6 @@ def make_study():
             },
         }
     )  # fmt: skip
-    assert problems == []
-    return study
 
 
 NO_NEAR_DUPLICATES = pd.DataFrame(columns=NEAR_COLUMNS)
