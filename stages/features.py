@@ -6,13 +6,16 @@ in the order of the images, and so does every changed copy of it that the entry 
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
+from typing import BinaryIO
 
 import keras
 import numpy as np
 from tqdm import tqdm
 
+from stages.base.ahead import ahead
 from stages.base.command import run_stage
 from stages.base.errors import UserError
 from stages.base.files import atomic_directory, write_json
@@ -52,18 +55,18 @@ def main(study: Study, name: str) -> str:
 
     with atomic_directory(FOLDER / name) as folder:
         start = time.perf_counter()
-        arrays = []
-        for cut, shape in zip(cuts, shapes, strict=True):
-            (folder / cut).mkdir()
-            file = folder / cut / "features.npy"
-            arrays.append(np.lib.format.open_memmap(file, mode="w+", dtype=entry.storage, shape=(rows, *shape)))
         # Before all else that may draw random numbers.
         changes = [lambda pixels: pixels, *(changer(view) for view in entry.views)]
-        run = fastest(model, weights.architecture, precision, rows, images.pixels[index[:BATCH]])
-        for number, change in enumerate(changes):
-            place = slice(number * len(index), (number + 1) * len(index))
-            what = f"features.{name}" + (f", view {number + 1}" if number else "")
-            extract(run, change, images.pixels, index, [array[place] for array in arrays], what)
+        run = fastest(model, weights.architecture, precision, rows, images.read(index[:BATCH]))
+        with ExitStack() as opened:
+            outs = []
+            for cut, shape in zip(cuts, shapes, strict=True):
+                (folder / cut).mkdir()
+                file = (folder / cut / "features.npy").open("wb")
+                outs.append(ArrayFile(opened.enter_context(file), (rows, *shape), entry.storage))
+            for number, change in enumerate(changes):
+                what = f"features.{name}" + (f", view {number + 1}" if number else "")
+                extract(run, change, images.read, index, outs, what)
         seconds = time.perf_counter() - start
         np.save(folder / "index.npy", index, allow_pickle=False)
         for cut, shape, part in zip(cuts, shapes, parts, strict=True):
@@ -97,31 +100,46 @@ def changer(view: Augmentation) -> Callable[[np.ndarray], np.ndarray]:
     return keras.Model(images, Augment(view, always=True)(images)).predict_on_batch
 
 
+class ArrayFile:
+    """An .npy file that is written row by row, so that memory does not grow with it."""
+
+    def __init__(self, file: BinaryIO, shape: tuple[int, ...], dtype: str):
+        self.file, self.dtype = file, np.dtype(dtype)
+        described = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, described)
+
+    def write(self, rows: np.ndarray) -> np.ndarray:
+        """Write the next rows, which are returned as they were written."""
+        with np.errstate(over="ignore"):
+            written = rows.astype(self.dtype)
+        self.file.write(written.tobytes())
+        return written
+
+
 def extract(
     run: Run,
     change: Callable[[np.ndarray], np.ndarray],
-    pixels: np.ndarray,
+    read: Callable[[np.ndarray], np.ndarray],
     index: np.ndarray,
-    outs: list[np.ndarray],
+    outs: list[ArrayFile],
     where: str,
 ) -> None:
     """Run images, or changed copies of them, through a network of one output or several, in batches, into `outs`.
 
-    pixels (n, h, w, 3) uint8; index (m,) the rows to take; each of outs (m, ...) float16 or float32, written in place
-    and often memory-mapped. Raises `UserError` when an activation does not fit their dtype.
+    read: from rows of the dataset (m,) to their pixels (m, h, w, 3) uint8; the next batch is read while the network
+    runs. index (n,): the rows to take. Raises `UserError` when an activation does not fit the dtype of `outs`.
     """
+    batches = (read(index[start : start + BATCH]) for start in range(0, len(index), BATCH))
     with tqdm(total=len(index), desc=where, unit=" images", disable=None) as bar:
-        for start in range(0, len(index), BATCH):
-            rows = index[start : start + BATCH]
-            for out, activations in zip(outs, run(change(pixels[rows])), strict=True):
-                _store(activations, out[start : start + len(rows)], where)
-            bar.update(len(rows))
+        for pixels in ahead(batches):
+            for out, activations in zip(outs, run(change(pixels)), strict=True):
+                check(out.write(activations), activations, where)
+            bar.update(len(pixels))
 
 
-def _store(activations: np.ndarray, out: np.ndarray, where: str) -> None:
-    with np.errstate(over="ignore"):
-        out[:] = activations
-    if np.isfinite(out).all():
+def check(written: np.ndarray, activations: np.ndarray, where: str) -> None:
+    """Refuse what is not finite as it was written; see `extract`."""
+    if np.isfinite(written).all():
         return
     entry, largest = where.split(",")[0], np.abs(activations).max()
     if not np.isfinite(largest):
@@ -129,7 +147,9 @@ def _store(activations: np.ndarray, out: np.ndarray, where: str) -> None:
             f"{entry}.backbone: an activation is {largest}: the weights are damaged or their training diverged; train "
             "the backbone again or give other weights."
         )
-    raise UserError(f"{entry}.storage: an activation of {largest:g} does not fit {out.dtype}; set storage: float32.")
+    raise UserError(
+        f"{entry}.storage: an activation of {largest:g} does not fit {written.dtype}; set storage: float32."
+    )
 
 
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:

@@ -1,4 +1,4 @@
-"""The memory of prepare and split does not grow with the number of images."""
+"""The memory of prepare, split and features does not grow with the number of images."""
 
 import io
 import subprocess
@@ -12,6 +12,7 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from stages.base.files import sha256_of
+from stages.networks.backbones import build_backbone
 
 ROOT = Path(__file__).parents[1]
 FEW, MANY, SIZE = 2_000, 20_000, 64
@@ -47,22 +48,27 @@ def project(folder: Path, images: int) -> Path:
             Image.fromarray(pixels).save(file, "BMP")
             archive.writestr(f"{'ab'[number % 2]}/{number}.bmp", file.getvalue())
     dataset = {"source": "archive", "image_size": SIZE, "url": "images.zip", "sha256": sha256_of(folder / "images.zip")}
+    build_backbone("four_conv", SIZE).save_weights(folder / "own.weights.h5")
+    own = {"architecture": "four_conv", "weights": "own.weights.h5", "sha256": sha256_of(folder / "own.weights.h5")}
     task = {"dataset": "noise", "validation": 0.1, "test": 0.2}
     study = YAML(typ="safe").load(ROOT / "params.yaml") | {
         "datasets": {"noise": dataset},
+        "backbones": {"four-conv": {"architecture": "four_conv", "weights": "random"}, "own": own},
         "tasks": {"reported": task, "grouped": {**task, "near_duplicates": "group"}},
         "networks": {"net": {"dataset": "noise", "task": "reported", "backbone": "four-conv"}},
-        **{section: {} for section in ("features", "heads", "fine_tunes")},
+        "features": {"low": {"dataset": "noise", "backbone": "own", "cut": "conv1", "pooling": "average"}},
+        **{section: {} for section in ("heads", "fine_tunes")},
     }
     YAML(typ="safe").dump(study, folder / "params.yaml")
     peak(folder, "-m", "stages.download", "noise")
+    peak(folder, "-m", "stages.weights", "own")
     return folder
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the memory of a process in this way")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     folders = [project(tmp_path / str(images), images) for images in (FEW, MANY)]
-    for stage in ("prepare", "noise"), ("split", "reported"), ("split", "grouped"):
+    for stage in ("prepare", "noise"), ("split", "reported"), ("split", "grouped"), ("features", "low"):
         few, many = (peak(folder, "-m", f"stages.{stage[0]}", stage[1]) for folder in folders)
         assert many - few < ACCEPTED, stage
     # What held the pixels would be noticed.

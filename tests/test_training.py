@@ -22,10 +22,12 @@ from stages.networks.engines import run_on_keras
 from stages.networks.pretrained import load_backbone
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Training
+from stages.training import fitting
 from stages.training.batches import Examples, batches, examples_of
 from stages.training.compiling import compile_model
 from stages.training.fitting import Run, fit, predict
 from stages.training.repeats import Built, train_repeats
+from stages.training.steps import Single
 from stages.using.models import precisions
 from tests.tiny_study import STUDY, run, study
 
@@ -305,17 +307,22 @@ def as_they_are(pixels):
     return pixels
 
 
-def test_activations_beyond_float16_are_refused(here, monkeypatch):
+def test_activations_beyond_float16_are_refused(here):
     inputs = keras.Input((16, 16, 3), dtype="uint8")
     model = keras.Model(inputs, keras.layers.Rescaling(1000.0)(inputs))
+    images = read_images("digits")
 
-    pixels = read_images("digits").pixels
-    out = np.empty((70, 16, 16, 3), np.float16)
+    def extracted(storage: str, rows: np.ndarray) -> np.ndarray:
+        with Path("out.npy").open("wb") as file:
+            out = features.ArrayFile(file, (len(rows), 16, 16, 3), storage)
+            features.extract(run_on_keras(model), as_they_are, images.read, rows, [out], "features.x")
+        return np.load("out.npy")
+
     with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16; set"):
-        features.extract(run_on_keras(model), as_they_are, pixels, np.arange(70), [out], "features.x")
-    out = np.empty((70, 16, 16, 3), np.float32)
-    features.extract(run_on_keras(model), as_they_are, pixels, np.arange(5, 75), [out], "features.x")
-    np.testing.assert_array_equal(out, pixels[5:75] * 1000.0)
+        extracted("float16", np.arange(70))
+    found = extracted("float32", np.arange(5, 75))
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, images.pixels[5:75] * 1000.0)
 
 
 def examples(count: int = 10, seed: int = 0) -> Examples:
@@ -329,7 +336,7 @@ def test_batches_pass_every_row_once_in_the_order_asked_for():
     found = list(batches(examples(), 3))
     assert [len(places) for _, places in found] == [3, 3, 3, 1]
     np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in found]), examples().array)
-    assert found[0][0].dtype == np.float32  # float16 features are computed with in float32
+    assert found[0][0].dtype == np.float16
     order = np.random.default_rng(0).permutation(10)
     places = np.concatenate([places for _, places in batches(examples(), 4, order)])
     np.testing.assert_array_equal(places, order)
@@ -346,12 +353,15 @@ def test_every_epoch_trains_on_every_row_once_in_another_order(monkeypatch):
     ten = Examples(ten.array, ten.rows, np.arange(10, dtype=np.int32), ten.index, 10)
     model = small_model(10)
     compile_model(model, training())
-    seen, train_on_batch = [], model.train_on_batch
-    monkeypatch.setattr(
-        model,
-        "train_on_batch",
-        lambda x, y, **options: seen.append(y.argmax(axis=1).tolist()) or train_on_batch(x, y, **options),
-    )
+    seen = []
+
+    class Noted(Single):
+        def steps(self, batches, rates):
+            seen.append(batches.targets.argmax(axis=1).tolist())
+            return super().steps(batches, rates)
+
+    monkeypatch.setattr(fitting, "trainers_of", lambda models: [Noted(model) for model in models])
+    monkeypatch.setattr(fitting, "CALL_BYTES", 5 * ten.array[0].nbytes)
     fit([Run(model, training(epochs=3, batch_size=5))], ten, ten, 0, "test")
     assert [sorted(seen[n] + seen[n + 1]) for n in (0, 2, 4)] == [list(range(10))] * 3
     assert len({tuple(batch) for batch in seen}) == 6

@@ -32,6 +32,10 @@ class PreparedImages:
     classes: list[str]
     sha256: str
 
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of some images, (m, size, size, 3) uint8; nothing of the file stays in the process's memory."""
+        return np.load(self.pixels.filename, mmap_mode="r", allow_pickle=False)[rows]
+
 
 def read_images(dataset: str) -> PreparedImages:
     """Read the prepared images of a dataset; `UserError` when they are missing or damaged."""

@@ -55,13 +55,17 @@ def batches(examples: Examples, size: int, order: np.ndarray | None = None) -> I
     """(inputs, places) in batches of `size`, the last one smaller; in `order` (n,), a permutation, or as they stand.
 
     places: (size,) where the examples of the batch stand among the n. Only the rows of one batch are read from the
-    array at a time. Images stay uint8, features become float32.
+    array at a time; they keep its dtype, which models take as it is.
     """
     order = np.arange(len(examples.rows)) if order is None else order
     for start in range(0, len(order), size):
         chosen = order[start : start + size]
-        inputs = examples.array[examples.rows[chosen]]
-        yield inputs if inputs.dtype == np.uint8 else inputs.astype(np.float32), chosen
+        yield np.asarray(examples.array[examples.rows[chosen]]), chosen
+
+
+def rows_within(array: np.ndarray, size: int) -> int:
+    """How many rows of an array (n, ...) are `size` bytes in float32, or in uint8 where it is; at least 1."""
+    return max(1, size // (np.prod(array.shape[1:], dtype=int) * (1 if array.dtype == np.uint8 else 4)))
 
 
 def class_weights(labels: np.ndarray) -> np.ndarray:

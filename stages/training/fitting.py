@@ -1,6 +1,7 @@
 """Trains models side by side on the same batches, epoch by epoch; a killed training goes on after its last epoch."""
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,13 +10,17 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
+from stages.base.ahead import ahead
 from stages.data.results import cross_entropy
 from stages.study.schema import Training
-from stages.training.batches import Examples, batches, class_weights, mixed
+from stages.training.batches import Examples, batches, class_weights, mixed, rows_within
 from stages.training.checkpoints import Checkpoints
 from stages.training.schedules import learning_rate_at
+from stages.training.steps import Batches, Trainer, trainers_of
 
-INFERENCE_BATCH = 64
+# Bytes of input in one call: enough that the call itself costs little beside the steps in it.
+CALL_BYTES = 16 * 2**20
+IMAGES_AT_ONCE, FEATURES_AT_ONCE = 64, 1024  # in inference; the activations of images take many times their bytes
 PLATEAU_FACTOR = 0.2  # He et al. (2016) and most since divide by 5 or 10
 
 
@@ -41,10 +46,10 @@ class Run:
         """Whether the weights of the lowest validation loss are the ones to keep."""
         return self.settings.early_stopping is not None or self.settings.generalisation_loss is not None
 
-    def step(self, inputs: np.ndarray, targets: np.ndarray, weights: np.ndarray | None, rate: float) -> dict:
-        """One step of training; returns loss and accuracy of the batch."""
-        self.model.optimizer.learning_rate = rate * self.reduction
-        return self.model.train_on_batch(inputs, targets, sample_weight=weights, return_dict=True)
+    @property
+    def kept(self) -> dict[str, float]:
+        """The row of the epoch whose weights the model ends with."""
+        return self.best if self.best_weights else self.rows[-1]
 
     def end_epoch(self, row: dict[str, float]) -> None:
         """Note the figures of an epoch, keep the weights if they are the best, lower the learning rate or end."""
@@ -112,38 +117,26 @@ def fit(
     settings = runs[0].settings
     first, spent = _go_on(runs, checkpoints, slot)
     start = time.perf_counter() - spent
-    targets = shown.targets()
-    weights = class_weights(shown.labels) if settings.class_weights == "balanced" else None
-    steps_per_epoch = -(-len(shown.rows) // settings.batch_size)
+    groups = _groups([run for run in runs if not run.ended])
     with tqdm(total=settings.epochs, initial=first, desc=description, unit=" epochs", disable=None) as bar:
         for epoch in range(first + 1, settings.epochs + 1):
-            active = [run for run in runs if not run.ended]
-            if not active:
+            groups = [smaller for group in groups for smaller in _without_ended(*group)]
+            if not groups:
                 break
-            random = np.random.default_rng([seed, epoch])
-            sums = {id(run): np.zeros(2) for run in active}
-            order = random.permutation(len(shown.rows))
-            # Batch by batch, not Model.fit: with few images its preparations cost several times the training itself.
-            for number, (inputs, places) in enumerate(batches(shown, settings.batch_size, order)):
-                wanted, counting = targets[places], None if weights is None else weights[places]
-                if settings.mixup:
-                    inputs, wanted = mixed(inputs, wanted, settings.mixup, random)
-                step = (epoch - 1) * steps_per_epoch + number
-                for run in active:
-                    rate = learning_rate_at(run.settings, step, steps_per_epoch)
-                    of_step = run.step(inputs, wanted, counting, rate)
-                    sums[id(run)] += len(places) * np.array([of_step["loss"], of_step["accuracy"]])
-            for run in active:
-                probabilities = predict(run.model, validation)
-                train_loss, train_accuracy = sums[id(run)] / len(shown.rows)
-                row = {
-                    "epoch": epoch,
-                    "train_loss": float(train_loss),
-                    "train_accuracy": float(train_accuracy),
-                    "validation_loss": cross_entropy(probabilities, validation.labels),
-                    "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
-                }
-                run.end_epoch(row)
+            sums = _train(groups, shown, epoch, np.random.default_rng([seed, epoch]))
+            for trainer, of_group in groups:
+                for run, probabilities in zip(of_group, _predict(trainer, validation), strict=True):
+                    if run.ended:
+                        continue
+                    train_loss, train_accuracy = sums[id(run)] / len(shown.rows)
+                    row = {
+                        "epoch": epoch,
+                        "train_loss": float(train_loss),
+                        "train_accuracy": float(train_accuracy),
+                        "validation_loss": cross_entropy(probabilities, validation.labels),
+                        "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
+                    }
+                    run.end_epoch(row)
             bar.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
             bar.update()
             if checkpoints and checkpoints.due():
@@ -151,6 +144,59 @@ def fit(
     for run in runs:
         run.restore_best()
     return [pd.DataFrame(run.rows) for run in runs], time.perf_counter() - start
+
+
+Group = tuple[Trainer, list[Run]]
+
+
+def _groups(runs: list[Run]) -> list[Group]:
+    """Runs with what trains them."""
+    of_model = {id(run.model): run for run in runs}
+    trainers = trainers_of([run.model for run in runs]) if runs else []
+    return [(trainer, [of_model[id(model)] for model in trainer.models]) for trainer in trainers]
+
+
+def _without_ended(trainer: Trainer, runs: list[Run]) -> list[Group]:
+    """A group as it is while most of its runs go on, which costs less than to make another one; else these alone."""
+    active = [run for run in runs if not run.ended]
+    return [(trainer, runs)] if 2 * len(active) > len(runs) else _groups(active)
+
+
+def _train(groups: list[Group], shown: Examples, epoch: int, random: np.random.Generator) -> dict[int, np.ndarray]:
+    """Train for an epoch, counted from 1; returns for the id of each run the sums of loss and of what was right."""
+    settings = groups[0][1][0].settings
+    steps_per_epoch = -(-len(shown.rows) // settings.batch_size)
+    step = (epoch - 1) * steps_per_epoch
+    sums = {id(run): np.zeros(2) for _, runs in groups for run in runs}
+    for trainer, _ in groups:
+        trainer.begin()
+    for together in ahead(_batches(shown, settings, random)):
+        steps = range(step, step := step + -(-len(together.inputs) // settings.batch_size))
+        for trainer, runs in groups:
+            rates = [
+                [learning_rate_at(run.settings, s, steps_per_epoch) * run.reduction for run in runs] for s in steps
+            ]
+            for run, of_run in zip(runs, trainer.steps(together, np.array(rates, np.float32)), strict=True):
+                sums[id(run)] += of_run
+    for trainer, _ in groups:
+        trainer.end()
+    return sums
+
+
+def _batches(shown: Examples, settings: Training, random: np.random.Generator) -> Iterator[Batches]:
+    """The batches of an epoch, in a random order, as many together as make a call."""
+    size, targets = settings.batch_size, shown.targets()
+    balanced = settings.class_weights == "balanced"
+    weights = class_weights(shown.labels) if balanced else np.ones(len(shown.labels), np.float32)
+    steps = max(1, rows_within(shown.array, CALL_BYTES) // size)
+    for inputs, places in batches(shown, steps * size, random.permutation(len(shown.rows))):
+        wanted = targets[places]
+        if settings.mixup:
+            cuts = range(size, len(places), size)
+            pairs = zip(np.split(inputs, cuts), np.split(wanted, cuts), strict=True)
+            pairs = [mixed(*pair, settings.mixup, random) for pair in pairs]
+            inputs, wanted = (np.concatenate(each) for each in zip(*pairs, strict=True))
+        yield Batches(inputs, wanted, weights[places], size)
 
 
 def _save(runs: list[Run], epoch: int, seconds: float, checkpoints: Checkpoints, slot: str) -> None:
@@ -174,7 +220,19 @@ def _go_on(runs: list[Run], checkpoints: Checkpoints | None, slot: str) -> tuple
     return state["epoch"], state["seconds"]
 
 
+def _predict(trainer: Trainer, examples: Examples) -> np.ndarray:
+    """Predicted probabilities of all models of a trainer, (models, n, classes) float32."""
+    parts = [trainer.predict(inputs) for inputs, _ in batches(examples, _at_once(examples.array))]
+    return np.concatenate(parts, axis=1).astype(np.float32)
+
+
 def predict(model: keras.Model, examples: Examples) -> np.ndarray:
     """Predicted probabilities in inference mode, (n, classes) float32."""
-    parts = [model.predict_on_batch(inputs) for inputs, _ in batches(examples, INFERENCE_BATCH)]
+    parts = [model.predict_on_batch(inputs) for inputs, _ in batches(examples, _at_once(examples.array))]
     return np.concatenate(parts).astype(np.float32)
+
+
+def _at_once(array: np.ndarray) -> int:
+    """How many rows of an array go through a model at once in inference."""
+    images = array.dtype == np.uint8
+    return IMAGES_AT_ONCE if images else int(np.clip(rows_within(array, CALL_BYTES), IMAGES_AT_ONCE, FEATURES_AT_ONCE))

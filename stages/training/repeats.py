@@ -166,9 +166,7 @@ def _train(
         compile_model(built[-1].trained, settings, built[-1].factors)
         runs.append(Run(built[-1].trained, settings))
     histories, seconds = fit(runs, shown, examples["validation"], seed, description, checkpoints, slot)
-    validation = [predict(run.model, examples["validation"]) for run in runs]
-    labels = examples["validation"].labels
-    losses = [cross_entropy(each, labels) for each in validation]
+    losses = [run.kept["validation_loss"] for run in runs]
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     tried = [
         asdict(
@@ -176,14 +174,12 @@ def _train(
                 learning_rate=settings.learning_rate,
                 l2=strength,
                 epochs=len(history),
-                validation_loss=loss if np.isfinite(loss) else None,
-                validation_accuracy=float((probabilities.argmax(axis=1) == labels).mean()),
-                chosen=place == best,
+                validation_loss=run.kept["validation_loss"] if np.isfinite(run.kept["validation_loss"]) else None,
+                validation_accuracy=run.kept["validation_accuracy"],
+                chosen=run is runs[best],
             )
         )
-        for place, ((settings, strength), history, loss, probabilities) in enumerate(
-            zip(candidates.values(), histories, losses, validation, strict=True)
-        )
+        for (settings, strength), history, run in zip(candidates.values(), histories, runs, strict=True)
     ]
     return Repeat(
         chosen=list(candidates)[best],
@@ -191,10 +187,7 @@ def _train(
         history=histories[best],
         seconds=seconds,
         weights=built[best].whole.get_weights(),
-        probabilities={
-            split: validation[best] if split == "validation" else predict(runs[best].model, of_split)
-            for split, of_split in examples.items()
-        },
+        probabilities={split: predict(runs[best].model, of_split) for split, of_split in examples.items()},
     )
 
 
