@@ -1,7 +1,8 @@
 """The peer of the benchmarks: a PyTorch network with the layers and the weights of a Keras one, and its plain loops.
 
 PyTorch is no requirement of the project: `pip install torch --index-url https://download.pytorch.org/whl/cpu` brings
-it, and on a machine with a GPU `pip install torch`.
+it, and on a machine with a GPU `pip install torch`. On a processor its threads wait for each other at every layer:
+where other programs run too, it is several times slower than it could be, and ratios say nothing.
 """
 
 import keras
@@ -30,7 +31,8 @@ class Pixels(nn.Module):
         self.register_buffer("bias", torch.tensor(bias))
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return (images[..., self.order] * self.scale + self.bias).permute(0, 3, 1, 2)
+        ordered = images if self.order == [0, 1, 2] else images[..., self.order]
+        return ordered.float().mul_(self.scale).add_(self.bias).permute(0, 3, 1, 2)
 
 
 def peer_of(model: keras.Model) -> fx.GraphModule:
