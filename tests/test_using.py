@@ -22,9 +22,9 @@ from stages.base.errors import UserError
 from stages.base.files import read_json, write_json
 from stages.data.images import read_images
 from stages.data.results import read_result
-from stages.networks.backbones import Preprocessing, build_backbone, layer_names
+from stages.networks.backbones import Preprocessing, affine, build_backbone, layer_names
 from stages.networks.cuts import below
-from stages.networks.portable import affine, plain, write_onnx
+from stages.networks.portable import plain, write_onnx
 from stages.study.architectures import ARCHITECTURES
 from stages.using.command import run_command
 from stages.using.models import load_model

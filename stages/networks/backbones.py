@@ -4,9 +4,11 @@ import math
 import re
 import sys
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
 
 from stages.study.architectures import ARCHITECTURES
@@ -73,6 +75,13 @@ def _preprocess(architecture: str, images: keras.KerasTensor) -> keras.KerasTens
         return images / 127.5 - 1.0
     module = sys.modules[getattr(keras.applications, application).__module__]
     return module.preprocess_input(images)
+
+
+def affine(preprocessing: Callable[[np.ndarray], keras.KerasTensor]) -> list[np.ndarray]:
+    """Kernel (3, 3) and bias (3,) float32 of a preprocessing, from what it makes of black and of the pure colours."""
+    colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
+    found = keras.ops.convert_to_numpy(preprocessing(colours.reshape(4, 1, 1, 3))).reshape(4, 3).astype(np.float64)
+    return [((found[1:] - found[0]) / 255).astype(np.float32), found[0].astype(np.float32)]
 
 
 def build_backbone(architecture: str, image_size: int) -> keras.Model:

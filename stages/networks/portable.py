@@ -2,7 +2,6 @@
 
 import logging
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -11,7 +10,7 @@ from keras import layers
 from tf2onnx.graph import Graph, Node
 from tf2onnx.handler import tf_op
 
-from stages.networks.backbones import Preprocessing
+from stages.networks.backbones import Preprocessing, affine
 
 
 def plain(model: keras.Model, name: str) -> keras.Model:
@@ -42,13 +41,6 @@ def plain(model: keras.Model, name: str) -> keras.Model:
 
     clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)
     return keras.Model(clone.input, clone.output, name=name)
-
-
-def affine(preprocessing: Callable[[np.ndarray], keras.KerasTensor]) -> list[np.ndarray]:
-    """Kernel (3, 3) and bias (3,) float32 of a preprocessing, from what it makes of black and of the pure colours."""
-    colours = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
-    found = keras.ops.convert_to_numpy(preprocessing(colours.reshape(4, 1, 1, 3))).reshape(4, 3).astype(np.float64)
-    return [((found[1:] - found[0]) / 255).astype(np.float32), found[0].astype(np.float32)]
 
 
 @tf_op("Erfc")

@@ -1,0 +1,92 @@
+"""The PyTorch network that the benchmarks put beside Keras is the same network; skipped where there is no PyTorch."""
+
+import keras
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from benchmarks import accelerator  # noqa: E402
+from benchmarks.peer import peer_of, run_on_torch, train_on_torch  # noqa: E402
+from stages.networks.backbones import build_backbone, layer_names  # noqa: E402
+from stages.networks.cuts import below, freeze_below  # noqa: E402
+from stages.networks.engines import run_on_keras  # noqa: E402
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (5, 50, 50, 3), np.uint8)  # odd sides on the way down
+
+
+def network(architecture):
+    """A pooled backbone with random weights and statistics."""
+    keras.utils.set_random_seed(1)
+    backbone = build_backbone(architecture, PIXELS.shape[1])
+    random = np.random.default_rng(2)
+    for layer in backbone.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return below(backbone, layer_names(backbone)[-1], "average")
+
+
+@pytest.mark.parametrize("architecture", ["vgg16", "mobilenet", "mobilenet_v2", "resnet50", "resnet50_v2"])
+def test_the_peer_computes_the_features_of_keras(architecture):
+    model = network(architecture)
+    (found,), (expected,) = run_on_torch(peer_of(model), "float32")(PIXELS), run_on_keras(model)(PIXELS)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
+
+
+def strided(padding, strides, wide, depthwise):
+    images = keras.Input((9, 12, 3))
+    options = {"strides": strides, "padding": padding, "dilation_rate": wide, "activation": "silu"}
+    layer = (
+        keras.layers.DepthwiseConv2D if depthwise else lambda *args, **kwargs: keras.layers.Conv2D(4, *args, **kwargs)
+    )
+    return keras.Model(images, layer(3, bias_initializer="random_normal", **options)(images))
+
+
+@pytest.mark.parametrize("depthwise", [False, True])
+@pytest.mark.parametrize(
+    ("padding", "strides", "wide"), [("same", 2, 1), ("valid", 2, 1), ("same", 1, 2), ("same", 3, 1)]
+)
+def test_padding_is_that_of_keras(padding, strides, wide, depthwise):
+    model = strided(padding, strides, wide, depthwise)
+    images = np.random.default_rng(0).random((2, 9, 12, 3), np.float32)
+    with torch.inference_mode():
+        found = peer_of(model).to("cpu")(torch.from_numpy(images).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), atol=1e-5)
+
+
+def test_a_layer_that_is_not_known_is_named():
+    with pytest.raises(NotImplementedError, match=r"is a .* that has no peer here"):
+        peer_of(network("efficientnet_b0"))
+
+
+def test_training_changes_what_is_not_frozen():
+    model = network("vgg16")
+    freeze_below(model, "block5_conv2")
+    peer = peer_of(model)
+    before = {name: weight.clone() for name, weight in peer.state_dict().items()}
+    trained = [each for each in peer.parameters() if each.requires_grad]
+    optimizer = torch.optim.SGD(trained, 0.1)
+    labels = np.arange(len(PIXELS)) % 2
+    loss = train_on_torch(peer, optimizer, "float32", PIXELS, np.arange(len(PIXELS))[::-1].copy(), labels, 2)
+    assert np.isfinite(loss)
+    changed = {
+        name.split(".")[0] for name, weight in peer.state_dict().items() if not torch.equal(weight, before[name])
+    }
+    assert changed == {"block5_conv2", "block5_conv3"}
+
+
+def test_the_benchmark_fails_where_features_differ():
+    assert accelerator.wrong("vgg16", same=0.99999, coarse=0.9995) == []
+    assert accelerator.wrong("mobilenet_v2", same=0.99999, coarse=0.98) == []
+    (other,) = accelerator.wrong("mobilenet_v2", same=0.9998, coarse=0.98)
+    assert other.startswith("mobilenet_v2: PyTorch computes other features")
+    assert len(accelerator.wrong("vgg16", same=np.nan, coarse=np.nan)) == 2
+
+
+def test_both_train_the_same_layers(capsys):
+    accelerator.fine_tuning("vgg16", 32, None, rounds=1, seconds=0)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0] for row in rows[1:]] == [f"| {way}" for way in WAYS]
+
+
+WAYS = ("Keras", "Keras in bfloat16", "PyTorch, channels last", "PyTorch in bfloat16")
