@@ -126,7 +126,7 @@ def write_archive(path, files):
 
 @pytest.fixture(scope="session")
 def ran(tmp_path_factory):
-    """A folder in which the whole tiny study has run."""
+    """A folder in which the whole tiny study has run, once for all files that use it."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
