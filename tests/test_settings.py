@@ -1,12 +1,13 @@
 """What the settings of a training do, each by itself on small models."""
 
+import contextlib
 import math
+import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import replace
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import keras
@@ -457,53 +458,64 @@ def test_a_head_on_frozen_features_learns_a_hundred_classes():
 
 # Going on after a kill.
 
-KILLED = """
-import sys
-import numpy as np
-from stages.training import fitting
-from tests.test_settings import *
 
-end_epoch = Run.end_epoch
-def slow(self, row):
-    end_epoch(self, row)
-    print(row["epoch"], flush=True)
-    time.sleep(0.05)
-Run.end_epoch = slow
-parts = {split: examples(seed=seed) for seed, split in enumerate(("train", "validation", "test"))}
-def build(l2):
-    model = small_model()
-    return Built(model, model)
-candidates = [(training(epochs=8, repeats=2, schedule="cosine", reduce_on_plateau=2, mixup=0.2, early_stopping=6), 0.0)]
-model, result = train_repeats("killed", build, candidates, parts, parts["train"], 0, ORIGIN, "test")
-np.savez(sys.argv[1], *model.get_weights(), result.predictions["test"].probabilities)
-result.history.to_csv(sys.argv[1] + ".csv")
-"""
+def train_slowly(folder: Path, epochs: Connection) -> None:
+    """Train in a folder and write there what comes of it; every epoch is told when it has ended, and waits a little."""
+    end_epoch = Run.end_epoch
 
+    def slow(self, row):
+        end_epoch(self, row)
+        epochs.send(row["epoch"])
+        time.sleep(0.05)
 
-def start(folder: Path, out: str) -> subprocess.Popen:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    command = [sys.executable, "-c", KILLED, out]
-    return subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    def build(l2: float) -> Built:
+        model = small_model()
+        return Built(model, model)
+
+    os.chdir(folder)
+    Run.end_epoch = slow
+    parts = {split: examples(seed=seed) for seed, split in enumerate(("train", "validation", "test"))}
+    settings = training(epochs=8, repeats=2, schedule="cosine", reduce_on_plateau=2, mixup=0.2, early_stopping=6)
+    model, result = train_repeats("killed", build, [(settings, 0.0)], parts, parts["train"], 0, ORIGIN, "test")
+    np.savez("out.npz", *model.get_weights(), result.predictions["test"].probabilities)
+    result.history.to_csv("out.csv")
 
 
-def test_a_training_that_is_killed_ten_times_ends_as_one_that_is_not(tmp_path):
+def start(folder: Path) -> tuple[BaseProcess, Connection]:
+    """`train_slowly` in a process of its own; the epochs that have ended can be received."""
+    # A server that has imported all this forks the processes: importing TensorFlow takes longer than the training.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=train_slowly, args=(folder, sender))
+    process.start()
+    sender.close()
+    return process, receiver
+
+
+def test_a_training_that_is_killed_ten_times_ends_as_one_that_is_not(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # where the server finds this module
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     straight.mkdir()
     killed.mkdir()
-    assert start(straight, "out.npz").wait() == 0
+    process, _ = start(straight)
+    process.join()
+    assert process.exitcode == 0
     epochs, random = [], np.random.default_rng(int(time.time()))
     for _ in range(10):
-        process = start(killed, "out.npz")
-        for _ in range(random.integers(1, 4)):
-            if line := process.stdout.readline():
-                epochs.append(int(line))
+        process, ended = start(killed)
+        with contextlib.suppress(EOFError):  # it came to its end
+            for _ in range(random.integers(1, 4)):
+                epochs.append(ended.recv())
         time.sleep(random.uniform(0, 0.15))
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(killed, "out.npz").wait() == 0
+        process.kill()
+        process.join()
+    process, _ = start(killed)
+    process.join()
+    assert process.exitcode == 0
     # It went on: with 8 epochs of each of 2 repeats, ten starts from nothing would never come past the second.
     assert max(epochs) > 4
-    for file in ("out.npz", "out.npz.csv"):
+    for file in ("out.npz", "out.csv"):
         assert (straight / file).read_bytes() == (killed / file).read_bytes()
 
 
