@@ -29,7 +29,7 @@ from stages.study import read_params
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
 HEADS = 30
-DEFAULT, MANY = "the default study", f"{HEADS} ridge heads"
+STUDIES = DEFAULT, MANY = "the default study", f"{HEADS} ridge heads"
 PYTHON = [sys.executable, "-c"]
 DVC = [sys.executable, "-m", "dvc"]
 LOAD = "import sys, pathlib, stages.{}, stages.study; stages.study.load_study(pathlib.Path('params.yaml'))"
@@ -192,7 +192,7 @@ def ran(work: Path, study: str) -> tuple[Path, float, list[tuple[float, str]]]:
 def no_op(work: Path, rounds: int) -> None:
     rows = [("", "stages", "seconds", "processor seconds")]
     spent = [("", *SPENT_ON, "the rest")]
-    for study in (DEFAULT, MANY):
+    for study in STUDIES:
         folder, _, lines = ran(work, study)
         count = sum(line.startswith("Running stage") for _, line in lines)
         commands = {
@@ -275,7 +275,7 @@ def threads() -> None:
 
 def side_by_side(work: Path, jobs: int) -> None:
     rows = [("", "one after another", f"side by side, {jobs} jobs", "ratio", "models with the same weights")]
-    for study in (DEFAULT, MANY):
+    for study in STUDIES:
         folder, seconds, _ = ran(work, study)
         other = project(work, "side-by-side-" + study.replace(" ", "-"), study)
         command = [sys.executable, "-m", "stages.side_by_side", "--jobs", str(jobs)]

@@ -6,9 +6,11 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
+from dvc.lock import Lock
 
 from stages import side_by_side
 from stages.side_by_side import above, graph_of, threads_of
@@ -85,6 +87,9 @@ def test_stages_get_their_share_of_the_cores(made):
 def test_nothing_runs_again(made):
     folder, _ = made
     assert stages_run(dvc(folder, "repro")) == set()
+    lock = Lock(str(folder / ".dvc/tmp/lock"))
+    lock.lock()
+    threading.Timer(5, lock.unlock).start()  # longer than DVC waits if it is not told to
     again = run(folder, *COMMAND)
     assert started(again) == []
     assert stages_run(again) == set()
