@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stages.study import study_of
 from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -75,3 +76,14 @@ def test_dvc_accepts_every_stage_of_the_study():
     )
     assert done.returncode == 0, done.stderr
     assert {"download@digits", "train@a-scratch", "fine_tune@b-top-conv", "report"} <= set(done.stdout.split())
+
+
+def test_the_study_that_measures_the_pipeline_is_sound_and_has_forty_stages():
+    pytest.importorskip("resource")  # there is none on Windows
+    from benchmarks import pipeline
+
+    params = pipeline.study_of(pipeline.MANY)
+    assert study_of(params)[1] == []
+    entries = sum(len(params[STAGES[stage]["foreach"][2:-1]]) for stage in STAGES if "foreach" in STAGES[stage])
+    assert entries + sum("foreach" not in of for of in STAGES.values()) >= 40
+    assert pipeline.modules() == list(dict.fromkeys(map(module_name, STAGES)))
