@@ -23,6 +23,7 @@ from collections import defaultdict
 from functools import cache
 from pathlib import Path
 
+from benchmarks.tables import table
 from stages.base.files import read_json, sha256_of
 from stages.side_by_side import CORES
 from stages.study import read_params
@@ -105,16 +106,6 @@ def in_turns(folder: Path, commands: dict[str, list[str]], rounds: int) -> dict[
 def medians(rounds: list[tuple[float, float]]) -> tuple[float, float]:
     seconds, processor = zip(*rounds, strict=True)
     return statistics.median(seconds), statistics.median(processor)
-
-
-def table(title: str, *rows: tuple) -> None:
-    """Print a markdown table; the first row names the columns."""
-    print(f"\n## {title}\n")
-    for number, row in enumerate(rows):
-        print(f"| {' | '.join(f'{cell:.2f}' if isinstance(cell, float) else str(cell) for cell in row)} |")
-        if not number:
-            print(f"|---|{'---:|' * (len(row) - 1)}")
-    sys.stdout.flush()
 
 
 def modules() -> list[str]:

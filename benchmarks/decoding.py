@@ -1,0 +1,95 @@
+"""How fast features come from photographs: from pixels in memory, from the file of `prepare`, and with decoding.
+
+    python -m benchmarks.decoding --files <folder with flowers.zip> [--rounds 3] [--seconds 4] [architecture@size ...]
+
+The features are computed as the stage computes them. Of the file nothing is left in memory before it is read.
+"""
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from zipfile import ZipFile
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from benchmarks.measuring import arguments, backbone_of, batches_in, in_turns, machine, ratio
+from benchmarks.tables import table
+from stages.features import BATCH, ArrayFile, extract
+from stages.networks.engines import CONVERTED_FROM, chosen_precision, fastest
+from stages.sources.image import SourceImage
+from stages.sources.workers import decoded
+
+
+def from_file(file: Path, rows: np.ndarray) -> np.ndarray:
+    return np.load(file, mmap_mode="r")[rows]
+
+
+def forget(file: Path) -> None:
+    """Let the system forget what it keeps of a file in memory."""
+    with file.open("rb") as opened:
+        os.fsync(opened.fileno())
+        os.posix_fadvise(opened.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def prepare(contents: list[bytes], size: int, file: Path) -> None:
+    """Decode images into a file, in the way of the stage."""
+    source = (SourceImage(str(number), "", lambda content=content: content) for number, content in enumerate(contents))
+    with file.open("wb") as opened:
+        out = ArrayFile(opened, (len(contents), size, size, 3), "uint8")
+        for _, outcome in decoded(source, size, "crop"):
+            out.write(outcome.pixels)
+
+
+def compare(architecture: str, size: int, given: argparse.Namespace, work: Path) -> list[tuple]:
+    precision = chosen_precision("auto", architecture)
+    model = backbone_of(architecture, size, given.files, precision)
+    file, out_file = work / "images.npy", work / "features.npy"
+    with ZipFile(given.files / "flowers.zip") as archive:
+        contents = [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".jpg")]
+    prepare(contents[:BATCH], size, file)
+    run = fastest(model, architecture, precision, CONVERTED_FROM, np.load(file))
+    count = BATCH * batches_in(given.seconds, run, np.load(file))
+    contents = [contents[place] for place in np.linspace(0, len(contents) - 1, min(count, len(contents))).astype(int)]
+    prepare(contents, size, file)
+    pixels = np.load(file)
+
+    def features(read: Callable[[np.ndarray], np.ndarray]) -> None:
+        with out_file.open("wb") as opened:
+            out = ArrayFile(opened, (len(pixels), *model.output.shape[1:]), "float16")
+            extract(run, lambda images: images, read, np.arange(len(pixels)), [out], "")
+
+    ways = {
+        "pixels in memory": lambda _: features(pixels.__getitem__),
+        "pixels on disk, as `prepare` left them": lambda _: (forget(file), features(partial(from_file, file))),
+        "JPEG: `prepare`, then `features`": lambda _: (
+            prepare(contents, size, file),
+            features(partial(from_file, file)),
+        ),
+    }
+    seconds, _ = in_turns(ways, None, given.rounds)
+    first = next(iter(seconds.values()))
+    what = f"{architecture}, {len(pixels)} photographs to {size}x{size}"
+    return [(f"{what}, {way}", len(pixels) / statistics.median(own), ratio(first, own)) for way, own in seconds.items()]
+
+
+def main() -> None:
+    given = arguments(__doc__, ["vgg16@224", "mobilenet_v2@224"])
+    if given.files is None:
+        sys.exit("--files: name a folder with flowers.zip")
+    print(machine(["keras", "tensorflow", "onnxruntime", "PIL"]))
+    rows = [("from photographs to features", "images/s", "of those from memory")]
+    for architecture, size in given.backbones:
+        with tempfile.TemporaryDirectory() as work:
+            rows += compare(architecture, size, given, Path(work))
+    table("Decoding", *rows)
+
+
+if __name__ == "__main__":
+    main()
