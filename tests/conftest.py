@@ -22,15 +22,11 @@ settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
 
 # The longest ones, or one process would be left alone with them at the end.
-FIRST = ["test_end_to_end.py", "test_real_photographs.py", "test_training.py", "test_using.py", "test_real_sources.py"]
-TOGETHER = {"test_training.py", "test_using.py"}  # they share the fixture `ran`
+FIRST = ["test_end_to_end.py", "test_real_photographs.py", "test_using.py", "test_training.py", "test_real_sources.py"]
 
 
 def pytest_collection_modifyitems(items):
-    """Each file in one process because its tests share what they made."""
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group("ran" if item.path.name in TOGETHER else item.path.stem))
 
 
 def pytest_collection_finish():
@@ -124,9 +120,9 @@ def write_archive(path, files):
     return path
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A folder in which the whole tiny study has run, once for all files that use it."""
+    """A folder in which the whole tiny study has run."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
