@@ -29,8 +29,9 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: FIRST.index(item.path.name) if item.path.name in FIRST else len(FIRST))
 
 
-def pytest_collection_finish():
-    """What is imported stays, and need not be looked through whenever statsmodels collects garbage: in each call."""
+@pytest.fixture(scope="module", autouse=True)
+def less_to_look_through():
+    """What is imported, and what other files left, stays: statsmodels collects garbage in each call."""
     gc.collect()
     gc.freeze()
 
