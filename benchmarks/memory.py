@@ -106,7 +106,7 @@ def usual(work: Path) -> None:
 def trained(file: Path) -> None:
     """Train a head on a file of features, for who watches this process."""
     array = np.load(file, mmap_mode="r")
-    fitted(lambda: head_of([], array.shape[1]), examples_of(array), epochs=2)
+    fitted(lambda: head_of([], array.shape[1]), examples_of(array), epochs=1)
 
 
 def larger_than_memory(work: Path) -> None:
@@ -121,7 +121,7 @@ def larger_than_memory(work: Path) -> None:
     peak(work, "-c", WATCHED, str(file))
     seconds = time.perf_counter() - start
     table(
-        f"A head on {rows:,} x {width:,} features, two epochs",
+        f"A head on {rows:,} x {width:,} features, an epoch",
         ("", "GB"),
         ("memory of the machine", total / 1e9),
         ("the features", 2 * width * rows / 1e9),
