@@ -33,8 +33,9 @@ def main(_: Study, given: argparse.Namespace) -> int:
     running = {}
     try:
         below = graph_of(ask("dag", "--dot"))
-        changed = above(below, json.loads(ask("status", "--json"))) - above(below, [LAST])
-        run({stage: below[stage] & changed for stage in below if stage in changed}, given.jobs, running)
+        after = above(below, [LAST])
+        below = {stage: lower for stage, lower in below.items() if stage not in after}
+        run(below, above(below, json.loads(ask("status", "--json")).keys() - after), given.jobs, running)
         running["all"] = subprocess.Popen([*DVC, "repro"], start_new_session=True)
         return running["all"].wait()
     finally:
@@ -72,15 +73,15 @@ def threads_of(stage: str, below: Graph, jobs: int) -> int:
     """The cores, shared with the stages that could run at the same time.
 
     Not with those that happen to: the last digits of weights depend on the number of threads, and should not depend on
-    how long other stages take.
+    how long other stages take, or on what was done before.
     """
     beside = [other for other in below if other not in above(below, [stage]) and stage not in above(below, [other])]
     return max(1, CORES // min(jobs, len(beside) + 1))
 
 
-def run(below: Graph, jobs: int, running: dict[str, subprocess.Popen]) -> None:
-    """Run the stages of a graph; where some fail, those that do not build on them, and then `UserError`."""
-    order = TopologicalSorter(below)
+def run(below: Graph, changed: set[str], jobs: int, running: dict[str, subprocess.Popen]) -> None:
+    """Run the changed stages of a graph; where some fail, those that do not build on them, and then `UserError`."""
+    order = TopologicalSorter({stage: below[stage] & changed for stage in below if stage in changed})
     order.prepare()
     ready, failed = list(order.get_ready()), []
     while ready or running:

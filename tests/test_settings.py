@@ -1,6 +1,7 @@
 """What the settings of a training do, each by itself on small models."""
 
 import contextlib
+import copy
 import math
 import multiprocessing
 import os
@@ -25,7 +26,7 @@ from stages.networks.heads import build_head, channel_statistics, set_statistics
 from stages.networks.ridge import calibrated, scores, solve
 from stages.networks.runtime import make_deterministic
 from stages.study.schema import Augmentation, Head, Training
-from stages.training import fitting
+from stages.training import fitting, steps
 from stages.training.batches import Examples, class_weights, mixed
 from stages.training.compiling import compile_model, layer_factors
 from stages.training.fitting import Run, fit
@@ -173,10 +174,62 @@ def test_models_that_are_trained_as_one_train_as_each_alone(changes):
         np.testing.assert_allclose(history, expected[0], rtol=1e-3)
 
 
+class InMemory:
+    """Checkpoints of every epoch."""
+
+    def __init__(self, start=None):
+        self.start, self.saved = start, {}
+
+    def due(self):
+        return True
+
+    def save(self, name, state, arrays):
+        self.saved[state["epoch"]] = copy.deepcopy((state, arrays))
+
+    def load(self, name):
+        return copy.deepcopy(self.start)
+
+
+def test_models_trained_as_one_end_with_the_same_bytes_when_training_goes_on_from_any_epoch(monkeypatch):
+    monkeypatch.setattr(steps, "MOST_STACKED", 10**6)  # of these, sums differ with the number of models
+    data, validation = examples(128, channels=1024), examples(40, seed=1, channels=1024)
+    validation = replace(validation, labels=1 - validation.labels)
+
+    def runs() -> list[Run]:
+        found = []
+        for rate, stop in ((1e-5, 9), (1e-5, 9), (1e-3, 4), (1e-3, 2), (1e-3, 1)):
+            make_deterministic(0)
+            inputs = keras.Input((1024,))
+            x = keras.layers.Activation("relu")(keras.layers.Dense(256)(inputs))
+            model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
+            settings = training(epochs=7, batch_size=128, learning_rate=rate, early_stopping=stop)
+            compile_model(model, settings)
+            found.append(Run(model, settings))
+        return found
+
+    straight, checkpoints = runs(), InMemory()
+    histories, _ = fit(straight, data, validation, 0, "test", checkpoints)
+    lengths = list(map(len, histories))
+    assert lengths[:2] == [7, 7] and len(set(lengths[2:])) == 3 and max(lengths[2:]) < 7
+    for epoch in sorted({*lengths} - {7}):
+        resumed = runs()
+        again, _ = fit(resumed, data, validation, 0, "test", InMemory(checkpoints.saved[epoch]))
+        for one, other, history, same in zip(straight, resumed, histories, again, strict=True):
+            np.testing.assert_array_equal(weights_of(one), weights_of(other))
+            assert history.equals(same)
+
+
 def test_models_with_other_layers_are_trained_side_by_side():
     models = [keras.Sequential([keras.Input((4,)), small_model()]) for _ in range(2)]
     for model in models:
         compile_model(model, training())
+    assert [type(trainer) for trainer in trainers_of(models)] == [Alone, Alone]
+
+
+def test_large_models_are_trained_side_by_side(monkeypatch):
+    models = [run_of(training()).model for _ in range(2)]
+    assert [type(trainer) for trainer in trainers_of(models)] == [Together]
+    monkeypatch.setattr(steps, "MOST_STACKED", models[0].count_params() - 1)
     assert [type(trainer) for trainer in trainers_of(models)] == [Alone, Alone]
 
 

@@ -50,10 +50,10 @@ def build_head(
 ) -> keras.Model:
     """A head from features, those of a backbone (architecture, image_size) at a cut, to a softmax over `classes`.
 
-    Input (n, *shape) float32; the output layer has random weights. Where features are standardised, the first layer has
-    mean 0 and variance 1, until `set_statistics` or a weights file gives it others. With `start_from: backbone` the
-    layers below the output are those of the backbone above the cut, with the weights of the file `above_weights`, or
-    random ones without it.
+    Input (n, *shape) float32, to which float16 is cast; the output layer has random weights. Where features are
+    standardised, the first layer has mean 0 and variance 1, until `set_statistics` or a weights file gives it others.
+    With `start_from: backbone` the layers below the output are those of the backbone above the cut, with the weights of
+    the file `above_weights`, or random ones without it.
     """
     features = keras.Input(tuple(shape), dtype="float32", name="features")
     x = layers.Identity()(features)

@@ -79,7 +79,7 @@ def mixed(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A batch mixed with itself in another order: mixup, Zhang et al. 2018; one share for the batch, as in their code.
 
-    inputs (n, ...) uint8 or float32, targets (n, classes) float32; both keep shape and dtype.
+    inputs (n, ...) uint8, which they stay, or float16 or float32, which become float32; targets (n, classes) float32.
     """
     share, order = np.float32(random.beta(alpha, alpha)), random.permutation(len(inputs))
     both = share * inputs.astype(np.float32) + (1 - share) * inputs[order].astype(np.float32)

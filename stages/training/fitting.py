@@ -46,6 +46,10 @@ class Run:
         """Whether the weights of the lowest validation loss are the ones to keep."""
         return self.settings.early_stopping is not None or self.settings.generalisation_loss is not None
 
+    def trains_in(self, epoch: int) -> bool:
+        """Whether it had, or has, not ended before an epoch, counted from 1."""
+        return not self.ended or len(self.rows) >= epoch
+
     @property
     def kept(self) -> dict[str, float]:
         """The row of the epoch whose weights the model ends with."""
@@ -117,10 +121,14 @@ def fit(
     settings = runs[0].settings
     first, spent = _go_on(runs, checkpoints, slot)
     start = time.perf_counter() - spent
-    groups = _groups([run for run in runs if not run.ended])
+    groups = _groups(runs)
     with tqdm(total=settings.epochs, initial=first, desc=description, unit=" epochs", disable=None) as bar:
-        for epoch in range(first + 1, settings.epochs + 1):
-            groups = [smaller for group in groups for smaller in _without_ended(*group)]
+        for epoch in range(1, settings.epochs + 1):
+            # From the first on, also where training goes on from a later one: the last digits of a sum may depend on
+            # how many models are trained as one.
+            groups = [smaller for group in groups for smaller in _without_ended(*group, epoch)]
+            if epoch <= first:
+                continue
             if not groups:
                 break
             sums = _train(groups, shown, epoch, np.random.default_rng([seed, epoch]))
@@ -156,9 +164,9 @@ def _groups(runs: list[Run]) -> list[Group]:
     return [(trainer, [of_model[id(model)] for model in trainer.models]) for trainer in trainers]
 
 
-def _without_ended(trainer: Trainer, runs: list[Run]) -> list[Group]:
+def _without_ended(trainer: Trainer, runs: list[Run], epoch: int) -> list[Group]:
     """A group as it is while most of its runs go on, which costs less than to make another one; else these alone."""
-    active = [run for run in runs if not run.ended]
+    active = [run for run in runs if run.trains_in(epoch)]
     return [(trainer, runs)] if 2 * len(active) > len(runs) else _groups(active)
 
 
@@ -185,12 +193,12 @@ def _train(groups: list[Group], shown: Examples, epoch: int, random: np.random.G
 
 def _batches(shown: Examples, settings: Training, random: np.random.Generator) -> Iterator[Batches]:
     """The batches of an epoch, in a random order, as many together as make a call."""
-    size, targets = settings.batch_size, shown.targets()
+    size, one_hot = settings.batch_size, np.eye(shown.classes, dtype=np.float32)
     balanced = settings.class_weights == "balanced"
     weights = class_weights(shown.labels) if balanced else np.ones(len(shown.labels), np.float32)
     steps = max(1, rows_within(shown.array, CALL_BYTES) // size)
     for inputs, places in batches(shown, steps * size, random.permutation(len(shown.rows))):
-        wanted = targets[places]
+        wanted = one_hot[shown.labels[places]]
         if settings.mixup:
             cuts = range(size, len(places), size)
             pairs = zip(np.split(inputs, cuts), np.split(wanted, cuts), strict=True)

@@ -23,6 +23,7 @@ STACKED = (
     layers.Activation,
     layers.Dropout,
 )
+MOST_STACKED = 200_000  # weights of one model; what the calls cost is little beside the arithmetic of larger ones
 
 
 class Batches(NamedTuple):
@@ -68,7 +69,9 @@ def trainers_of(models: list[keras.Model]) -> list[Trainer]:
     """The fewest trainers for models that differ in their weights, learning rates and penalties only."""
     if keras.backend.backend() != "tensorflow":
         return [Single(model) for model in models]
-    if len(models) > 1 and all(isinstance(layer, STACKED) for layer in models[0].layers):
+    first = models[0]
+    small = first.count_params() <= MOST_STACKED and all(isinstance(layer, STACKED) for layer in first.layers)
+    if len(models) > 1 and small:
         return [Together(models)]
     return [Alone(model) for model in models]
 
@@ -124,7 +127,7 @@ class Alone(Single):
 class Together(Trainer):
     """Dense heads as one: every weight that training changes is stacked over the models, (models, ...).
 
-    Each model trains as it would alone, on the same dropout. What no training changes they share.
+    Each model trains as it would alone, but for rounding, on the same dropout. What no training changes they share.
     """
 
     def __init__(self, models: list[keras.Model]):
@@ -193,7 +196,7 @@ class Together(Trainer):
                 found, after = first.stateless_call(trained, self._others(means), inputs, training=True)
                 loss = first.loss(targets, found, sample_weight=weights)
                 for number in np.flatnonzero(self._penalties.any(axis=0)):
-                    loss += penalties[number] * tf.reduce_sum(tf.square(trained[number]))
+                    loss += tf.math.multiply_no_nan(tf.reduce_sum(tf.square(trained[number])), penalties[number])
             after = [tf.convert_to_tensor(each) for each in after]
             return tape.gradient(loss, trained), after, _sums(loss, found, targets)
 
@@ -278,7 +281,8 @@ def _stack(variables: tuple[keras.Variable, ...]) -> keras.Variable:
 def _with_rates(optimizer: keras.optimizers.Optimizer, rates: keras.Variable) -> keras.optimizers.Optimizer:
     """The same optimizer for stacked variables, (models, ...), with a learning rate (models,) for each model.
 
-    All optimizers of a study update every number of a weight by itself, so that no model sees the others.
+    All optimizers of a study update every number of a weight by itself, so that no model sees the others. Factors of
+    single weights, see `compile_model`, are not kept: dense heads have none.
     """
     kind, decay = type(optimizer), optimizer.weight_decay
 
