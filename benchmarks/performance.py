@@ -36,9 +36,8 @@ def main() -> None:
     given = parser.parse_args()
     for before, command, end in PLACE.findall(PAGE.read_text(encoding="utf-8")):
         if not given.parts or any(part in command for part in given.parts):
-            found = output_of(
-                command, given
-            )  # the page is read again: others may write on it while this takes its time
+            found = output_of(command, given)
+            # Read again: others may write on the page while a command takes its time.
             old = PLACE.sub(
                 lambda place, command=command, new=f"{before}\n{found}\n\n{end}": (
                     new if place[2] == command else place[0]

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -25,7 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from benchmarks.measuring import backbone_of, images_of, machine, ratio
+from benchmarks.measuring import backbone_of, images_of, machine, peak, ratio
 from benchmarks.tables import table
 from stages.base.files import read_json
 from stages.features import BATCH, ArrayFile
@@ -129,7 +130,7 @@ def compared(ways: dict[str, Callable[[], float]], rounds: int) -> list[tuple[st
 
 def heads(given: argparse.Namespace, work: Path) -> None:
     examples = examples_of(made(work / "features.npy", ROWS, WIDTH))
-    rows = [("an epoch", "seconds", "of the loop's")]
+    rows, best = [("an epoch", "seconds", "of the loop's", "MB/s of features", "of the peak")], peak()
     for hidden in ([], [1024]):
         layers = f"{hidden[0]} units and an output layer" if hidden else "an output layer"
         ways = {
@@ -140,7 +141,14 @@ def heads(given: argparse.Namespace, work: Path) -> None:
                 lambda epochs: fitted(lambda: head_of(hidden), examples, epochs)
             ),
         }
-        rows += compared(ways, given.rounds)
+        # Forwards, and backwards to the weights; above the first layer also to the inputs.
+        widths = [WIDTH, *hidden, CLASSES]
+        work_of_row = sum(
+            2 * below * above * (3 if place else 2) for place, (below, above) in enumerate(pairwise(widths))
+        )
+        for way, seconds, times in compared(ways, given.rounds):
+            speed = ROWS / seconds
+            rows.append((way, seconds, times, speed * 2 * WIDTH / 1e6, speed * work_of_row / best))
     table(f"Heads on {ROWS:,} x {WIDTH:,} float16 features, batches of 128", *rows)
 
 

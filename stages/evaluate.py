@@ -47,8 +47,11 @@ def main(study: Study) -> str:
         for model, entry in study.models.items()
     }
     figures = {
-        # Intervals are for the final word.
-        model: {split: figures_of(each, study.seed if split == "test" else None) for split, each in of_model.items()}
+        # Intervals are for the final word. Of the training images it is enough to see how closely a model fits them.
+        model: {
+            split: figures_of(each, study.seed if split == "test" else None, areas=split != "train")
+            for split, each in of_model.items()
+        }
         for model, of_model in answers.items()
     }
     metrics = {model: metrics_of(study, model, results, answers[model], figures[model]) for model in study.models}

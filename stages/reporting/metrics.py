@@ -81,10 +81,11 @@ def answers_of(model: str, split: str, task: Task, predictions: Predictions) -> 
     return Answers(labels_of(rows), predictions.probabilities[:, order], pd.factorize(rows["linked"])[0])
 
 
-def figures_of(answers: Answers, seed: int | None = None) -> dict[str, np.ndarray]:
+def figures_of(answers: Answers, seed: int | None = None, areas: bool = True) -> dict[str, np.ndarray]:
     """Every figure of a split with its spread and its 95 % interval.
 
-    seed: of the bootstrap; without one only accuracy, recall and areas have intervals.
+    seed: of the bootstrap; without one only accuracy, recall and areas have intervals. areas: with those under the ROC
+    curves, which take most of the time.
 
     Returns arrays (1,) of all classes together, and (classes,) of each class where the name begins `class_`: the mean
     over the repeats by the figure's name, by `<name>_std` the sample standard deviation over them (NaN with one), by
@@ -129,7 +130,8 @@ def figures_of(answers: Answers, seed: int | None = None) -> dict[str, np.ndarra
             varies = (np.abs(resampled - found[name][:, None]) > 1e-12).any(axis=-1)
             interval = [np.where(varies, end, np.nan) for end in interval]
             found |= dict(zip((f"{name}_low", f"{name}_high"), interval, strict=True))
-    return _without_unknown(found | _proportions(answers) | _areas(answers), answers)
+    found |= _proportions(answers) | (_areas(answers) if areas else {})
+    return _without_unknown(found, answers)
 
 
 def _over_repeats(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
