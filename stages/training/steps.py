@@ -284,7 +284,9 @@ def _with_rates(optimizer: keras.optimizers.Optimizer, rates: keras.Variable) ->
     All optimizers of a study update every number of a weight by itself, so that no model sees the others. Factors of
     single weights, see `compile_model`, are not kept: dense heads have none.
     """
-    kind, decay = type(optimizer), optimizer.weight_decay
+    # Keras's own class: the update in one operation, see `compile_model`, takes one rate.
+    kind = next(each for each in type(optimizer).__mro__ if each.__module__.startswith("keras."))
+    decay = optimizer.weight_decay
 
     class Stacked(kind):
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
