@@ -29,7 +29,9 @@ Graph = dict[str, set[str]]  # of each stage, those it builds on
 
 
 def main(_: Study, given: argparse.Namespace) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # SIGINT too: where a shell has started this in the background, it is ignored, also by all that is started here.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.default_int_handler)
     running = {}
     try:
         below = graph_of(ask("dag", "--dot"))
