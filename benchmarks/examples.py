@@ -2,7 +2,7 @@
 
 `python -m benchmarks.examples <work>`, with Debian's `chromium`; <work> is the folder in which
 `python -m benchmarks.results <files> <work> cifar10_cut_layers` has run. Trained models are taken as they are; what
-`evaluate`, `gallery` and `report` make of them is made by the code here.
+`gallery`, `evaluate`, `mistakes` and `report` make of them is made by the code here.
 """
 
 import argparse
@@ -26,8 +26,10 @@ WIDTH, HEIGHT = 1280, 1500  # pixels of a picture: the verdict, and the table of
 
 def report_of(run: Path) -> Path:
     """Make the report of a run by the code here; returns the page. `UserError` where a stage fails."""
-    tasks = load_study(run / "params.yaml").tasks
-    for stage in (["evaluate"], *(["gallery", task] for task in tasks), ["report"]):
+    galleries, mistakes = (
+        [[stage, task] for task in load_study(run / "params.yaml").tasks] for stage in ("gallery", "mistakes")
+    )
+    for stage in (*galleries, ["evaluate"], *mistakes, ["report"]):
         # -P: else the code of the run would be taken, which lies in the folder it runs in.
         command = [sys.executable, "-P", "-m", f"stages.{stage[0]}", *stage[1:]]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}

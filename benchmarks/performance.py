@@ -3,8 +3,8 @@
     python -m benchmarks.performance --files <folder> [part of a command ...]
 
 The page has a fence with a command and, behind it, a mark; what stands between the mark and its end is written anew.
-With parts of commands, only where the command has one of them. files: what stands for <files> in the commands. Nothing
-else should run on the machine meanwhile.
+With parts of commands, only where the command has one of them. files and run: what stands for <files> and <run> in the
+commands. Nothing else should run on the machine meanwhile.
 """
 
 import argparse
@@ -22,7 +22,7 @@ PLACE = re.compile(r"(```\n(python -m [^\n]+)\n```\n\n<!-- output -->\n).*?(<!--
 
 def output_of(command: str, given: argparse.Namespace) -> str:
     """What a command prints, with the headings of its tables below those of the page."""
-    words = shlex.split(command.replace("<files>", str(given.files)))
+    words = shlex.split(command.replace("<files>", str(given.files)).replace("<run>", str(given.run)))
     print(f"+ {command}", file=sys.stderr, flush=True)
     done = subprocess.run([sys.executable, *words[1:]], stdout=subprocess.PIPE, text=True, check=True)
     return re.sub(r"^#+ ", "### ", done.stdout, flags=re.MULTILINE).strip()
@@ -32,9 +32,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part")
     parser.add_argument("--files", type=Path, required=True)
+    parser.add_argument("--run", type=Path)
     given = parser.parse_args()
     for before, command, end in PLACE.findall(PAGE.read_text(encoding="utf-8")):
         if not given.parts or any(part in command for part in given.parts):
+            if "<run>" in command and not given.run:
+                parser.error(f"{command}: needs --run")
             found = output_of(command, given)
             # Read again: others may write on the page while a command takes its time.
             old = PLACE.sub(

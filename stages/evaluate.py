@@ -14,7 +14,7 @@ import pandas as pd
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, atomic_file, write_json
 from stages.data.costs import FOLDER as COSTS
-from stages.data.gallery import FOLDER as GALLERY
+from stages.data.gallery import GALLERY, MISTAKES
 from stages.data.results import FOLDER as MODELS
 from stages.data.results import ModelRecord, Result, read_result
 from stages.data.tasks import FOLDER as TASKS
@@ -126,7 +126,7 @@ def drop_leftovers(study: Study) -> None:
     for record in TASKS.glob("*/task.json"):
         if record.parent.name not in study.tasks:
             shutil.rmtree(record.parent)
-    for table in GALLERY.glob("*/tiles.csv"):
+    for table in [*GALLERY.glob("*/tiles.csv"), *MISTAKES.glob("*/tiles.csv")]:
         if table.parent.name not in study.tasks:
             shutil.rmtree(table.parent)
     for kind, names in (("models", study.models), ("features", study.features)):

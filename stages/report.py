@@ -1,7 +1,7 @@
 """Shows what evaluate found: reports/report.html (one file), reports/report.md and reports/figures/.
 
-Reads only what evaluate wrote under reports/ and the small pictures of gallery, so that a change to a figure runs
-nothing else.
+Reads only what evaluate wrote under reports/, and the small pictures of gallery and mistakes, so that a change to a
+figure runs nothing else.
 """
 
 from itertools import chain
@@ -11,7 +11,7 @@ import pandas as pd
 
 from stages.base.command import run_stage
 from stages.base.files import atomic_directory, read_json, reading, write_text
-from stages.data.gallery import read_gallery
+from stages.data.gallery import GALLERY, MISTAKES, read_tiles
 from stages.reporting.figures import draw_task
 from stages.reporting.model_figures import draw_model
 from stages.reporting.page import class_rows, gallery_of, render, task_sections
@@ -24,7 +24,10 @@ FOLDER = Path("reports")
 def main(study: Study) -> str:
     found, metrics, comparisons = (read_json(FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons"))
     curves, maps = read_table("history"), read_table("maps")
-    galleries = {task: gallery_of(read_gallery(task), read_table(f"mistakes/{task}")) for task in comparisons}
+    galleries = {
+        task: gallery_of([*read_tiles(GALLERY / task), *read_tiles(MISTAKES / task)], read_table(f"mistakes/{task}"))
+        for task in comparisons
+    }
     with reading(FOLDER):
         pictures = {
             task: draw_task(task, of_task, found, metrics, curves, maps) for task, of_task in comparisons.items()

@@ -14,11 +14,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages import gallery
+from stages import gallery, mistakes
 from stages.base.errors import UserError
 from stages.base.files import sha256_of, write_json
 from stages.data import gallery as data
-from stages.data.gallery import Tile, read_gallery, write_gallery
+from stages.data.gallery import GALLERY, MISTAKES, Tile, read_tiles, write_tiles
 from stages.data.images import QUARANTINE_COLUMNS, TABLE_COLUMNS
 from stages.data.tasks import NEAR_COLUMNS, Task, read_task, write_task
 from stages.study import study_of
@@ -41,7 +41,7 @@ def study_with(networks=None, features=None, heads=None, fine_tunes=None, seed=3
     tune = {**on_images, "backbone": "base", "features": "f", "head": "h", "unfreeze": "all"}
     params = {
         "seed": seed,
-        "datasets": {"d": {"source": "digits", "image_size": 16}},
+        "datasets": {name: {"source": "digits", "image_size": 16} for name in ("d", "other")},
         "folders": {},
         "tasks": {name: {"dataset": "d", "validation": 0.1, "test": 0.3} for name in ("t", "other")},
         "backbones": {"net": {"architecture": "four_conv", "weights": "random"}},
@@ -82,9 +82,9 @@ def write_images(size=16, classes=("cat", NASTY, "007")):
 
 def write_mistakes(*rows):
     """rows: pairs of a model and a row of the images."""
-    gallery.MISTAKES.mkdir(parents=True, exist_ok=True)
+    mistakes.TABLES.mkdir(parents=True, exist_ok=True)
     table = pd.DataFrame([[model, index, "cat", "007", 0.5, 0.1] for model, index in rows], columns=MISTAKE_COLUMNS)
-    table.to_csv(gallery.MISTAKES / "t.csv", index=False)
+    table.to_csv(mistakes.TABLES / "t.csv", index=False)
 
 
 @pytest.fixture
@@ -97,7 +97,12 @@ def pixels(tmp_path, monkeypatch):
 
 def made(**sections):
     gallery.main(study_with(**sections)[0], "t")
-    return read_gallery("t")
+    return read_tiles(GALLERY / "t")
+
+
+def made_of_mistakes():
+    mistakes.main(study_with()[0], "t")
+    return read_tiles(MISTAKES / "t")
 
 
 def of_role(tiles, role):
@@ -113,7 +118,7 @@ def content(folder="data/gallery/t"):
 
 
 def leftovers():
-    return [path for path in Path("data/gallery").glob("*") if path.name != "t"]
+    return [path for folder in (GALLERY, MISTAKES) for path in folder.glob("*") if path.name != "t"]
 
 
 # What is shown
@@ -154,9 +159,10 @@ def test_a_mistaken_image_is_shown_once_however_many_models_mistake_it(pixels):
     test = read_task("t").rows("test")
     chosen = test["index"].iloc[[7, 2, 5]].tolist()
     write_mistakes(("a", chosen[0]), ("a", chosen[1]), ("b", chosen[0]), ("b", chosen[2]))
-    mistakes = of_role(made(), "mistake")
-    assert [tile.index for tile in mistakes] == sorted(chosen)
-    for tile in mistakes:
+    tiles = made_of_mistakes()
+    assert {tile.role for tile in tiles} == {"mistake"}
+    assert [tile.index for tile in tiles] == sorted(chosen)
+    for tile in tiles:
         np.testing.assert_array_equal(decoded(tile), pixels[tile.index])
         assert tile.label == test.set_index("index")["class"][tile.index]
         assert tile.title == ""
@@ -210,27 +216,30 @@ def test_models_of_another_task_do_not_count(pixels):
 VIEWS = [{"rotation": 15}, {"flip": "horizontal"}, {"flip": "both", "shear": 10}]
 
 
-@pytest.mark.parametrize(
-    ("views", "titles"),
-    [
-        (None, ["rotation 15 (of a, h)", "flip horizontal always (of h)", "shear 10, flip both always (of h)"]),
-        (5, ["rotation 15 (of a, h)", "flip horizontal always (of h)", "shear 10, flip both always (of h)"]),
-        (3, ["rotation 15 (of a, h)", "flip horizontal always (of h)"]),
-        (2, ["rotation 15 (of a, h)"]),
-        (1, ["rotation 15 (of a)"]),
-    ],
-)
-def test_views_of_the_features_of_a_head_are_augmentations_as_far_as_it_uses_them(views, titles, pixels):
+def test_views_of_the_features_of_the_dataset_are_augmentations(pixels):
     tiles = made(
         networks={"a": {"augmentation": {"rotation": 15}}},
-        features={"f": {"views": [*VIEWS, VIEWS[0]]}, "unused": {"views": [{"noise": 0.5}]}},
-        heads={"h": {"features": "f", "views": views}},
+        features={
+            "f": {"views": [*VIEWS, VIEWS[0]]},
+            "g": {"views": [VIEWS[1]]},
+            "of-another": {"dataset": "other", "views": [{"noise": 0.5}]},
+        },
     )
-    assert list(dict.fromkeys(title for title, _ in rows_of(tiles))) == titles
+    assert list(dict.fromkeys(title for title, _ in rows_of(tiles))) == [
+        "rotation 15 (of a, f)", "flip horizontal always (of f, g)", "shear 10, flip both always (of f)",
+    ]  # fmt: skip
+
+
+def test_another_head_changes_no_picture(pixels):
+    views = {"f": {"views": VIEWS}}
+    made(features=views, heads={"h": {"features": "f"}})
+    before = content()
+    made(features=views, heads={"h": {"features": "f", "views": 1}, "i": {"features": "f"}})
+    assert content() == before
 
 
 def test_a_view_that_only_flips_has_one_outcome_which_is_shown_once(pixels):
-    tiles = made(features={"f": {"views": [{"flip": "horizontal"}]}}, heads={"h": {"features": "f"}})
+    tiles = made(features={"f": {"views": [{"flip": "horizontal"}]}})
     for (_, index), row in rows_of(tiles).items():
         assert len(row) == 2
         np.testing.assert_array_equal(decoded(row[1]), pixels[index][:, ::-1])
@@ -290,8 +299,8 @@ def test_one_more_augmentation_leaves_the_pictures_of_the_others_as_they_are(pix
 def test_tiles_are_never_enlarged_and_at_most_112_pixels_wide(size, shown, form, pixels):
     write_images(size=size, classes=("a", "b"))
     write_mistakes(("a", read_task("t").rows("test")["index"].iloc[0]))
-    tiles = made(networks={"a": {"augmentation": STRONG}})
-    assert {tile.role for tile in tiles} == {"sample", "mistake", "augmented"}
+    tiles = [*made(networks={"a": {"augmentation": STRONG}}), *made_of_mistakes()]
+    assert {tile.role for tile in tiles} == {"sample", "augmented", "mistake"}
     assert {decoded(tile).shape for tile in tiles} == {(shown, shown, 3)}
     assert {tile.media_type for tile in tiles} == {f"image/{form}"}
     assert {Path(tile.file).suffix for tile in tiles} == {".png" if form == "png" else ".jpg"}
@@ -317,8 +326,8 @@ TILES = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TILES)
 def test_what_is_written_is_read_again(pixels, tiles):
-    write_gallery("t", tiles)
-    assert read_gallery("t") == tiles
+    write_tiles(GALLERY / "t", tiles)
+    assert read_tiles(GALLERY / "t") == tiles
 
 
 # Imports
@@ -344,38 +353,45 @@ def test_keras_is_imported_only_for_an_augmentation(networks, imported, pixels):
         [sys.executable, "-c", RUN], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    said = f"gallery t: 15 training images, 0 mistakes, {int(imported != '[]')} augmentations"
+    said = f"gallery t: 15 training images, {int(imported != '[]')} augmentations"
     assert done.stdout.splitlines() == [said, imported]
-    assert len(read_gallery("t")) == (15 if imported == "[]" else 15 + 12)
+    assert len(read_tiles(GALLERY / "t")) == (15 if imported == "[]" else 15 + 12)
 
 
 # Errors
 
 
-def refused(**sections):
-    """The sentence that the stage ends with; it leaves the gallery as it was and nothing beside it."""
-    before = content() if Path("data/gallery/t").exists() else None
+def refused(make=made):
+    """The sentence that a stage ends with; it leaves the pictures as they were and nothing beside them."""
+
+    def pictures():
+        return {str(folder): content(folder / "t") for folder in (GALLERY, MISTAKES) if (folder / "t").exists()}
+
+    before = pictures()
     with pytest.raises(UserError) as error:
-        made(**sections)
+        make()
     assert leftovers() == []
-    assert (content() if Path("data/gallery/t").exists() else None) == before
+    assert pictures() == before
     return str(error.value)
 
 
-def test_missing_inputs_are_named(pixels):
-    made()
-    for path in ("reports/mistakes/t.csv", "data/tasks/t/split.csv", "data/images/d/images.npy"):
-        Path(path).unlink()
-        assert refused() == f"{path} is missing; `dvc repro` makes it."
+OF_IMAGES = ["data/tasks/t/split.csv", "data/tasks/t/task.json", "data/images/d/images.npy"]
+INPUTS = [*((made, path) for path in OF_IMAGES), *((made_of_mistakes, path) for path in OF_IMAGES)]
+INPUTS.append((made_of_mistakes, "reports/mistakes/t.csv"))
 
 
-@pytest.mark.parametrize(
-    "path", ["reports/mistakes/t.csv", "data/tasks/t/split.csv", "data/tasks/t/task.json", "data/images/d/images.npy"]
-)
+@pytest.mark.parametrize(("make", "path"), INPUTS)
+def test_missing_inputs_are_named(make, path, pixels):
+    make()
+    Path(path).unlink()
+    assert refused(make) == f"{path} is missing; `dvc repro` makes it."
+
+
+@pytest.mark.parametrize(("make", "path"), INPUTS)
 @pytest.mark.parametrize("damage", [b"", b"\xff\0\xfe", b"model,other\na,1\n"])
-def test_damaged_inputs_are_named(path, damage, pixels):
+def test_damaged_inputs_are_named(make, path, damage, pixels):
     Path(path).write_bytes(damage)
-    sentence = refused()
+    sentence = refused(make)
     assert str(Path(path) if "reports" in path else Path(path).parent) in sentence
     assert "damaged" in sentence
     assert "run `dvc repro`" in sentence
@@ -386,8 +402,7 @@ def test_mistakes_that_are_no_test_images_are_refused(split, pixels):
     task = read_task("t")
     row = len(task.table) if split is None else int(task.rows(split)["index"].iloc[0])
     write_mistakes(("a", row), ("b", row), ("a", task.rows("test")["index"].iloc[0]))
-    sentence = refused()
-    assert sentence == (
+    assert refused(made_of_mistakes) == (
         f"reports/mistakes/t.csv: 1 of 2 images are not test images of task 't', such as row {row}; run `dvc repro`, "
         "which writes it anew."
     )
@@ -396,13 +411,14 @@ def test_mistakes_that_are_no_test_images_are_refused(split, pixels):
 @pytest.mark.parametrize("index", ["x", ""])
 def test_mistakes_without_whole_numbers_are_refused(index, pixels):
     write_mistakes(("a", index))
-    assert "reports/mistakes/t.csv" in refused()
+    assert "reports/mistakes/t.csv" in refused(made_of_mistakes)
 
 
-def test_other_images_than_the_task_was_split_from_are_refused(pixels):
+@pytest.mark.parametrize("make", [made, made_of_mistakes])
+def test_other_images_than_the_task_was_split_from_are_refused(make, pixels):
     record = Path("data/images/d/record.json")
     write_json(record, {"classes": ["cat", NASTY, "007"], "images_sha256": "1" * 64})
-    assert "data/images/d was made of other images than task 't' was split from" in refused()
+    assert "data/images/d was made of other images than task 't' was split from" in refused(make)
 
 
 def test_an_error_in_the_middle_leaves_the_gallery_as_it_was(pixels):
@@ -410,14 +426,14 @@ def test_an_error_in_the_middle_leaves_the_gallery_as_it_was(pixels):
     before = content()
     good = Tile("a.png", "sample", "", 0, "cat", data.SIGNATURES[".png"])
     with pytest.raises(FileNotFoundError):
-        write_gallery("t", [good, Tile("no/such.png", "sample", "", 0, "cat", b"")])
+        write_tiles(GALLERY / "t", [good, Tile("no/such.png", "sample", "", 0, "cat", b"")])
     assert content() == before
     assert leftovers() == []
 
 
 def test_a_gallery_that_is_not_there_is_an_error(pixels):
     with pytest.raises(UserError, match=r"tiles\.csv is missing; `dvc repro` makes it"):
-        read_gallery("t")
+        read_tiles(GALLERY / "t")
 
 
 @pytest.mark.parametrize("damage", [b"", b"file,role\na,b\n", b"\xff\xfe\0"])
@@ -425,17 +441,17 @@ def test_a_damaged_table_of_tiles_is_an_error(damage, pixels):
     made()
     Path("data/gallery/t/tiles.csv").write_bytes(damage)
     with pytest.raises(UserError, match="is damaged"):
-        read_gallery("t")
+        read_tiles(GALLERY / "t")
 
 
 def test_a_missing_or_damaged_picture_is_an_error(pixels):
     path = Path("data/gallery/t", made()[3].file)
     path.write_bytes(b"")
     with pytest.raises(UserError, match=f"is damaged \\({path.name} is no png picture\\)"):
-        read_gallery("t")
+        read_tiles(GALLERY / "t")
     path.unlink()
     with pytest.raises(UserError, match=f"{path.name} is missing"):
-        read_gallery("t")
+        read_tiles(GALLERY / "t")
 
 
 @pytest.mark.parametrize("file", ["../../../secret", "../../../secret.png", "secret.txt"])
@@ -446,4 +462,4 @@ def test_no_other_file_is_read_than_a_picture(file, pixels):
     Path("data/gallery/t/secret.txt").write_text("secret")
     Path("data/gallery/t/tiles.csv").write_text(f"file,role,title,index,class\n{file},sample,,0,cat\n")
     with pytest.raises(UserError, match="is damaged"):
-        read_gallery("t")
+        read_tiles(GALLERY / "t")

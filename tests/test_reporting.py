@@ -1,6 +1,7 @@
 import base64
 import html
 import io
+import itertools
 import json
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
@@ -18,7 +21,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from stages import evaluate, report
 from stages.base.errors import UserError
 from stages.data.costs import Cost, write_cost
-from stages.data.gallery import Tile, write_gallery
+from stages.data.gallery import GALLERY, MISTAKES, Tile, write_tiles
 from stages.data.results import (
     Candidate,
     FeatureMap,
@@ -36,7 +39,7 @@ from stages.reporting.costs import images_used, parts_of
 from stages.reporting.figures import leader
 from stages.reporting.metrics import Answers, figures_of, split_metrics
 from stages.reporting.page import markdown
-from stages.reporting.sanity import better_than_shuffled, far_apart
+from stages.reporting.sanity import better_than_shuffled, far_apart, of_all_orders
 from stages.reporting.verdict import choose, contradiction, sentence
 from stages.study import study_of
 from stages.study.schema import Augmentation
@@ -168,7 +171,8 @@ def write_galleries(name):
         for role, title, rows in shown
         for row, label in zip(rows["index"], rows["class"], strict=True)
     ]
-    write_gallery(name, tiles)
+    for folder, shown in ((GALLERY, ("sample", "augmented")), (MISTAKES, ("mistake",))):
+        write_tiles(folder / name, [tile for tile in tiles if tile.role in shown])
 
 
 @pytest.fixture
@@ -391,6 +395,30 @@ def test_labels_are_shuffled_in_whole_groups():
     assert taken_for_knowledge <= 5
     known = answers_to(labels, np.eye(2, dtype=np.float32)[labels][None], groups)
     assert better_than_shuffled(known, known.predicted, 0) <= 0.02
+
+
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2), st.integers(-1, 2)), min_size=2, max_size=6))
+def test_mean_and_variance_over_all_orders_of_the_labels(images):
+    labels, predicted = np.array(images)[:, 0], np.array(images)[:, 1:].T
+    share = np.array([1.0, 0.5, 0.25])
+    found = [
+        ((predicted == shuffled) * share[shuffled]).sum() for shuffled in map(np.array, itertools.permutations(labels))
+    ]
+    np.testing.assert_allclose(of_all_orders(labels, predicted, share), (np.mean(found), np.var(found)), atol=1e-12)
+
+
+@pytest.mark.parametrize("right", [0.1, 0.15, 0.2, 0.9])
+def test_what_is_known_without_shuffling_is_what_shuffling_shows(right, monkeypatch):
+    random = np.random.default_rng(1)
+    labels = random.integers(0, 10, 2000)
+    told = np.where(random.random(2000) < right, labels, random.integers(0, 10, 2000))
+    answers = answers_to(labels, np.eye(10, dtype=np.float32)[told][None])
+    p = better_than_shuffled(answers, answers.predicted, 0)
+    monkeypatch.setattr("stages.reporting.sanity.of_all_orders", lambda *_: (np.inf, 0.0))
+    shuffled = better_than_shuffled(answers, answers.predicted, 0)
+    assert shuffled == pytest.approx(1 / 1001)
+    assert p <= shuffled
+    assert (p < shuffled) == (right > 0.5)
 
 
 # Verdict

@@ -1,17 +1,24 @@
-"""The pictures that the report shows of a task, in data/gallery/<task>: small files and `tiles.csv`, their table.
+"""Small pictures that the report shows of a task: a folder of files and `tiles.csv`, their table.
 
-Reading them needs neither the images nor Keras.
+Of its training images, and what augmentation makes of them, in data/gallery/<task>; of its test images that models
+mistake, in data/mistakes/<task>. Reading them needs neither the images nor Keras.
 """
 
+import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from PIL import Image
 
 from stages.base.files import atomic_directory, reading
 from stages.data.images import read_csv
 
-FOLDER = Path("data/gallery")
+GALLERY, MISTAKES = Path("data/gallery"), Path("data/mistakes")
+LARGEST_SIDE = 112  # pixels
+LARGEST_PNG = 64  # pixels; JPEG would blur images that small
 TABLE_COLUMNS = ["file", "role", "title", "index", "class"]
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 SIGNATURES = {".png": b"\x89PNG\r\n", ".jpg": b"\xff\xd8\xff"}  # the first bytes of a file
@@ -22,7 +29,7 @@ class Tile:
     """A small picture.
 
     file: its name, unique in the task. role: `sample` (a training image), `mistake` (a test image), `augmented` (a
-    training image, and after it changed copies of it). title: which augmentation, and the models that train with it;
+    training image, and after it changed copies of it). title: which augmentation, and the entries that ask for it;
     else empty. index: row of the dataset's images. label: name of its class. content: the bytes of the file, PNG or
     JPEG.
     """
@@ -40,19 +47,37 @@ class Tile:
         return MEDIA_TYPES[Path(self.file).suffix]
 
 
-def write_gallery(task: str, tiles: list[Tile]) -> None:
-    """Write the pictures of a task, and their table in the order given."""
-    with atomic_directory(FOLDER / task) as folder:
+def tile_of(pixels: np.ndarray, name: str, role: str, title: str, index: int, label: str) -> Tile:
+    """A tile of an image, (size, size, 3) uint8: made smaller where it is large, never larger."""
+    image = Image.fromarray(pixels)
+    if max(image.size) > LARGEST_SIDE:
+        image = image.resize((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    if max(image.size) <= LARGEST_PNG:
+        image.save(file, "PNG", optimize=True)
+        return Tile(f"{name}.png", role, title, index, label, file.getvalue())
+    image.save(file, "JPEG", quality=85, optimize=True)
+    return Tile(f"{name}.jpg", role, title, index, label, file.getvalue())
+
+
+def tiles_of(rows: pd.DataFrame, role: str, pixels: np.ndarray) -> Iterator[Tile]:
+    """The images of rows of a task's table as they are; pixels: (n, size, size, 3) uint8 of the dataset."""
+    for index, label in zip(rows["index"], rows["class"], strict=True):
+        yield tile_of(pixels[index], f"{role}-{index}", role, "", index, label)
+
+
+def write_tiles(folder: Path, tiles: list[Tile]) -> None:
+    """Write pictures and their table, in the order given, as all that the folder holds."""
+    with atomic_directory(folder) as partial:
         for tile in tiles:
-            (folder / tile.file).write_bytes(tile.content)
+            (partial / tile.file).write_bytes(tile.content)
         rows = [(tile.file, tile.role, tile.title, tile.index, tile.label) for tile in tiles]
         table = pd.DataFrame(rows, columns=TABLE_COLUMNS)
-        table.to_csv(folder / "tiles.csv", index=False, lineterminator="\n")
+        table.to_csv(partial / "tiles.csv", index=False, lineterminator="\n")
 
 
-def read_gallery(task: str) -> list[Tile]:
-    """The pictures of a task, in the order they were written; `UserError` when one is missing or damaged."""
-    folder = FOLDER / task
+def read_tiles(folder: Path) -> list[Tile]:
+    """The pictures of a folder, in the order they were written; `UserError` when one is missing or damaged."""
     with reading(folder):
         table = read_csv(folder / "tiles.csv", TABLE_COLUMNS)[TABLE_COLUMNS]
         return [

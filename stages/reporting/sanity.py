@@ -65,6 +65,7 @@ def better_than_shuffled(answers: Answers, predicted: np.ndarray, seed: int) -> 
 
     Balanced, so that naming the largest class alone is no better than chance. Labels are shuffled 1,000 times; those of
     images that hang together stay together: the groups are put into another order, with the labels of their images.
+    Where Cantelli's inequality bounds p below what so many shuffles can show, none are needed, and p is that bound.
     """
     by_group = np.argsort(answers.groups, kind="stable")
     labels, predicted, classes = answers.labels[by_group], predicted[:, by_group], answers.classes
@@ -81,8 +82,27 @@ def better_than_shuffled(answers: Answers, predicted: np.ndarray, seed: int) -> 
         return labels[order] if alone else np.concatenate([members[group] for group in order])
 
     observed = balanced(labels)
+    if alone and len(labels) > 1:
+        mean, variance = of_all_orders(labels, predicted, share)
+        above = observed - mean
+        if above > 0 and (bound := variance / (variance + above**2)) * (SHUFFLES + 1) < 1:
+            return float(bound)
     reached = sum(balanced(shuffled()) >= observed - 1e-9 for _ in range(SHUFFLES))
     return (reached + 1) / (SHUFFLES + 1)
+
+
+def of_all_orders(labels: np.ndarray, predicted: np.ndarray, share: np.ndarray) -> tuple[float, float]:
+    """Mean and variance, over all orders of the labels, of the shares of those that are predicted, summed.
+
+    labels: (n,) int, n at least 2. predicted: (repeats, n) int. share: (classes,) float, what a right answer of the
+    class counts. Exact: Hoeffding 1951, A combinatorial central limit theorem, equations 5 and 10.
+    """
+    counts = np.bincount(labels, minlength=len(share))
+    # What an image adds where it is given each label.
+    adds = share * np.stack([(predicted == label).sum(axis=0) for label in range(len(share))], axis=1)
+    of_image = adds @ counts / len(labels)
+    spread = adds - adds.mean(axis=0) - of_image[:, None] + of_image.mean()
+    return float(of_image.sum()), float((spread**2 @ counts).sum() / (len(labels) - 1))
 
 
 def _validated_on_others(validation: Answers, history: pd.DataFrame) -> list[int]:
