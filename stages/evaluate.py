@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from stages.base.command import run_stage
-from stages.base.files import atomic_directory, atomic_file, write_json
+from stages.base.files import atomic_directory, atomic_file, sha256_of, write_json
 from stages.data.costs import FOLDER as COSTS
 from stages.data.gallery import GALLERY, MISTAKES
 from stages.data.results import FOLDER as MODELS
 from stages.data.results import ModelRecord, Result, read_result
 from stages.data.tasks import FOLDER as TASKS
 from stages.data.tasks import SPLITS, Task, read_task
+from stages.data.weights import FOLDER as WEIGHTS
 from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
@@ -85,6 +86,9 @@ def main(study: Study) -> str:
             for model, entry in study.models.items()
         },
     )
+    with atomic_directory(FOLDER / "recommended") as folder:
+        for name in study.tasks:
+            write_json(folder / f"{name}.json", made_of(study, comparisons.get(name, {}).get("recommended")))
     with atomic_directory(FOLDER / "summary") as folder:
         for model, of_model in metrics.items():
             write_json(folder / f"{model}.json", summary_of(of_model))
@@ -114,10 +118,10 @@ def main(study: Study) -> str:
 
 
 def drop_leftovers(study: Study) -> None:
-    """Remove the models, splits, galleries and costs that entries no longer in the study have left behind.
+    """Remove the models, splits, galleries, weights and costs that entries no longer in the study have left behind.
 
-    This stage depends on whole folders, because dvc.yaml cannot list its models by name: with leftovers they would not
-    be the same in a clone. What no stage wrote is left alone.
+    This stage and recommend depend on whole folders, because dvc.yaml cannot list their models by name: with leftovers
+    they would not be the same in a clone. What no stage wrote is left alone.
     """
     for record in MODELS.glob("*/record.json"):
         if (name := record.parent.name) not in study.models:
@@ -129,6 +133,9 @@ def drop_leftovers(study: Study) -> None:
     for table in [*GALLERY.glob("*/tiles.csv"), *MISTAKES.glob("*/tiles.csv")]:
         if table.parent.name not in study.tasks:
             shutil.rmtree(table.parent)
+    for record in WEIGHTS.glob("*/backbone.json"):
+        if record.parent.name not in {**study.backbones, **study.networks}:
+            shutil.rmtree(record.parent)
     for kind, names in (("models", study.models), ("features", study.features)):
         for path in (COSTS / kind).glob("*.json"):
             if path.stem not in names:
@@ -172,6 +179,15 @@ def summary_of(metrics: dict[str, Any]) -> dict[str, float]:
         "test_macro_f1": metrics["test"]["macro_f1"],
         "total_seconds": metrics["cost"]["total_seconds"],
     }
+
+
+def made_of(study: Study, model: str | None) -> dict[str, Any]:
+    """A model and the files it is made of, with their SHA-256, which tell it from others; None: a task without any."""
+    if model is None:
+        return {"model": None, "made_of": {}}
+    parts = [model, study.fine_tunes[model].head] if model in study.fine_tunes else [model]
+    files = [MODELS / model / "record.json", *(MODELS / f"{part}.weights.h5" for part in parts)]
+    return {"model": model, "made_of": {file.as_posix(): sha256_of(file) for file in files}}
 
 
 def row_of(model: str, record: ModelRecord, metrics: dict[str, Any]) -> dict[str, Any]:

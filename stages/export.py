@@ -6,8 +6,12 @@ names of the classes. Both are read again and asked about the test images before
 
 import argparse
 import json
+import re
+import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import keras
@@ -33,41 +37,67 @@ TOLERANCES = {"float32": 1e-3, "float16": 2e-2, "bfloat16": 1e-1}
 CLASSES_FILE = "classes.json"
 
 
+@dataclass(frozen=True)
+class Export:
+    """A model as it is written, and what its file is compared with.
+
+    model: of layers of Keras alone, from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes).
+    told: what else a user of the file must know. pixels: test images, (n, image_size, image_size, 3) uint8. stored:
+    the probabilities (n, classes) float32 they were given after the training. precision: the coarsest behind these.
+    """
+
+    model: keras.Model
+    record: ModelRecord
+    told: dict
+    pixels: np.ndarray
+    stored: np.ndarray
+    precision: str
+
+    def check(self, *files: Callable[[np.ndarray], np.ndarray]) -> list[float]:
+        """By how much the probabilities of each file differ; `UserError` where more than the precision explains."""
+        found = [difference(ask, self.pixels, self.stored) for ask in files]
+        if not all(each <= TOLERANCES[self.precision] for each in found):  # no comparison holds for what is no number
+            raise UserError(
+                f"{self.model.name}: the exported model differs from the stored predictions by up to "
+                f"{np.max(found):.2g}, more than the {TOLERANCES[self.precision]:g} that {self.precision} explains; "
+                "run `dvc repro`, or where precision is bfloat16 set float32."
+            )
+        return found
+
+
 def main(study: Study, given: argparse.Namespace) -> int:
     name = given.model
-    trained = load_model(study, name, "float32")
-    index, stored = stored_answers(name)
-    images = read_images(trained.dataset)
-    read_task(trained.record.task).check_images(images.sha256, f"data/images/{trained.dataset}")
-    pixels = images.pixels[index]
-    coarsest = coarsest_precision(study, name, trained.record)
-    told = {"classes": trained.classes, "image_size": trained.image_size, "resize": trained.resize}
-    model = plain(trained.model, name)
+    export = export_of(study, name, "float32")
     paths = [given.folder / f"{name}.{kind}" for kind in ("keras", "onnx")]
     with atomic_file(paths[0]) as keras_file, atomic_file(paths[1]) as onnx_file:
-        write_keras(model, told, keras_file)
+        write_keras(export.model, export.told, keras_file)
         try:
-            write_onnx(model, onnx_file)
-            write_told(onnx_file, told)
+            write_onnx(export.model, onnx_file)
+            write_told(onnx_file, export.told)
             in_onnx = onnx_model(onnx_file)
         except Exception as error:  # the converter and the runtime raise nearly anything on layers they do not know
             reason = " ".join(str(error).split())[:200]
             raise UserError(
                 f"{name}: its network cannot be written as ONNX ({reason}); use another backbone for the export."
             ) from None
-        found = [difference(ask, pixels, stored) for ask in (keras_model(keras_file), in_onnx)]
-        if not all(each <= TOLERANCES[coarsest] for each in found):  # no comparison holds for what is no number
-            raise UserError(
-                f"{name}: the exported model differs from the stored predictions by up to {np.max(found):.2g}, more "
-                f"than the {TOLERANCES[coarsest]:g} that {coarsest} explains; run `dvc repro`, or where precision is "
-                "bfloat16 set float32."
-            )
+        found = export.check(keras_model(keras_file), in_onnx)
     files = " and ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in paths)
     print(
-        f"export {name}: {files}; probabilities of {len(index)} test images differ from the stored ones by at most "
-        f"{found[0]:.1e} and {found[1]:.1e} ({coarsest}: {TOLERANCES[coarsest]:g} allowed)"
+        f"export {name}: {files}; probabilities of {len(export.pixels)} test images differ from the stored ones by at "
+        f"most {found[0]:.1e} and {found[1]:.1e} ({export.precision}: {TOLERANCES[export.precision]:g} allowed)"
     )
     return 0
+
+
+def export_of(study: Study, name: str, precision: str | None = None) -> Export:
+    """A model of the study as it is to be written; precision: of the computation, None for that of its training."""
+    trained = load_model(study, name, precision)
+    index, stored = stored_answers(name)
+    images = read_images(trained.dataset)
+    read_task(trained.record.task).check_images(images.sha256, f"data/images/{trained.dataset}")
+    told = {"classes": trained.classes, "image_size": trained.image_size, "resize": trained.resize}
+    coarsest = coarsest_precision(study, name, trained.record)
+    return Export(plain(trained.model, name), trained.record, told, images.pixels[index], stored, coarsest)
 
 
 def stored_answers(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -89,10 +119,30 @@ def coarsest_precision(study: Study, name: str, record: ModelRecord) -> str:
 
 
 def write_keras(model: keras.Model, told: dict, file: Path) -> None:
-    """Write a Keras file; what else is told of the model lies in it as `classes.json`, which Keras passes over."""
-    model.save(file)
-    with zipfile.ZipFile(file, "a") as archive:
-        archive.writestr(CLASSES_FILE, json.dumps(told, ensure_ascii=False))
+    """Write a Keras file; what else is told of the model lies in it as `classes.json`, which Keras passes over.
+
+    The same bytes on every run: without the dates that Keras and zip put in, and with places in memory, by which Keras
+    tells what layers share, replaced by numbers from 0.
+    """
+    places: dict[str, int] = {}
+    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".partial-") as folder:
+        model.save(saved := Path(folder, "saved.keras"))
+        with zipfile.ZipFile(saved) as old, zipfile.ZipFile(file, "w") as new:
+            for name in sorted(old.namelist()):
+                with old.open(name) as source, new.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target:
+                    if name == "config.json":
+                        numbered = re.sub(
+                            r'(?<="shared_object_id": )\d+',
+                            lambda found: str(places.setdefault(found[0], len(places))),
+                            source.read().decode(),
+                        )
+                        target.write(numbered.encode())
+                    elif name == "metadata.json":
+                        metadata = json.load(source)
+                        target.write(json.dumps({"keras_version": metadata["keras_version"]}).encode())
+                    else:
+                        shutil.copyfileobj(source, target)
+            new.writestr(zipfile.ZipInfo(CLASSES_FILE), json.dumps(told, ensure_ascii=False))
 
 
 def write_told(file: Path, told: dict) -> None:

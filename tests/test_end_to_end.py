@@ -54,10 +54,19 @@ def metrics(folder) -> dict:
     return json.loads((folder / "reports/metrics.json").read_text())
 
 
+def comparisons(folder) -> dict:
+    return json.loads((folder / "reports/comparisons.json").read_text())
+
+
+def ran(done) -> set[str]:
+    """The stages that have run, but for `recommend`: whether that runs depends on which model is recommended."""
+    return {stage for stage in stages_run(done) if not stage.startswith("recommend@")}
+
+
 def test_the_study_runs_through_and_every_stage_says_what_it_made(finished):
     folder, done = finished
     listed = set(dvc(folder, "stage", "list", "--name-only").stdout.split())
-    assert stages_run(done) == listed and len(listed) == 18
+    assert stages_run(done) == listed and len(listed) == 22
     for stage in listed:
         stage = stage.replace("@", " ")
         assert [line for line in done.stdout.splitlines() if line.startswith(f"{stage}: ")], stage
@@ -80,7 +89,7 @@ def test_running_again_runs_nothing(project):
 
 def test_another_learning_rate_of_a_head_reruns_it_and_what_builds_on_it(project):
     done = dvc(project, "exp", "run", "-S", "heads.b-two-layers.learning_rate=3e-03")
-    assert stages_run(done) == {
+    assert ran(done) == {
         "head@b-two-layers", "fine_tune@b-top-conv", "evaluate", "mistakes@digits-b", "report",
     }  # fmt: skip
     assert read_yaml(project / "params.yaml")["heads"]["b-two-layers"]["learning_rate"] == 0.003
@@ -112,7 +121,7 @@ def check_plots(project) -> None:
 
 def test_another_validation_share_reruns_the_split_and_the_models_of_the_task(project):
     edit_study(project, lambda study: study["tasks"]["digits-b"].update(validation=0.2))
-    assert stages_run(dvc(project, "repro")) == {
+    assert ran(dvc(project, "repro")) == {
         "split@digits-b", "gallery@digits-b", *MODELS_OF_B, "evaluate", "mistakes@digits-b", "report",
     }  # fmt: skip
 
@@ -120,13 +129,13 @@ def test_another_validation_share_reruns_the_split_and_the_models_of_the_task(pr
 def test_another_figure_or_metric_reruns_no_training(project):
     for module in (project / "stages/reporting").glob("*.py"):
         module.write_text(module.read_text() + "\n# changed\n")
-    assert stages_run(dvc(project, "repro")) == {"evaluate", "report"}
+    assert ran(dvc(project, "repro")) == {"evaluate", "report"}
 
 
 def test_a_setting_that_is_changed_back_trains_nothing_also_after_a_bad_one(project):
     before = metrics(project)
     edit_study(project, lambda study: study["heads"]["b-one-layer"].update(learning_rate=0.002))
-    assert stages_run(dvc(project, "repro")) == {"head@b-one-layer", "evaluate", "mistakes@digits-b", "report"}
+    assert ran(dvc(project, "repro")) == {"head@b-one-layer", "evaluate", "mistakes@digits-b", "report"}
     edit_study(project, lambda study: study["heads"]["b-one-layer"].update(learning_rate=-1))
     done = dvc(project, "repro", fails=True)
     assert "heads.b-one-layer.learning_rate: -1 is not accepted; " in done.stderr + done.stdout
@@ -134,16 +143,16 @@ def test_a_setting_that_is_changed_back_trains_nothing_also_after_a_bad_one(proj
     run(project, "git", "checkout", "-q", "--", "params.yaml")
     done = dvc(project, "repro")
     assert "head@b-one-layer' is cached" in done.stdout
-    assert stages_run(done) == {"evaluate", "report"}
+    assert ran(done) == {"evaluate", "report"}
     assert metrics(project) == before  # no result is lost
 
 
 def test_a_removed_model_is_gone_with_its_files_also_for_a_colleague_and_comes_back_from_the_cache(project, tmp_path):
     edit_study(project, lambda study: study["networks"].pop("b-all-layers"))
-    assert stages_run(dvc(project, "repro")) == {"evaluate", "mistakes@digits-b", "report", *GALLERIES}
+    assert ran(dvc(project, "repro")) == {"evaluate", "mistakes@digits-b", "report", *GALLERIES}
     assert "b-all-layers" not in metrics(project)
     assert "b-all-layers" not in (project / "reports/report.html").read_text()
-    assert not list((project / "models").glob("b-all-layers*"))
+    assert not [*(project / "models").glob("b-all-layers*"), *(project / "data/weights").glob("b-all-layers*")]
     dvc(project, "remote", "add", "-d", "team", str(tmp_path / "remote"))
     dvc(project, "push")
     commit(project)
@@ -152,8 +161,16 @@ def test_a_removed_model_is_gone_with_its_files_also_for_a_colleague_and_comes_b
     assert not stages_run(done)
     assert not run(tmp_path / "clone", "git", "status", "--porcelain").stdout
     assert (tmp_path / "clone/models/b-two-layers.weights.h5").exists()
+    dvc(tmp_path, "artifacts", "get", str(project), "recommended", "-o", "got")
+    chosen = {task: of_task["recommended"] for task, of_task in comparisons(project).items()}
+    assert {
+        path.name: json.loads((path / "model.json").read_text())["model"] for path in (tmp_path / "got").iterdir()
+    } == chosen
+    for task in chosen:
+        written = project / "exports/recommended" / task / "model.keras"
+        assert (tmp_path / "got" / task / "model.keras").read_bytes() == written.read_bytes()
     run(project, "git", "checkout", "-q", "HEAD~1", "--", "params.yaml")
-    assert stages_run(dvc(project, "repro")) == {"evaluate", "report"}
+    assert ran(dvc(project, "repro")) == {"evaluate", "report"}
     assert "b-all-layers" in metrics(project)
     run(project, "git", "reset", "-q", "--hard", "HEAD~1")
 

@@ -130,7 +130,8 @@ def signed_sums(
     sums = []
     for start in range(0, resamples, CHUNK):
         shape = (min(CHUNK, resamples - start), len(columns))
-        sums.append((random.integers(0, 2, shape, dtype=np.int8) * np.float32(2) - 1) @ columns)
+        exchanged = random.integers(0, 2, shape, dtype=np.int8).astype(np.float32) @ columns
+        sums.append(2 * exchanged - columns.sum(axis=0))
     return {model: each.mean(axis=1) for model, each in _by_model(correct, np.concatenate(sums).astype(float)).items()}
 
 
