@@ -6,8 +6,8 @@ files: a folder with flowers.zip, whose photographs are then the images, and wit
 <architecture>_imagenet_notop.weights.h5, which are then the weights; else both are random. Images come from memory,
 decoding is not measured. The ways take turns, and what is printed is the median of the rounds: images a second, and the
 speed as a multiple of the first way's. Beside it stand the smallest cosine of a feature vector, pooled over the image,
-with that of the first way, and the arithmetic that is done a second, in multiples of what the machine reaches in a
-large product of float32 matrices. Where PyTorch is installed, which is no requirement (see `benchmarks.peer`), it runs
+with that of the first way, and the arithmetic that is done a second, in multiples of what the machine reaches
+in float32, see `measuring.peak`. Where PyTorch is installed, which is no requirement (see `benchmarks.peer`), it runs
 the same network beside them, if that has only layers it knows.
 """
 

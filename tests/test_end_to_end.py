@@ -161,6 +161,9 @@ def test_a_removed_model_is_gone_with_its_files_also_for_a_colleague_and_comes_b
     assert not stages_run(done)
     assert not run(tmp_path / "clone", "git", "status", "--porcelain").stdout
     assert (tmp_path / "clone/models/b-two-layers.weights.h5").exists()
+    for key in ("name", "email"):
+        run(project, "git", "config", f"user.{key}", "test@localhost")
+    run(project, "gto", "register", "recommended")
     dvc(tmp_path, "artifacts", "get", str(project), "recommended", "-o", "got")
     chosen = {task: of_task["recommended"] for task, of_task in comparisons(project).items()}
     assert {

@@ -53,7 +53,7 @@ def test_a_model_that_does_not_say_what_is_stored_is_not_written(here):
     choose("above")
     recommend.main(study(), "high")
     before = (FOLDER / "model.keras").read_bytes()
-    shutil.copy("models/probe/predictions.npz", "models/above/predictions.npz")
+    shutil.copy("models/fresh/predictions.npz", "models/above/predictions.npz")
     with pytest.raises(UserError, match=r"^above: the exported model differs from the stored predictions by up to"):
         recommend.main(study(), "high")
     assert (FOLDER / "model.keras").read_bytes() == before
