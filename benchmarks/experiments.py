@@ -1,0 +1,34 @@
+"""Writes docs/experiments.md anew: runs its commands, in their order, where the default study has run.
+
+    python -m benchmarks.experiments
+
+Takes five minutes on two processor cores, in a copy of the project that is deleted.
+"""
+
+import tempfile
+from pathlib import Path
+
+from benchmarks.pages import filled
+from stages.base.files import write_text
+from tests.pipeline import commit, copy_of_project, dvc, run
+
+PAGE = Path(__file__).parents[1] / "docs/experiments.md"
+
+
+def output_of(command: str, project: Path) -> str:
+    """What a command of the page says in a project, as a fence; where the project lies is nobody's business."""
+    said = run(project, "bash", "-euo", "pipefail", "-c", f"exec 2>&1\n{command}").stdout
+    lines = (line.rstrip() for line in said.replace(str(project), "<project>").strip().splitlines())
+    return "\n".join(["```text", *lines, "```"])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        project = copy_of_project(Path(folder).resolve())
+        dvc(project, "repro")
+        commit(project)
+        write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), lambda command: output_of(command, project)))
+
+
+if __name__ == "__main__":
+    main()

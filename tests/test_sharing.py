@@ -1,0 +1,316 @@
+"""Sharing: remotes of three kinds, what a colleague fetches, what is thrown away, and two at work at once."""
+
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from dvc.lock import Lock
+
+from tests.pipeline import commit, dvc, edit_study, read_yaml, run, stages_run
+from tests.small_project import small_project
+
+AFTER_THE_HEAD = {"head@b-one-layer", "evaluate", "mistakes@digits-b", "report"}
+S3 = "a remote on S3 needs requirements-s3.txt"
+
+
+class Remote(NamedTuple):
+    url: str
+    private: dict[str, str]  # what each person sets for himself
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    return small_project(tmp_path_factory.mktemp("finished"))
+
+
+@pytest.fixture(autouse=True)
+def no_home(tmp_path_factory, monkeypatch):
+    """Keys, known hosts and credentials of whoever runs the tests play no part."""
+    home = tmp_path_factory.mktemp("home")
+    for name in [name for name in os.environ if name.startswith("AWS_")] + ["SSH_AUTH_SOCK"]:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    return home
+
+
+@pytest.fixture
+def first(finished, tmp_path):
+    """What the first person has: the project, all artifacts, and their cache."""
+    return shutil.copytree(finished, tmp_path / "first")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Remote(str(tmp_path / "storage"), {})
+
+
+@pytest.fixture(scope="module")
+def ssh(tmp_path_factory):
+    """A remote on an OpenSSH server of this machine, with keys of its own."""
+    pytest.importorskip("dvc_ssh", reason="a remote over SSH needs dvc[ssh]")
+    sshd = shutil.which("sshd", path=f"{os.environ['PATH']}:/usr/sbin")
+    if not sshd:
+        pytest.skip("there is no sshd; on Debian `apt-get install openssh-server`")
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # as its service does at each start
+    own = tmp_path_factory.mktemp("sshd")
+    for key in ("host", "person", "stranger"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", own / key], check=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    settings = {
+        "ListenAddress": f"127.0.0.1:{port}",
+        "HostKey": own / "host",
+        "AuthorizedKeysFile": own / "person.pub",
+        "PasswordAuthentication": "no",
+        "KbdInteractiveAuthentication": "no",
+        "UsePAM": "no",
+        "StrictModes": "no",  # temporary folders belong to everybody
+        "PidFile": "none",
+        "Subsystem": "sftp internal-sftp",
+    }
+    (own / "config").write_text("".join(f"{key} {value}\n" for key, value in settings.items()))
+    with (own / "log").open("w") as log:
+        server = subprocess.Popen([sshd, "-D", "-e", "-f", own / "config"], stderr=log)
+    try:
+        wait_until(lambda: server.poll() is not None or "listening" in (own / "log").read_text())
+        assert server.poll() is None, (own / "log").read_text()
+        who = run(own, "id", "-un").stdout.strip()
+        yield Remote(f"ssh://127.0.0.1:{port}{own / 'storage'}", {"user": who, "keyfile": str(own / "person")})
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture
+def s3():
+    """A remote on a server that speaks as S3 does."""
+    pytest.importorskip("dvc_s3", reason=S3)
+    server = pytest.importorskip("moto.server", reason=S3).ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        private = {"access_key_id": "somebody", "secret_access_key": "not-for-git"}
+        import boto3
+
+        address = f"http://{host}:{port}"
+        names = {f"aws_{key}": value for key, value in private.items()}
+        boto3.client("s3", endpoint_url=address, region_name="us-east-1", **names).create_bucket(Bucket="storage")
+        yield Remote("s3://storage/study", {"endpointurl": address, **private})
+    finally:
+        server.stop()
+
+
+def wait_until(condition):
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end, "this took too long"
+        time.sleep(0.05)
+
+
+def share(project, remote):
+    """What the first person does: name the remote, push to it, commit."""
+    dvc(project, "remote", "add", "-d", "team", remote.url)
+    set_private(project, remote)
+    dvc(project, "push")
+    commit(project)
+
+
+def set_private(project, remote):
+    for key, value in remote.private.items():
+        dvc(project, "remote", "modify", "--local", "team", key, value)
+
+
+def clone(project, to, remote):
+    """What every other person does before anything else."""
+    run(project, "git", "clone", "-q", ".", str(to))
+    set_private(to, remote)
+    return to
+
+
+def artifacts(project):
+    """The bytes of all that stages have written."""
+    files = [path for part in ("data", "models", "reports") for path in (project / part).rglob("*") if path.is_file()]
+    return {str(path.relative_to(project)): path.read_bytes() for path in files if "checkpoints" not in path.parts}
+
+
+def cached(project, path, revision="HEAD"):
+    """Where the cache holds what a stage has written, by the dvc.lock of a revision."""
+    lock = read_yaml(run(project, "git", "show", f"{revision}:dvc.lock").stdout)
+    (md5,) = {out["md5"] for stage in lock["stages"].values() for out in stage["outs"] if out["path"] == path}
+    return project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+
+@pytest.mark.parametrize("kind", ["folder", "ssh", "s3"])
+def test_a_second_person_computes_nothing(first, tmp_path, no_home, kind, request):
+    remote = request.getfixturevalue(kind)
+    share(first, remote)
+    second = clone(first, tmp_path / "second", remote)
+    assert not stages_run(dvc(second, "repro", "--pull"))
+    assert artifacts(second) == artifacts(first)
+    assert len(artifacts(second)) > 40
+    assert not run(second, "git", "status", "--porcelain").stdout
+    assert not stages_run(dvc(second, "repro"))
+    # Nobody asked whether the server is known, which docs/sharing.md warns of.
+    assert not (no_home / ".ssh").exists()
+
+
+def test_a_changed_head_fetches_and_runs_only_what_it_needs(first, folder, tmp_path):
+    share(first, folder)
+    second = clone(first, tmp_path / "second", folder)
+    edit_study(second, lambda study: study["heads"]["b-one-layer"].update(learning_rate=0.01))
+    assert stages_run(dvc(second, "repro", "--pull", "--allow-missing")) == AFTER_THE_HEAD
+    fetched = ("data/features/b-fc1", "data/tasks/digits-b", "data/images/digits", "models/b-two-layers")
+    assert [path for path in fetched if not (second / path).exists()] == []
+    needless = ("data/raw/digits", "data/weights/four-conv", "data/features/b-flatten")
+    assert [path for path in needless if (second / path).exists()] == []
+
+
+def test_a_key_that_the_server_does_not_know_is_refused(first, ssh):
+    stranger = Remote(ssh.url, {**ssh.private, "keyfile": ssh.private["keyfile"].replace("person", "stranger")})
+    dvc(first, "remote", "add", "-d", "team", stranger.url)
+    set_private(first, stranger)
+    done = dvc(first, "push", fails=True)
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_credentials_stay_out_of_git(first, tmp_path):
+    remote = Remote("s3://storage/study", {"access_key_id": "somebody", "secret_access_key": "not-for-git"})
+    dvc(first, "remote", "add", "-d", "team", remote.url)
+    set_private(first, remote)
+    assert "not-for-git" in (first / ".dvc/config.local").read_text()
+    commit(first)
+    files = run(first, "git", "ls-files").stdout.split()
+    assert ".dvc/config" in files and ".dvc/config.local" not in files
+    run(first, "git", "grep", "-q", "s3://storage", "HEAD")
+    run(first, "git", "grep", "-q", "not-for-git", "HEAD", "--", ".dvc", fails=True)
+
+
+def try_seed(project, seed):
+    """Split by another seed, outside any experiment, and go back; where the cache keeps that split."""
+    edit_study(project, lambda study: study.update(seed=seed))
+    assert "split@digits-b" in stages_run(dvc(project, "repro", "split@digits-b"))
+    lock = read_yaml(project / "dvc.lock")
+    (out,) = lock["stages"]["split@digits-b"]["outs"]
+    run(project, "git", "checkout", "-q", ".")
+    dvc(project, "checkout", "-q")
+    return project / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]
+
+
+def test_garbage_collection_keeps_what_experiments_need_and_drops_what_nothing_needs(first):
+    dvc(first, "exp", "run", "--temp", "--name", "kept", "-S", "seed=1", "split@digits-b")
+    (of_experiment,) = run(first, "git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/kept").stdout.split()
+    kept = cached(first, "data/tasks/digits-b", of_experiment)
+    dropped = try_seed(first, 2)
+    assert kept.exists() and dropped.exists() and kept != dropped
+    dvc(first, "gc", "--all-branches", "--all-tags", "--all-experiments", "--force")
+    assert kept.exists() and not dropped.exists()
+    assert not stages_run(dvc(first, "repro"))
+    dvc(first, "exp", "apply", "kept")
+    assert read_yaml(first / "params.yaml")["seed"] == 1
+    run(first, "git", "checkout", "-q", ".")
+    dvc(first, "checkout")
+    dvc(first, "gc", "--workspace", "--force")
+    assert not kept.exists()
+    assert not stages_run(dvc(first, "repro"))
+
+
+def test_an_experiment_reaches_a_colleague_with_its_artifacts(first, folder, tmp_path):
+    share(first, folder)
+    dvc(first, "exp", "run", "--temp", "--name", "tried", "-S", "seed=1", "split@digits-b")
+    second = clone(first, tmp_path / "second", folder)
+    run(first, "git", "remote", "add", "colleagues", str(second))
+    assert "tried" not in dvc(second, "exp", "list", "--all-commits").stdout
+    dvc(first, "exp", "push", "colleagues", "tried")
+    assert "tried" in dvc(second, "exp", "list", "--all-commits").stdout
+    dvc(second, "pull", "-q")
+    dvc(second, "exp", "apply", "tried")
+    dvc(first, "exp", "apply", "tried")
+    split = "data/tasks/digits-b/split.csv"
+    assert (second / split).read_bytes() == (first / split).read_bytes()
+
+
+def test_the_run_cache_carries_what_was_tried_and_not_committed(first, folder, tmp_path):
+    try_seed(first, 1)
+    share(first, folder)
+    for options, runs in ([], {"split@digits-b"}), (["--run-cache"], set()):
+        dvc(first, "push", *options)
+        second = clone(first, tmp_path / f"second{len(options)}", folder)
+        edit_study(second, lambda study: study.update(seed=1))
+        assert stages_run(dvc(second, "repro", "--pull", "split@digits-b")) == runs
+        assert (second / "data/tasks/digits-b/split.csv").exists()
+
+
+def test_two_runs_in_one_folder_do_not_meet_and_the_second_says_which_is_first(first):
+    edit_study(first, lambda study: study["heads"]["b-one-layer"].update(learning_rate=0.01))
+    command = [sys.executable, "-m", "dvc", "repro", "head@b-one-layer"]
+    running = subprocess.Popen(command, cwd=first, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        while "Running stage 'head@b-one-layer'" not in running.stdout.readline():
+            assert running.poll() is None
+        os.killpg(running.pid, signal.SIGSTOP)  # however slow the machine is, they are there at the same time
+        for options in [], ["--wait-for-lock"]:
+            done = dvc(first, *options, "repro", fails=True)
+            assert "failed to reproduce 'head@b-one-layer'" in done.stderr
+            assert f"is busy, it is being blocked by:\n  (PID {running.pid}): " in done.stderr
+            assert "Traceback" not in done.stderr
+    finally:
+        os.killpg(running.pid, signal.SIGCONT)
+        running.communicate()
+    assert running.returncode == 0
+    assert stages_run(dvc(first, "repro")) == AFTER_THE_HEAD - {"head@b-one-layer"}
+    assert_sound(first / ".dvc/cache")
+
+
+def test_a_command_waits_for_the_lock_of_another_if_it_is_told_to(first):
+    lock = Lock(str(first / ".dvc/tmp/lock"))
+    lock.lock()
+    try:
+        done = dvc(first, "status", fails=True)
+        assert "Unable to acquire lock. Most likely another DVC process is running" in done.stderr
+        threading.Timer(5, lock.unlock).start()  # longer than it waited the first time
+        assert "up to date" in dvc(first, "--wait-for-lock", "status").stdout
+    finally:
+        if lock.is_locked:
+            lock.unlock()
+
+
+def assert_sound(cache):
+    """Every object of a cache holds what its name says."""
+    objects = [path for path in (cache / "files/md5").rglob("*") if path.is_file()]
+    assert objects
+    for path in objects:
+        md5 = hashlib.md5(path.read_bytes()).hexdigest()
+        assert path.parent.name + path.name in (md5, f"{md5}.dir")
+
+
+def test_two_folders_fill_one_cache_at_once(finished, tmp_path):
+    cache = tmp_path / "cache"
+    folders = [clone(finished, tmp_path / name, Remote("", {})) for name in ("first", "second")]
+    for each in folders:
+        dvc(each, "cache", "dir", "--local", str(cache))
+        dvc(each, "config", "--local", "cache.shared", "group")
+    command = [sys.executable, "-m", "dvc", "repro", "split@digits-b"]
+    begun = [subprocess.Popen(command, cwd=each, stdout=subprocess.PIPE, text=True, umask=0o077) for each in folders]
+    for running in begun:
+        running.communicate()
+        assert running.returncode == 0
+    assert_sound(cache)
+    # A colleague of the group may add to it, and may not change what is there.
+    assert {path.stat().st_mode & 0o7777 for path in (cache / "files/md5").glob("*")} == {0o2775}
+    assert {path.stat().st_mode & 0o7777 for path in (cache / "files/md5").glob("*/*")} == {0o444}
+    assert artifacts(folders[0]).keys() == artifacts(folders[1]).keys()
+    for path in ("data/images/digits/images.npy", "data/tasks/digits-b/split.csv"):
+        assert artifacts(folders[0])[path] == artifacts(folders[1])[path]
+    for each in folders:
+        assert not stages_run(dvc(each, "repro", "split@digits-b"))
