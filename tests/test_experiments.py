@@ -10,7 +10,7 @@ import pytest
 
 from benchmarks.experiments import PAGE, output_of
 from benchmarks.pages import commands
-from tests.pipeline import commit, dvc, edit_study, read_yaml, run, stages_run
+from tests.pipeline import dvc, edit_study, read_yaml, run
 from tests.small_project import small_project
 
 RATE = "heads.b-one-layer.learning_rate"
@@ -76,6 +76,12 @@ def queued(project):
         line.rsplit(":", 1)[1]: read_yaml(run(project, "git", "show", f"{line.split()[0]}:params.yaml").stdout)
         for line in revisions.splitlines()
     }
+
+
+def log_of(project, name):
+    """What an experiment of the queue has printed; nothing before it has started."""
+    logs = [path.read_text() for path in project.glob(".dvc/tmp/exps/run/*/*.out")]
+    return "".join(log for log in logs if f"Reproducing experiment '{name}'" in log)
 
 
 def of_experiment(project, name, file):
