@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import socket
@@ -15,10 +16,11 @@ from typing import NamedTuple
 import pytest
 from dvc.lock import Lock
 
-from tests.pipeline import commit, dvc, edit_study, read_yaml, run, stages_run
+from tests.pipeline import ROOT, commit, dvc, edit_study, read_yaml, run, stages_run
 from tests.small_project import small_project
 
 AFTER_THE_HEAD = {"head@b-one-layer", "evaluate", "mistakes@digits-b", "report"}
+SHARING = (ROOT / "docs/sharing.md").read_text(encoding="utf-8")
 S3 = "a remote on S3 needs requirements-s3.txt"
 
 
@@ -143,11 +145,12 @@ def artifacts(project):
     return {str(path.relative_to(project)): path.read_bytes() for path in files if "checkpoints" not in path.parts}
 
 
-def cached(project, path, revision="HEAD"):
-    """Where the cache holds what a stage has written, by the dvc.lock of a revision."""
-    lock = read_yaml(run(project, "git", "show", f"{revision}:dvc.lock").stdout)
-    (md5,) = {out["md5"] for stage in lock["stages"].values() for out in stage["outs"] if out["path"] == path}
-    return project / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+def stored(lock, path="data/tasks/digits-b"):
+    """Where a cache holds what a stage has written, by the text of a dvc.lock."""
+    (md5,) = {
+        out["md5"] for stage in read_yaml(lock)["stages"].values() for out in stage["outs"] if out["path"] == path
+    }
+    return Path("files/md5", md5[:2], md5[2:])
 
 
 @pytest.mark.parametrize("kind", ["folder", "ssh", "s3"])
@@ -196,30 +199,31 @@ def test_credentials_stay_out_of_git(first, tmp_path):
     run(first, "git", "grep", "-q", "not-for-git", "HEAD", "--", ".dvc", fails=True)
 
 
-def try_seed(project, seed):
-    """Split by another seed, outside any experiment, and go back; where the cache keeps that split."""
+def split_by(project, seed):
+    """Split by another seed, outside any experiment; where a cache holds that split."""
     edit_study(project, lambda study: study.update(seed=seed))
     assert "split@digits-b" in stages_run(dvc(project, "repro", "split@digits-b"))
-    lock = read_yaml(project / "dvc.lock")
-    (out,) = lock["stages"]["split@digits-b"]["outs"]
+    return stored((project / "dvc.lock").read_text())
+
+
+def go_back(project):
     run(project, "git", "checkout", "-q", ".")
     dvc(project, "checkout", "-q")
-    return project / ".dvc/cache/files/md5" / out["md5"][:2] / out["md5"][2:]
 
 
 def test_garbage_collection_keeps_what_experiments_need_and_drops_what_nothing_needs(first):
     dvc(first, "exp", "run", "--temp", "--name", "kept", "-S", "seed=1", "split@digits-b")
     (of_experiment,) = run(first, "git", "for-each-ref", "--format=%(refname)", "refs/exps/*/*/kept").stdout.split()
-    kept = cached(first, "data/tasks/digits-b", of_experiment)
-    dropped = try_seed(first, 2)
+    kept = first / ".dvc/cache" / stored(run(first, "git", "show", f"{of_experiment}:dvc.lock").stdout)
+    dropped = first / ".dvc/cache" / split_by(first, seed=2)
+    go_back(first)
     assert kept.exists() and dropped.exists() and kept != dropped
     dvc(first, "gc", "--all-branches", "--all-tags", "--all-experiments", "--force")
     assert kept.exists() and not dropped.exists()
     assert not stages_run(dvc(first, "repro"))
     dvc(first, "exp", "apply", "kept")
     assert read_yaml(first / "params.yaml")["seed"] == 1
-    run(first, "git", "checkout", "-q", ".")
-    dvc(first, "checkout")
+    go_back(first)
     dvc(first, "gc", "--workspace", "--force")
     assert not kept.exists()
     assert not stages_run(dvc(first, "repro"))
@@ -227,21 +231,21 @@ def test_garbage_collection_keeps_what_experiments_need_and_drops_what_nothing_n
 
 def test_an_experiment_reaches_a_colleague_with_its_artifacts(first, folder, tmp_path):
     share(first, folder)
-    dvc(first, "exp", "run", "--temp", "--name", "tried", "-S", "seed=1", "split@digits-b")
-    second = clone(first, tmp_path / "second", folder)
-    run(first, "git", "remote", "add", "colleagues", str(second))
-    assert "tried" not in dvc(second, "exp", "list", "--all-commits").stdout
-    dvc(first, "exp", "push", "colleagues", "tried")
-    assert "tried" in dvc(second, "exp", "list", "--all-commits").stdout
-    dvc(second, "pull", "-q")
+    run(first, "git", "clone", "-q", "--bare", ".", str(tmp_path / "hub"))
+    run(first, "git", "remote", "add", "origin", str(tmp_path / "hub"))
+    dvc(first, "exp", "run", "--name", "tried", "-S", "seed=1", "split@digits-b")
+    dvc(first, "exp", "push", "origin", "tried")
+    second = clone(tmp_path / "hub", tmp_path / "second", folder)
+    dvc(second, "exp", "pull", "origin", "tried")
     dvc(second, "exp", "apply", "tried")
-    dvc(first, "exp", "apply", "tried")
     split = "data/tasks/digits-b/split.csv"
     assert (second / split).read_bytes() == (first / split).read_bytes()
+    assert read_yaml(second / "params.yaml")["seed"] == 1
 
 
 def test_the_run_cache_carries_what_was_tried_and_not_committed(first, folder, tmp_path):
-    try_seed(first, 1)
+    split_by(first, seed=1)
+    go_back(first)
     share(first, folder)
     for options, runs in ([], {"split@digits-b"}), (["--run-cache"], set()):
         dvc(first, "push", *options)
@@ -251,24 +255,43 @@ def test_the_run_cache_carries_what_was_tried_and_not_committed(first, folder, t
         assert (second / "data/tasks/digits-b/split.csv").exists()
 
 
+def started(project, seed):
+    """A `dvc repro` that splits by another seed, halted in the middle."""
+    edit_study(project, lambda study: study.update(seed=seed))
+    command = [sys.executable, "-m", "dvc", "repro", "split@digits-b"]
+    running = subprocess.Popen(command, cwd=project, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    while "Running stage 'split@digits-b'" not in running.stdout.readline():
+        assert running.poll() is None
+    os.killpg(running.pid, signal.SIGSTOP)  # however slow the machine is, another one meets it
+    return running
+
+
+def ended(running, sent):
+    os.killpg(running.pid, sent)
+    running.communicate()
+    return running.returncode
+
+
+def in_the_docs(start):
+    """What docs/sharing.md says that DVC says, as a pattern."""
+    texts = re.findall(r"```text\n(.*?)\n```", SHARING, re.DOTALL)
+    (text,) = [text for text in texts if text.startswith(start)]
+    return re.escape(text).replace(r"\.\.\.", ".*").replace("4711", r"(\d+)")
+
+
 def test_two_runs_in_one_folder_do_not_meet_and_the_second_says_which_is_first(first):
-    edit_study(first, lambda study: study["heads"]["b-one-layer"].update(learning_rate=0.01))
-    command = [sys.executable, "-m", "dvc", "repro", "head@b-one-layer"]
-    running = subprocess.Popen(command, cwd=first, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    running = started(first, seed=1)
     try:
-        while "Running stage 'head@b-one-layer'" not in running.stdout.readline():
-            assert running.poll() is None
-        os.killpg(running.pid, signal.SIGSTOP)  # however slow the machine is, they are there at the same time
         for options in [], ["--wait-for-lock"]:
-            done = dvc(first, *options, "repro", fails=True)
-            assert "failed to reproduce 'head@b-one-layer'" in done.stderr
-            assert f"is busy, it is being blocked by:\n  (PID {running.pid}): " in done.stderr
+            done = dvc(first, *options, "repro", "split@digits-b", fails=True)
+            found = re.search(in_the_docs("ERROR: failed to reproduce"), done.stderr)
+            assert found and int(found[1]) == running.pid, done.stderr
             assert "Traceback" not in done.stderr
     finally:
-        os.killpg(running.pid, signal.SIGCONT)
-        running.communicate()
-    assert running.returncode == 0
-    assert stages_run(dvc(first, "repro")) == AFTER_THE_HEAD - {"head@b-one-layer"}
+        assert ended(running, signal.SIGCONT) == 0
+    assert not stages_run(dvc(first, "repro", "split@digits-b"))
+    assert ended(started(first, seed=2), signal.SIGKILL) == -signal.SIGKILL
+    assert stages_run(dvc(first, "repro", "split@digits-b")) == {"split@digits-b"}
     assert_sound(first / ".dvc/cache")
 
 
@@ -276,8 +299,7 @@ def test_a_command_waits_for_the_lock_of_another_if_it_is_told_to(first):
     lock = Lock(str(first / ".dvc/tmp/lock"))
     lock.lock()
     try:
-        done = dvc(first, "status", fails=True)
-        assert "Unable to acquire lock. Most likely another DVC process is running" in done.stderr
+        assert re.search(in_the_docs("ERROR: Unable to acquire lock"), dvc(first, "status", fails=True).stderr)
         threading.Timer(5, lock.unlock).start()  # longer than it waited the first time
         assert "up to date" in dvc(first, "--wait-for-lock", "status").stdout
     finally:
@@ -314,3 +336,8 @@ def test_two_folders_fill_one_cache_at_once(finished, tmp_path):
         assert artifacts(folders[0])[path] == artifacts(folders[1])[path]
     for each in folders:
         assert not stages_run(dvc(each, "repro", "split@digits-b"))
+    needed = cache / split_by(folders[1], seed=1)
+    dvc(folders[0], "gc", "--workspace", "--force", "--projects", str(folders[1]))
+    assert needed.exists()
+    dvc(folders[0], "gc", "--workspace", "--force")
+    assert not needed.exists()
