@@ -11,14 +11,11 @@ STUDY = {
     "folders": {},
     "tasks": {"digits-b": {"dataset": "digits", "include": [5, 6, 7], "validation": 0.1, "test": 0.2}},
     "backbones": {"four-conv": {"architecture": "four_conv", "weights": "random"}},
-    "networks": {},
-    "features": {
-        "b-fc1": {"dataset": "digits", "classes": [5, 6, 7], "backbone": "four-conv", "cut": "fc1"},
-        "b-flatten": {"dataset": "digits", "classes": [5, 6, 7], "backbone": "four-conv", "cut": "flatten"},
-    },
+    "networks": {"a-scratch": {"dataset": "digits", "task": "digits-b", "backbone": "four-conv"}},
+    "features": {"b-fc1": {"dataset": "digits", "classes": [5, 6, 7], "backbone": "a-scratch", "cut": "fc1"}},
     "heads": {
         "b-one-layer": {"task": "digits-b", "features": "b-fc1", "learning_rate": 0.001, "epochs": 1},
-        "b-two-layers": {"task": "digits-b", "features": "b-flatten", "kind": "ridge"},
+        "b-two-layers": {"task": "digits-b", "features": "b-fc1", "kind": "ridge"},
     },
     "fine_tunes": {},
     "training": {
