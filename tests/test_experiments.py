@@ -10,7 +10,8 @@ import pytest
 
 from benchmarks.experiments import PAGE, output_of
 from benchmarks.pages import commands
-from tests.pipeline import dvc, edit_study, read_yaml, run
+from tests.conftest import plain, png, write_tree
+from tests.pipeline import dvc, edit_study, read_yaml, run, stages_run
 from tests.small_project import small_project
 
 RATE = "heads.b-one-layer.learning_rate"
@@ -209,9 +210,20 @@ def test_changes_that_are_not_committed_are_part_of_an_experiment_and_untracked_
     assert (project / "params.yaml").read_text() == before and (project / "studies/mine.yaml").exists()
     dvc(project, "exp", "apply", "dirty")
     assert read_yaml(project / "params.yaml")["seed"] == 7
-    run(project, "git", "checkout", "-q", ".")
-    run(project, "git", "stash", "apply", "refs/exps/apply/stash")
+    run(project, "git", "checkout", "refs/exps/apply/stash", "--", "params.yaml")
     assert (project / "params.yaml").read_text() == before
+
+
+def test_images_below_the_folder_go_along_where_they_are_named(project):
+    colours = {"dark": [0, 40], "light": [200, 240]}
+    write_tree(project / "pictures", {f"{name}/{c}.png": png(plain(c)) for name, of in colours.items() for c in of})
+    folder = {"source": "folder", "path": "pictures", "image_size": 8}
+    edit_study(project, lambda study: study["folders"].update(mine=folder))
+    command = ["exp", "run", "--temp", "--name", "own", "prepare_folder@mine"]
+    assert "No such file or directory" in dvc(project, *command, fails=True).stderr
+    assert stages_run(dvc(project, *command, "--copy-paths", "pictures")) == {"prepare_folder@mine"}
+    dvc(project, "exp", "apply", "own")
+    assert len((project / "data/images/mine/table.csv").read_text().splitlines()) == 1 + 4
 
 
 def test_a_failed_experiment_of_the_queue_stops_no_other(project):
