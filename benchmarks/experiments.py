@@ -5,20 +5,29 @@
 Takes five minutes on two processor cores, in a copy of the project that is deleted.
 """
 
+import subprocess
 import tempfile
 from pathlib import Path
 
 from benchmarks.pages import filled
 from stages.base.files import write_text
-from tests.pipeline import commit, copy_of_project, dvc, run
+from tests.pipeline import commit, copy_of_project, dvc, environment
 
 PAGE = Path(__file__).parents[1] / "docs/experiments.md"
 
 
 def output_of(command: str, project: Path) -> str:
-    """What a command of the page says in a project, as a fence; where the project lies is nobody's business."""
-    said = run(project, "bash", "-euo", "pipefail", "-c", f"exec 2>&1\n{command}").stdout
-    lines = (line.rstrip() for line in said.replace(str(project), "<project>").strip().splitlines())
+    """What a command of the page says in a project, as a fence; where the project lies is nobody's business.
+
+    It is asked to write to a file: a worker of the queue would keep a pipe open until it ends.
+    """
+    with tempfile.TemporaryFile("w+") as said:
+        shell = ["bash", "-euo", "pipefail", "-c", command]
+        done = subprocess.run(shell, cwd=project, env=environment(), stdout=said, stderr=subprocess.STDOUT, check=False)
+        said.seek(0)
+        lines = [line.rstrip() for line in said.read().replace(str(project), "<project>").strip().splitlines()]
+    if done.returncode:
+        raise SystemExit("\n".join([f"{command}: failed", *lines]))
     return "\n".join(["```text", *lines, "```"])
 
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.pipeline import commit, copy_of_project, dvc, write_study
+from tests.pipeline import commit, copy_of_project, run_in_one_process, write_study
 
 # The names are those of the default study, of which this is a part: the commands of docs/experiments.md fit both.
 STUDY = {
@@ -29,11 +29,16 @@ STUDY = {
     },
 }
 
+ORDER = [
+    "download@digits", "prepare@digits", "split@digits-b", "gallery@digits-b", "weights@four-conv", "train@a-scratch",
+    "features@b-fc1", "head@b-one-layer", "head@b-two-layers", "evaluate", "mistakes@digits-b", "report",
+]  # fmt: skip
+
 
 def small_project(folder: Path) -> Path:
     """A copy of the project in which the small study has run, committed."""
     copy_of_project(folder)
     write_study(folder, STUDY)
-    dvc(folder, "repro")
+    run_in_one_process(folder, ORDER)
     commit(folder)
     return folder

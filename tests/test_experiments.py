@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from benchmarks.experiments import PAGE, output_of
 from benchmarks.pages import commands
 from tests.conftest import plain, png, write_tree
-from tests.pipeline import dvc, edit_study, read_yaml, run, stages_run
+from tests.pipeline import dvc, edit_study, environment, read_yaml, run, stages_run
 from tests.small_project import small_project
 
 RATE = "heads.b-one-layer.learning_rate"
@@ -36,6 +37,11 @@ def reset(project):
     run(project, "git", "checkout", "-q", ".")
     run(project, "git", "clean", "-fdq")
     dvc(project, "checkout", "-q")
+
+
+def start_worker(project):
+    """The worker would keep a pipe open, and so keep us waiting until it ends."""
+    subprocess.run(["dvc", "queue", "start"], cwd=project, env=environment(), stdout=subprocess.DEVNULL, check=True)
 
 
 def worker_of(project):
@@ -101,8 +107,7 @@ def page(finished):
 
 
 def said(page, start):
-    (output,) = [output for command, output in page.items() if command.splitlines()[-1].startswith(start)]
-    return output
+    return next(output for command, output in page.items() if command.splitlines()[-1].startswith(start))
 
 
 def test_an_experiment_runs_what_its_value_reaches(page):
@@ -147,15 +152,15 @@ def test_an_experiment_is_applied_or_becomes_a_branch(page, finished):
 
 def test_a_failed_experiment_says_why_and_leaves_its_value(page):
     output = said(page, "dvc exp run --name wrong")
-    assert f"{RATE}: -1 is not accepted" in output
-    assert "\n+    learning_rate: -1\n" in output
+    assert "seed: -1 is not accepted" in output
+    assert "\n+seed: -1\n" in output
     assert "Traceback" not in output
 
 
 def test_no_output_of_the_page_is_missing_or_names_a_folder_of_a_machine():
     text = PAGE.read_text(encoding="utf-8")
     assert "<!-- output -->\n<!-- end -->" not in text
-    assert not re.search(r"/(tmp|home|root|work|usr)/", text)
+    assert not re.search(r"(?<!\.dvc)/(tmp|home|root|usr|var)/", text)
 
 
 def test_values_arrive_as_what_they_are(project):
@@ -229,7 +234,7 @@ def test_images_below_the_folder_go_along_where_they_are_named(project):
 def test_a_failed_experiment_of_the_queue_stops_no_other(project):
     for name, seed in ("bad", -1), ("good", 3):
         dvc(project, "exp", "run", "--queue", "--name", name, "-S", f"seed={seed}", "split@digits-b")
-    dvc(project, "queue", "start")
+    start_worker(project)
     wait_until(lambda: states(project) == {"bad": "Failed", "good": "Success"})
     assert "seed: -1 is not accepted" in dvc(project, "queue", "logs", "bad").stdout
     assert read_yaml(of_experiment(project, "good", "params.yaml"))["seed"] == 3
@@ -239,7 +244,7 @@ def test_a_failed_experiment_of_the_queue_stops_no_other(project):
 def test_what_a_killed_worker_leaves_running_can_be_ended_and_queued_again(project):
     again = ["exp", "run", "--queue", "--name", "cut-off", "-S", f"{RATE}=0.02", "head@b-one-layer"]
     dvc(project, *again)
-    dvc(project, "queue", "start")
+    start_worker(project)
     wait_until(lambda: "Running stage 'head@" in log_of(project, "cut-off"))
     stop_worker(project)
     assert states(project) == {"cut-off": "Running"}
@@ -248,6 +253,6 @@ def test_what_a_killed_worker_leaves_running_can_be_ended_and_queued_again(proje
     assert states(project) == {"cut-off": "Failed"}
     dvc(project, "queue", "remove", "cut-off")
     dvc(project, *again)
-    dvc(project, "queue", "start")
+    start_worker(project)
     wait_until(lambda: states(project) == {"cut-off": "Success"})
     assert read_yaml(of_experiment(project, "cut-off", "params.yaml"))["heads"]["b-one-layer"]["learning_rate"] == 0.02
