@@ -2,7 +2,6 @@
 
     python -m benchmarks.performance --files <folder> [part of a command ...]
 
-The page has a fence with a command and, behind it, a mark; what stands between the mark and its end is written anew.
 With parts of commands, only where the command has one of them. files and run: what stands for <files> and <run> in the
 commands. Nothing else should run on the machine meanwhile.
 """
@@ -14,10 +13,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.pages import commands, filled
 from stages.base.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
-PLACE = re.compile(r"(```\n(python -m [^\n]+)\n```\n\n<!-- output -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def output_of(command: str, given: argparse.Namespace) -> str:
@@ -34,19 +33,13 @@ def main() -> None:
     parser.add_argument("--files", type=Path, required=True)
     parser.add_argument("--run", type=Path)
     given = parser.parse_args()
-    for before, command, end in PLACE.findall(PAGE.read_text(encoding="utf-8")):
+    for command in commands(PAGE.read_text(encoding="utf-8")):
         if not given.parts or any(part in command for part in given.parts):
             if "<run>" in command and not given.run:
                 parser.error(f"{command}: needs --run")
-            found = output_of(command, given)
+            outputs = {command: output_of(command, given)}
             # Read again: others may write on the page while a command takes its time.
-            old = PLACE.sub(
-                lambda place, command=command, new=f"{before}\n{found}\n\n{end}": (
-                    new if place[2] == command else place[0]
-                ),
-                PAGE.read_text(encoding="utf-8"),
-            )
-            write_text(PAGE, old)
+            write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), outputs.get))
 
 
 if __name__ == "__main__":

@@ -22,26 +22,50 @@ def copy_of_project(folder: Path) -> Path:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     run(folder, "git", "init", "-q")
+    for key in ("name", "email"):  # without them, experiments are refused
+        run(folder, "git", "config", f"user.{key}", "test")
     commit(folder)
     return folder
 
 
 def commit(folder: Path) -> None:
     run(folder, "git", "add", "-A")
-    name = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
-    run(folder, "git", *name, "commit", "-q", "--allow-empty", "-m", "test")
+    run(folder, "git", "commit", "-q", "--allow-empty", "-m", "test")
+
+
+def environment() -> dict[str, str]:
+    """That of the tests, with their Python as `python`."""
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run(folder: Path, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
     """Run a command in a folder, with the Python of the tests as `python`."""
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
     assert (done.returncode != 0) == fails, f"{command}: {done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     return done
 
 
 def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
     return run(folder, sys.executable, "-m", "dvc", *arguments, fails=fails)
+
+
+IN_ONE_PROCESS = """
+import importlib
+from stages.base.command import PARAMS, load_study
+
+for stage, *entry in {entries}:
+    importlib.import_module("stages." + stage).main(load_study(PARAMS), *entry)
+"""
+
+
+def run_in_one_process(folder: Path, stages: list[str]) -> None:
+    """Run stages in this order, and tell DVC.
+
+    One process after another was seen to do it; one process for all is faster, and must come to the same.
+    """
+    entries = [stage.split("@") for stage in stages]
+    run(folder, sys.executable, "-c", IN_ONE_PROCESS.format(entries=entries))
+    dvc(folder, "commit", "-f")
 
 
 def stages_run(done: subprocess.CompletedProcess) -> set[str]:

@@ -2,12 +2,11 @@
 
 import json
 import re
-import sys
 
 import pytest
 import vl_convert
 
-from tests.pipeline import commit, copy_of_project, dvc, edit_study, read_yaml, run, stages_run
+from tests.pipeline import commit, copy_of_project, dvc, edit_study, read_yaml, run, run_in_one_process, stages_run
 
 MODELS_OF_B = {
     "train@b-scratch",
@@ -178,23 +177,11 @@ def test_a_removed_model_is_gone_with_its_files_also_for_a_colleague_and_comes_b
     run(project, "git", "reset", "-q", "--hard", "HEAD~1")
 
 
-IN_ONE_PROCESS = """
-import importlib
-from stages.base.command import PARAMS, load_study
-
-for stage, *entry in {entries}:
-    importlib.import_module("stages." + stage).main(load_study(PARAMS), *entry)
-"""
-
-
 def test_the_same_study_in_another_copy_gives_the_same_bytes(finished, tmp_path):
     folder, done = finished
     other = copy_of_project(tmp_path)
     edit_study(other, few_epochs)
-    # One process after another was seen to do it; one process for all is faster, and must come to the same.
-    entries = [stage.split("@") for stage in re.findall(r"Running stage '([^']+)'", done.stdout)]
-    run(other, sys.executable, "-c", IN_ONE_PROCESS.format(entries=entries))
-    dvc(other, "commit", "-f")
+    run_in_one_process(other, re.findall(r"Running stage '([^']+)'", done.stdout))
     locks = [read_yaml(run(folder, "git", "show", "HEAD:dvc.lock").stdout), read_yaml(other / "dvc.lock")]
     outs = [{out["path"]: out["md5"] for stage in lock["stages"].values() for out in stage["outs"]} for lock in locks]
     differ = {path for path in outs[0] if outs[0][path] != outs[1][path]}

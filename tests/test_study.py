@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from functools import reduce
@@ -942,6 +943,46 @@ def test_a_stage_works_on_the_entry_it_is_given(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["split.py", "digits-a"])
     run_stage(lambda study, name: f"validation {study.tasks[name].validation}", "tasks")
     assert capsys.readouterr().out == "split digits-a: validation 0.1\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "section", "entry", "changed"),
+    [
+        ("head b-one-layer", "heads", "b-one-layer", "heads.b-one-layer"),
+        ("head b-one-layer", "heads", "b-two-layers", None),
+        ("head b-one-layer", "training", None, "training"),
+        ("features b-fc1", "training", None, None),
+        ("fine_tune b-top-conv", "heads", "b-two-layers", "heads.b-two-layers"),
+        ("prepare digits", "datasets", "digits", "datasets.digits"),
+        ("evaluate", "heads", "b-one-layer", "heads"),
+        ("report", "heads", "b-one-layer", None),
+    ],
+)
+def test_a_result_whose_settings_changed_meanwhile_is_refused(
+    command, section, entry, changed, tmp_path, monkeypatch, capsys
+):
+    for name in ("params.yaml", "dvc.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    stage, *arguments = command.split()
+    monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", *arguments])
+    own = {"head": ["heads"], "features": ["features"], "fine_tune": ["fine_tunes"], "prepare": ["datasets"]}
+
+    def work(*_):
+        study = read_params(Path("params.yaml"))
+        (study[section][entry] if entry else study[section])["new"] = 1
+        Path("params.yaml").write_text(json.dumps(study))
+        return "done"
+
+    if changed is None:
+        run_stage(work, *own.get(stage, []))
+        assert capsys.readouterr().out.endswith(": done\n")
+        return
+    with pytest.raises(SystemExit) as ended:
+        run_stage(work, *own.get(stage, []))
+    assert ended.value.code == 1
+    said = capsys.readouterr()
+    assert said.err.startswith(f"{stage}: {changed} changed in params.yaml while this ran, so that ") and not said.out
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from stages.base.errors import UserError
-from stages.study import Study, load_study
+from stages.study import Study, load_study, parse_params, read_params
 
 PARAMS = Path("params.yaml")
+PIPELINE = Path("dvc.yaml")
 
 
 def run_stage(work: Callable[..., str], *sections: str) -> None:
@@ -19,15 +21,21 @@ def run_stage(work: Callable[..., str], *sections: str) -> None:
     """
     stage = Path(sys.argv[0]).stem
     arguments = sys.argv[1:]
+    entry = None
     try:
+        before = b""
+        with suppress(OSError):  # load_study says it better
+            before = PARAMS.read_bytes()
         study = load_study(PARAMS)
         if not sections:
             if arguments:
                 raise UserError(f"stages.{stage} takes no argument, but was given {' '.join(arguments)!r}.")
-            print(f"{stage}: {work(study)}")
+            done = f"{stage}: {work(study)}"
         else:
             entry = _entry(study, stage, sections, arguments)
-            print(f"{stage} {entry}: {work(study, entry)}")
+            done = f"{stage} {entry}: {work(study, entry)}"
+        _check_unchanged(stage, entry, before)
+        print(done)
     except UserError as error:
         _end(stage, str(error))
     except KeyboardInterrupt:
@@ -36,6 +44,42 @@ def run_stage(work: Callable[..., str], *sections: str) -> None:
         where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
         reason = error.strerror or str(error) or type(error).__name__
         _end(stage, f"{where} ({reason}); make room or mend the permission, and run again.")
+
+
+def _check_unchanged(stage: str, entry: str | None, before: bytes) -> None:
+    """Refuse a result whose settings have changed meanwhile: DVC would record it as that of the new ones.
+
+    Somebody has edited them, or an experiment was queued: DVC then sets `params.yaml` back for a moment.
+    """
+    if PARAMS.read_bytes() == before or not PIPELINE.exists():
+        return
+    old, new = parse_params(before.decode()), read_params(PARAMS) or {}
+    if changed := [path for path in _recorded(stage, entry, old) if _value(old, path) != _value(new, path)]:
+        raise UserError(
+            f"{', '.join(changed)} changed in {PARAMS} while this ran, so that the result would stand under the wrong "
+            "settings; run `dvc repro` again."
+        )
+
+
+def _recorded(stage: str, entry: str | None, params: dict) -> list[str]:
+    """The parts of `params.yaml` that DVC records of this run, as `dvc.yaml` lists them."""
+    for described in read_params(PIPELINE)["stages"].values():
+        each = described.get("do", described)
+        entries = params[described["foreach"][2:-1]] if "foreach" in described else {None: {}}
+        if each["cmd"].split()[2] == f"stages.{stage}" and entry in entries:
+            paths = "\n".join(each.get("params", []))
+            names = {"key": entry, **{f"item.{key}": value for key, value in entries[entry].items()}}
+            for name, value in names.items():
+                paths = paths.replace(f"${{{name}}}", str(value))
+            return paths.splitlines()
+    return []
+
+
+def _value(params: dict, path: str) -> object:
+    """What stands at a section, or at `section.entry`."""
+    section, _, name = path.partition(".")
+    part = params.get(section)
+    return part.get(name) if name and part else part
 
 
 def _end(stage: str, sentence: str, code: int = 1) -> None:

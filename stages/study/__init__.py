@@ -26,7 +26,7 @@ from stages.study.schema import (
     check_training,
 )
 
-__all__ = ["Study", "load_study", "read_params", "study_of"]
+__all__ = ["Study", "load_study", "parse_params", "read_params", "study_of"]
 
 SECTIONS = {
     "datasets": Dataset,
@@ -81,13 +81,18 @@ def load_study(path: Path) -> Study:
     return study
 
 
-def read_params(path: Path) -> Any:
-    """Read YAML as DVC reads it: YAML 1.2 by ruamel.yaml, where 1e-05 is a number and `no` is text.
+def parse_params(text: str) -> Any:
+    """Parse YAML as DVC does: YAML 1.2 by ruamel.yaml, where 1e-05 is a number and `no` is text.
 
     DVC's `dvc exp run -S` writes such numbers, and PyYAML would take them for text.
     """
+    return YAML(typ="safe", pure=True).load(text)
+
+
+def read_params(path: Path) -> Any:
+    """Read YAML from a file as DVC does; `UserError` where that cannot be."""
     try:
-        return YAML(typ="safe", pure=True).load(path.read_text(encoding="utf-8"))
+        return parse_params(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing; give the path of a study, or copy one of studies/ to {path}.") from None
     except OSError as error:
