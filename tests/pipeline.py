@@ -45,8 +45,8 @@ def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.Comple
 
 
 def stages_run(done: subprocess.CompletedProcess) -> set[str]:
-    """The stages that a `dvc repro` or `dvc exp run` has run."""
-    return set(re.findall(r"Running stage '([^']+)'", done.stdout))
+    """The stages that a `dvc repro` or `dvc exp run` has run, but for `sound`: it runs after every change of a study."""
+    return set(re.findall(r"Running stage '([^']+)'", done.stdout)) - {"sound"}
 
 
 def edit_study(folder: Path, change) -> None:
