@@ -45,7 +45,7 @@ def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.Comple
 
 
 def stages_run(done: subprocess.CompletedProcess) -> set[str]:
-    """The stages that a `dvc repro` or `dvc exp run` has run, but for `sound`: it runs after every change of a study."""
+    """The stages that a `dvc repro` or `dvc exp run` has run, but for `sound`, which runs after any change."""
     return set(re.findall(r"Running stage '([^']+)'", done.stdout)) - {"sound"}
 
 
