@@ -6,6 +6,8 @@ import csv
 import http.server
 import json
 import re
+import subprocess
+import sys
 import threading
 from html.parser import HTMLParser
 from pathlib import Path
@@ -43,6 +45,10 @@ METHODS = {
 ARGUMENTS = {"shell": True, "allow_pickle": True, "safe_mode": False, "verify": False, "typ": "unsafe"}
 
 
+# The only module that starts other programs.
+STARTS_PROGRAMS = "stages/side_by_side.py"
+
+
 def forbidden(code: str) -> list[str]:
     """What stands in Python code of the above, with its line."""
     found = []
@@ -66,7 +72,9 @@ def forbidden(code: str) -> list[str]:
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("stages/**/*.py")), ids=lambda file: str(file.relative_to(ROOT)))
 def test_no_stage_unpickles_evaluates_or_asks_a_shell(file):
-    assert forbidden(file.read_text(encoding="utf-8")) == []
+    code = file.read_text(encoding="utf-8")
+    assert forbidden(code) == []
+    assert "subprocess" not in code or file == ROOT / STARTS_PROGRAMS
 
 
 @pytest.mark.parametrize(
@@ -87,6 +95,31 @@ def test_the_templates_of_the_report_escape_everything():
         text = template.read_text(encoding="utf-8")
         assert "autoescape" not in text
         assert not re.search(r"\|\s*safe\b", text)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        ("", 0, "requirements.txt IS NOT AUDITED"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "x"}]}', 0, "requirements.txt IS NOT AUDITED"),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "x"}]}',
+            0,
+            "NOT AUDITED, because the service does not know them: b\n",
+        ),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": []}]}]}',
+            1,
+            "requirements.txt has known vulnerabilities",
+        ),
+    ],
+)
+def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, code, said):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci/audit.py")], input=found, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr
 
 
 # Names become parts of commands and paths.
