@@ -124,22 +124,23 @@ def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, 
 
 # Names become parts of commands and paths.
 
-# A dot in a name leads DVC astray, unless the study has what it then looks for: an entry without a name.
-OUT = "../../../victim"
 HOSTILE_NAMES = [
     *("x; touch pwned", "$(touch pwned)", "`touch pwned`", "x & touch pwned", "x\ntouch pwned", "x' ; touch pwned ; '"),
-    *("-x", "--help", "a b", "x > pwned", "x|touch pwned", OUT),
+    *("-x", "--help", "a b", "x > pwned", "x|touch pwned"),
 ]
+# A dot in a name leads DVC astray, unless the study has what it then looks for, below the entry `a/`.
+OUT = "a/../../../../victim"
 
 
 def add_hostile_names(study: dict) -> None:
     for name in HOSTILE_NAMES:
         study["backbones"][name] = {"architecture": "four_conv", "weights": "random"}
-        study["tasks"][name] = dict(study["tasks"]["digits-a"])
     looked_for = {"x": 1}
-    for part in reversed(OUT.split(".")[1:]):
+    first, *parts = OUT.split(".")
+    for part in reversed(parts):
         looked_for = {part: looked_for}
-    study["tasks"][""] = {**study["tasks"]["digits-a"], **looked_for}
+    entry = study["features"]["b-fc1"]
+    study |= {"features": {OUT: entry, first: {**entry, **looked_for}}, "heads": {}, "fine_tunes": {}}
 
 
 def test_no_name_of_a_study_reaches_a_shell_or_a_path_before_it_is_checked(tmp_path):
@@ -151,14 +152,14 @@ def test_no_name_of_a_study_reaches_a_shell_or_a_path_before_it_is_checked(tmp_p
     kept.write_text("kept")
     done = dvc(project, "repro", fails=True)
     assert done.stdout.count("Running stage '") == 1
-    assert f"sound: params.yaml has {2 * len(HOSTILE_NAMES) + 1} problems" in done.stderr
-    assert f"tasks: the name '{OUT}' is not accepted; it must be a small letter" in done.stderr
+    assert f"sound: params.yaml has {len(HOSTILE_NAMES) + 2} problems" in done.stderr
+    assert f"features: the name '{OUT}' is not accepted; it must be a small letter" in done.stderr
     assert kept.exists() and not (project / "pwned").exists()
     # Without the stage that all others depend on, DVC would hand a name to the shell, and empty the folder it leads to.
     text = (project / "dvc.yaml").read_text(encoding="utf-8").replace("      - data/sound\n", "")
     (project / "dvc.yaml").write_text(text, encoding="utf-8")
     dvc(project, "repro", "--single-item", f"weights@{HOSTILE_NAMES[0]}", fails=True)
-    dvc(project, "repro", "--single-item", f"gallery@{OUT}", fails=True)
+    dvc(project, "repro", "--single-item", f"features@{OUT}", fails=True)
     assert (project / "pwned").exists() and not kept.exists()
 
 
