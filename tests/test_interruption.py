@@ -51,7 +51,12 @@ ENTRIES = [
     *(("fine_tune", "tuned"), ("evaluate", ""), ("mistakes", "high"), ("report", "")),
 ]
 # And what they need beside.
-OTHERS = {"prepare": [("download", "digits"), ("weights", "new")], "split": [("split", "high")]}
+OTHERS = {
+    "prepare": [("download", "digits"), ("weights", "new")],
+    "split": [("split", "high")],
+    "gallery": [("gallery", "low")],
+    "mistakes": [("mistakes", "low")],
+}
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 each_stage = pytest.mark.parametrize(("stage", "entry"), ENTRIES, ids=[stage for stage, _ in ENTRIES])
 

@@ -106,7 +106,8 @@ def _download(address: str, target: Path, checksum: str | None) -> None:
             # What the earlier run left may be of another file: once more, from zero.
         with atomic_file(target) as whole:
             shutil.move(partial, whole)  # no rename: the two folders may lie on different disks
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        # ValueError: a server leads to an address that is none.
         file = _name(address) + (f" ({checksum})" if checksum else "")
         raise UserError(
             f"{address!r} cannot be downloaded ({_reason(error)}); check the address and the connection, or get {file} "
