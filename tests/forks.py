@@ -39,29 +39,26 @@ class Server:
         )
         assert self.process.stdout.readline() == "ready\n"
 
-    def run(self, folder: Path, stage: str, *entry: str, kill_after: float | None = None, room: int | None = None):
-        """Run a stage. kill_after: seconds; room: the largest file that it may write, in bytes."""
-        said = folder.with_suffix(".said")
-        self.process.stdin.write(json.dumps([str(folder), str(said), stage, entry, room]) + "\n")
-        pid, begun = int(self.process.stdout.readline()), time.monotonic()
+    def run(
+        self, folder: Path, stage: str, *entry: str, kill_after: float | None = None, room: int | None = None
+    ) -> Ended:
+        """Run a stage. kill_after: seconds; room: bytes of the largest file that it may write."""
+        self.process.stdin.write(json.dumps([str(folder), stage, entry, room]) + "\n")
+        pid = int(self.process.stdout.readline())
         if kill_after is not None:
             time.sleep(kill_after)
             with contextlib.suppress(ProcessLookupError):  # it has come to its end
                 os.kill(pid, signal.SIGKILL)
-        code = int(self.process.stdout.readline())
-        return Ended(code, said.read_text(encoding="utf-8"), time.monotonic() - begun)
+        return Ended(*json.loads(self.process.stdout.readline()))
 
     def close(self) -> None:
         self.process.stdin.close()
         assert self.process.wait() == 0
 
 
-def work(folder: str, said: str, stage: str, entry: list[str], room: int | None) -> int:
+def work(folder: str, stage: str, entry: list[str], room: int | None) -> int:
     """What a forked process does; returns its exit code."""
     os.chdir(folder)
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-    os.dup2(file, 2)
     if room is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
     sys.argv = [f"stages/{stage}.py", *entry]
@@ -73,17 +70,25 @@ def work(folder: str, said: str, stage: str, entry: list[str], room: int | None)
     except BaseException:
         traceback.print_exc()
         return 1
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
 
 
 def serve() -> None:
     for line in sys.stdin:
+        reader, writer = os.pipe()
+        begun = time.monotonic()
         if not (pid := os.fork()):
-            code = work(*json.loads(line))
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(writer, 2)
+            os._exit(work(*json.loads(line)))
         print(pid, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+        os.close(writer)
+        with os.fdopen(reader, encoding="utf-8") as stderr:
+            said = stderr.read()
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        print(json.dumps([code, said, time.monotonic() - begun]), flush=True)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,12 @@ import pytest
 
 from stages.base.files import sha256_of
 from tests.conftest import png
-from tests.pipeline import ROOT, copy_of_project, dvc, read_yaml, run, write_study
+from tests.pipeline import ROOT, copy_of_project, dvc, read_yaml, run, stages_run, write_study
 from tests.tiny_study import STUDY as TINY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows neither forks nor kills in this way")
 
-KILLS, ROUNDS = 5, 4  # of each stage: after so many kills in a row it runs to its end, so many times
+KILLS = 20  # of each stage
 
 BASE = {"dataset": "digits", "task": "low", "backbone": "new"}
 STUDY = {
@@ -42,7 +42,7 @@ STUDY = {
             "augmentation": {"shift": 0.1},
         }
     },
-    "training": {**TINY["training"], "epochs": 2, "repeats": 2, "max_train_per_class": 20},
+    "training": {**TINY["training"], "epochs": 2, "repeats": 1, "max_train_per_class": 20},
 }
 # The entries that are killed, in an order in which they can run.
 ENTRIES = [
@@ -100,9 +100,9 @@ def undisturbed(server, tmp_path_factory):
     """A folder in which every stage has run undisturbed, and the seconds that each took."""
     folder = tmp_path_factory.mktemp("undisturbed")
     source, seconds = np.random.default_rng(0), {}
-    (folder / "large.zip").write_bytes(source.bytes(20_000_000))
+    (folder / "large.zip").write_bytes(source.bytes(5_000_000))
     with h5py.File(folder / "own.weights.h5", "w") as file:
-        file["numbers"] = source.random(1_000_000)
+        file["numbers"] = source.random(500_000)
     for number in range(200):
         path = folder / f"photos/{'ab'[number % 2]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -155,21 +155,24 @@ def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(stage, ent
     folder, seconds = undisturbed
     expected, moments = files_of(folder), random.Random(stage)
     # One in each part of the stage's duration, so that no part is left out.
-    shares = [(place + moments.random()) / (KILLS * ROUNDS) for place in range(KILLS * ROUNDS)]
+    shares = [(place + moments.random()) / KILLS for place in range(KILLS)]
     moments.shuffle(shares)
-    arguments = (here, module(stage), *filter(None, [entry]))
-    killed = 0
-    for place, share in enumerate(shares, start=1):
+    arguments, duration = (here, module(stage), *filter(None, [entry])), seconds[stage]
+    while shares:
         remove(here, outputs(stage, entry))
-        what = f"{stage}, kill {place} after {share * seconds[stage]:.3f} of {seconds[stage]:.3f} s"
-        killed += server.run(*arguments, kill_after=share * seconds[stage]).code == -signal.SIGKILL
-        assert_whole(here, expected, what)
-        if not place % KILLS:
-            remove(here, outputs(stage, entry))
-            done = server.run(*arguments)
+        after = shares[-1] * duration
+        done, what = server.run(*arguments, kill_after=after), f"{stage}, killed after {after:.3f} of {duration:.3f} s"
+        if done.code == -signal.SIGKILL:
+            shares.pop()
+            assert_whole(here, expected, what)
+        else:  # it has come to its end, maybe because it went on from what a killed run had done
+            duration *= 0.9
             assert (done.code, done.said) == (0, ""), what
             assert_same(here, expected, what)
-    assert killed > KILLS * ROUNDS / 2  # the others had come to their end
+    remove(here, outputs(stage, entry))
+    done = server.run(*arguments)
+    assert (done.code, done.said) == (0, ""), stage
+    assert_same(here, expected, stage)
 
 
 def rooms(folder: Path, stage: str, entry: str) -> list[int]:
@@ -232,21 +235,25 @@ def kill_in(project: Path, stage: str, seconds: float) -> None:
 
 
 def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(server, undisturbed, tmp_path):
-    (tmp_path / "straight").mkdir()
-    straight = tmp_path / "straight"
+    straight, project = tmp_path / "straight", tmp_path / "project"
+    straight.mkdir()
+    project.mkdir()
     write_study(straight, ONE_NETWORK)
-    for stage in ("sound", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base",
-                  "evaluate", "mistakes low", "report"):  # fmt: skip
+    stages = ["sound", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base"]
+    for stage in [*stages, "evaluate", "mistakes low", "report"]:
         done = server.run(straight, *stage.split())
         assert done.code == 0, done.said
-    (tmp_path / "project").mkdir()
-    project = copy_of_project(tmp_path / "project")
+    copy_of_project(project)
     shutil.rmtree(project / "reports")
     (project / "dvc.lock").unlink()
     write_study(project, ONE_NETWORK)
-    seconds = random.Random(0)
-    kill_in(project, "prepare@digits", seconds.uniform(0, 1.5))
-    kill_in(project, "train@base", seconds.uniform(0, 8))
+    moments, locks = random.Random(0), project / ".dvc/tmp/rwlock"
+    for stage, seconds in (("prepare@digits", 1.5), ("train@base", 8)):
+        kill_in(project, stage, moments.uniform(0, seconds))
+        # DVC may have been about to write this file, and refuses it then: docs/troubleshooting.md says to delete it.
+        locks.write_bytes(b"")
+        assert "Unable to read RWLock-file '.dvc/tmp/rwlock'" in dvc(project, "repro", fails=True).stderr
+        locks.unlink()
     dvc(project, "repro")
     assert "up to date" in dvc(project, "repro").stdout
     assert results_of(project) == results_of(straight)
@@ -269,25 +276,29 @@ def mounted(folder: Path, size: str):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
 def test_a_full_or_locked_cache_is_answered_in_words_and_loses_nothing(tmp_path):
-    (tmp_path / "project").mkdir()
-    project = copy_of_project(tmp_path / "project")
-    cache = project / ".dvc/cache"
+    project = tmp_path / "project"
+    project.mkdir()
+    copy_of_project(project)
+    cache, images = project / ".dvc/cache", project / "data/images/digits"
     with mounted(cache, "400k") as remount:
         dvc(project, "repro", "download@digits")
         before = files_of(cache)
         assert before
-        full = dvc(project, "repro", "prepare@digits", fails=True)
+        # DVC says it of each file and goes on; the next run knows what is not in the cache.
+        full = dvc(project, "repro", "prepare@digits")
         assert "No space left on device" in full.stderr and "Traceback" not in full.stderr
-        assert files_of(cache).items() >= before.items()
+        made = files_of(images)
+        assert files_of(cache).items() >= before.items() and len(made) == 4
         remount("size=50m")
-        done = dvc(project, "repro", "prepare@digits")
-        assert "'download@digits' didn't change, skipping" in done.stdout
+        assert stages_run(dvc(project, "repro", "prepare@digits")) == {"prepare@digits"}
+        shutil.rmtree(images)
+        dvc(project, "checkout", "data/images/digits")
+        assert files_of(images) == made
         before = files_of(cache)
         remount("ro")
         locked = dvc(project, "repro", "split@digits-a", fails=True)
-        assert "Read-only file system" in locked.stderr and "Traceback" not in locked.stderr
+        assert "failed to reproduce 'split@digits-a': [Errno 30] Read-only file system" in locked.stderr
         assert files_of(cache) == before
         remount("rw")
-        dvc(project, "repro", "split@digits-a")
+        assert stages_run(dvc(project, "repro", "split@digits-a")) == {"split@digits-a"}
         assert files_of(cache).items() > before.items()
-        assert "up to date" in dvc(project, "repro", "split@digits-a").stdout

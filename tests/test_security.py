@@ -434,7 +434,7 @@ def hostile(tmp_path_factory):
                         "rename": {CLASSES[7]: RENAMED},
                         "validation": 3,
                         "test": 3,
-                        "group": "^(<b>.*)$",
+                        "group": r"^(\d+)-<b>",
                     }
                 },
                 "backbones": {
