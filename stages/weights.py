@@ -13,6 +13,7 @@ from stages.base.files import keep_only
 from stages.data.weights import FOLDER, read_weights_record, write_weights_record
 from stages.fetching.fetch import fetch
 from stages.study import Study
+from stages.study.addresses import redacted
 from stages.study.architectures import ARCHITECTURES
 from stages.study.schema import Backbone
 
@@ -31,12 +32,13 @@ def main(study: Study, name: str) -> str:
         checksum = checksum or architecture.imagenet_checksum
     file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
     fetch(source, file, checksum or recorded_checksum(name, entry))
+    shown = redacted(source)
     if not h5py.is_hdf5(file):
         file.unlink()
-        raise UserError(f"backbones.{name}.weights: {source!r} is not an HDF5 file; give weights that Keras saved.")
+        raise UserError(f"backbones.{name}.weights: {shown!r} is not an HDF5 file; give weights that Keras saved.")
     keep_only(folder, [file])
     record = write_weights_record(folder, entry.architecture, entry.weights, file=file)
-    return f"{entry.architecture}, {source}, sha256 {record.sha256}"
+    return f"{entry.architecture}, {shown}, sha256 {record.sha256}"
 
 
 def recorded_checksum(name: str, entry: Backbone) -> str | None:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from stages.base.errors import UserError
 from stages.base.files import atomic_file
+from stages.study.addresses import redacted
 
 # What has come of a download until it is whole. Not beside the target: that folder is an output of a stage.
 PARTIAL = Path("data/partial")
@@ -50,10 +51,13 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
     if checksum and target.is_file() and _checksum(target, checksum) == checksum:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
-    if is_address(source):
-        _download(source, target, checksum)
-    else:
+    if not is_address(source):
         _copy(source, target, checksum)
+        return
+    try:
+        _download(source, target, checksum)
+    except UserError as error:
+        raise UserError(redacted(str(error))) from None
 
 
 def is_address(source: str) -> bool:
@@ -102,7 +106,8 @@ def _download(address: str, target: Path, checksum: str | None) -> None:
             # What the earlier run left may be of another file: once more, from zero.
         with atomic_file(target) as whole:
             shutil.move(partial, whole)  # no rename: the two folders may lie on different disks
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
+    except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
+        # ValueError: a server leads to an address that is none.
         file = _name(address) + (f" ({checksum})" if checksum else "")
         raise UserError(
             f"{address!r} cannot be downloaded ({_reason(error)}); check the address and the connection, or get {file} "
@@ -170,7 +175,7 @@ def _receive(response: requests.Response, address: str, partial: Path, target: P
         _check_room(address, total - size, PARTIAL, target.parent)
     amount = "a file of unknown size" if total is None else _megabytes(total)
     there = f" ({_megabytes(size)} are there)" if size else ""
-    print(f"{name}: downloading {amount} from {address}{there}", flush=True)
+    print(f"{name}: downloading {amount} from {redacted(address)}{there}", flush=True)
     bar = tqdm(desc=name, total=total, initial=size, unit="B", unit_scale=True, disable=None)
     try:
         with bar, partial.open("ab") as file:

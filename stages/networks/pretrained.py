@@ -1,5 +1,6 @@
 """Weights files: backbones with those of data/weights/<backbone>, and saving without the optimizer."""
 
+import re
 import warnings
 from pathlib import Path
 
@@ -34,8 +35,9 @@ def load_weights(model: keras.Model, file: Path, what: str) -> None:
         empty = [weight.path for weight in model.weights if np.isnan(keras.ops.convert_to_numpy(weight)).any()]
         if empty:
             raise ValueError(f"it has no weights for {empty[0]}")
-    except (OSError, ValueError, KeyError) as error:
-        reason = " ".join(str(error).split("List of objects")[0].split()).rstrip(".")
+    except (OSError, ValueError, KeyError, RuntimeError) as error:  # h5py raises each of them on a damaged file
+        # Keras goes on with a list of layers, or all numbers of one.
+        reason = " ".join(re.split("List of objects|Target variable", str(error))[0].split()).rstrip(".")
         raise UserError(f"{what}: {file.name} does not fit {model.name} ({reason}); give weights of it.") from None
 
 

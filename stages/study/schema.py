@@ -7,8 +7,9 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 
+from stages.study.addresses import without_credentials
 from stages.study.architectures import ARCHITECTURES
 
 # Dots in a name break DVC's parameter look-up and bare numbers silently drop the stage.
@@ -17,7 +18,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]*$")]
 Reference = Annotated[str, Field(description="the name of an entry")]
 Layer = Annotated[str, Field(description="the name of a layer")]
 LayerOrNull = Annotated[str | None, Field(description="the name of a layer or block, or null")]
-Location = Annotated[str, Field(min_length=1, description="a path or an address")]
+Location = Annotated[str, Field(min_length=1, description="a path or an address"), AfterValidator(without_credentials)]
 Share = Annotated[float, Field(gt=0, lt=1, description="a number above 0 and below 1")]
 ShareOrZero = Annotated[float, Field(ge=0, lt=1, description="a number from 0 to below 1")]
 ImageSize = Annotated[int, Field(ge=8, le=1024, description="a whole number from 8 to 1024")]
@@ -252,7 +253,11 @@ class Backbone(Entry):
     """A convolutional network and where its weights come from: `random`, `imagenet`, or a path or address."""
 
     architecture: ArchitectureName
-    weights: Annotated[str, Field(min_length=1, description="random, imagenet, or a path or address")]
+    weights: Annotated[
+        str,
+        Field(min_length=1, description="random, imagenet, or a path or address"),
+        AfterValidator(without_credentials),
+    ]
     sha256: Sha256 | None = None
 
     @model_validator(mode="after")

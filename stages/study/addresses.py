@@ -1,0 +1,32 @@
+"""Addresses that hold a login or a token: refused in a study, and never shown."""
+
+import re
+from urllib.parse import unquote
+
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://(?P<login>[^/?#]*@)?(?P<host>[^/?#]*)", re.I)
+SHOWN = re.compile(r"""://(?P<login>[^/\s'"]*@)?(?P<path>[^\s'"?#]*)(?P<query>[?#][^\s'"]*)?""")
+# Parameters that are credentials, as those of signed links of S3, Google and Azure.
+SECRET = re.compile(r"token|secret|passw|signature|credential|(api|access|auth)[-_]?key|^(key|sig|auth|pwd)$", re.I)
+
+
+def without_credentials(location: str) -> str:
+    """A path or an address as it is; `ValueError`, which quotes no secret, where it holds a login or a token."""
+    if (address := ADDRESS.match(location)) is None:
+        return location
+    found = "a login" if address["login"] else ""
+    for parameter in re.split("[?#&;]", location)[1:]:
+        if SECRET.search(name := unquote(parameter.partition("=")[0])):
+            found = f"the parameter {name!r}, which looks like a credential"
+    if found:
+        raise ValueError(
+            f"the address of {address['host']!r} holds {found}, and DVC would copy it into files that are shared; put "
+            "a login into ~/.netrc, where it is found, or fetch the file by other means and give its path"
+        )
+    return location
+
+
+def redacted(text: str) -> str:
+    """Text without the logins and parameters of addresses in it: a server may lead to an address that has some."""
+    return SHOWN.sub(
+        lambda found: f"://{'...@' if found['login'] else ''}{found['path']}{'?...' if found['query'] else ''}", text
+    )

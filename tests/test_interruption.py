@@ -1,0 +1,304 @@
+"""A stage that is killed, or whose disk is full, leaves nothing that a later run trips over or takes for whole."""
+
+import contextlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from stages.base.files import sha256_of
+from tests.conftest import png
+from tests.pipeline import ROOT, copy_of_project, dvc, read_yaml, run, stages_run, write_study
+from tests.tiny_study import STUDY as TINY
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows neither forks nor kills in this way")
+
+KILLS = 20  # of each stage
+
+BASE = {"dataset": "digits", "task": "low", "backbone": "new"}
+STUDY = {
+    **TINY,
+    "folders": {"photos": {"source": "folder", "path": "photos", "image_size": 16}},
+    "networks": {"base": BASE},
+    "features": {"upper": {"dataset": "digits", "backbone": "base", "cut": "flatten"}},
+    "heads": {"above": {"task": "high", "features": "upper", "start_from": "backbone"}},
+    "fine_tunes": {
+        "tuned": {
+            "dataset": "digits",
+            "task": "high",
+            "backbone": "base",
+            "head": "above",
+            "features": "upper",
+            "unfreeze": "conv4",
+            "augmentation": {"shift": 0.1},
+        }
+    },
+    "training": {**TINY["training"], "epochs": 2, "repeats": 1, "max_train_per_class": 20},
+}
+# The entries that are killed, in an order in which they can run.
+ENTRIES = [
+    *(("sound", ""), ("download", "large"), ("weights", "own"), ("prepare", "digits"), ("prepare_folder", "photos")),
+    *(("split", "low"), ("gallery", "high"), ("train", "base"), ("features", "upper"), ("head", "above")),
+    *(("fine_tune", "tuned"), ("evaluate", ""), ("mistakes", "high"), ("report", "")),
+]
+# And what they need beside.
+OTHERS = {
+    "prepare": [("download", "digits"), ("weights", "new")],
+    "split": [("split", "high")],
+    "gallery": [("gallery", "low")],
+    "mistakes": [("mistakes", "low")],
+}
+PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
+each_stage = pytest.mark.parametrize(("stage", "entry"), ENTRIES, ids=[stage for stage, _ in ENTRIES])
+
+
+def module(stage: str) -> str:
+    """Two stages prepare images: of what is fetched, and of folders of this machine."""
+    return stage.removesuffix("_folder")
+
+
+def outputs(stage: str, entry: str) -> list[Path]:
+    """The paths that DVC empties before a stage, also those that persist: a run that finds them has nothing to do."""
+    definition = PIPELINE[stage].get("do", PIPELINE[stage])
+    listed = [*definition["outs"], *definition.get("metrics", [])]
+    return [Path((out if isinstance(out, str) else next(iter(out))).replace("${key}", entry)) for out in listed]
+
+
+def remove(folder: Path, paths: list[Path]) -> None:
+    for path in paths:
+        if (folder / path).is_dir():
+            shutil.rmtree(folder / path)
+        else:
+            (folder / path).unlink(missing_ok=True)
+
+
+def files_of(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def server():
+    from tests.forks import Server  # there is no `resource` on Windows
+
+    server = Server({module(stage) for stage, _ in ENTRIES})
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(server, tmp_path_factory):
+    """A folder in which every stage has run undisturbed, and the seconds that each took."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    source, seconds = np.random.default_rng(0), {}
+    (folder / "large.zip").write_bytes(source.bytes(5_000_000))
+    with h5py.File(folder / "own.weights.h5", "w") as file:
+        file["numbers"] = source.random(500_000)
+    for number in range(200):
+        path = folder / f"photos/{'ab'[number % 2]}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(png(source.integers(0, 256, (40, 40, 3), np.uint8)))
+    large = {"source": "archive", "url": "large.zip", "image_size": 16, "sha256": sha256_of(folder / "large.zip")}
+    own = {"architecture": "four_conv", "weights": "own.weights.h5", "sha256": sha256_of(folder / "own.weights.h5")}
+    study = {
+        **STUDY,
+        "datasets": {**STUDY["datasets"], "large": large},
+        "backbones": {**STUDY["backbones"], "own": own},
+    }
+    write_study(folder, study)
+    for stage, entry in [each for killed in ENTRIES for each in (*OTHERS.get(killed[0], []), killed)]:
+        done = server.run(folder, module(stage), *filter(None, [entry]))
+        assert done.code == 0, done.said
+        seconds[stage] = done.seconds
+    return folder, seconds
+
+
+@pytest.fixture
+def here(undisturbed, tmp_path):
+    """A copy of that folder."""
+    folder, _ = undisturbed
+    return Path(shutil.copytree(folder, tmp_path / "study"))
+
+
+def is_cost(name: str) -> bool:
+    """No two runs take the same time."""
+    return name.startswith("data/costs/")
+
+
+def assert_whole(folder: Path, expected: dict[str, bytes], what: str) -> None:
+    """Every file under its final name is as an undisturbed run writes it; what was begun lies under other names."""
+    for name, content in files_of(folder).items():
+        if is_cost(name) and ".partial-" not in name:
+            assert json.loads(content).keys() == json.loads(expected[name]).keys(), (what, name)
+        elif ".partial-" not in name and not name.startswith(("data/checkpoints/", "data/partial/")):
+            assert content == expected.get(name), (what, name)
+
+
+def assert_same(folder: Path, expected: dict[str, bytes], what: str) -> None:
+    """The files are those of an undisturbed run, and nothing is left beside them."""
+    found = files_of(folder)
+    assert found.keys() == expected.keys(), what
+    assert [name for name in found if found[name] != expected[name] and not is_cost(name)] == [], what
+
+
+@each_stage
+def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(stage, entry, server, undisturbed, here):
+    folder, seconds = undisturbed
+    expected, moments = files_of(folder), random.Random(stage)
+    # One in each part of the stage's duration, so that no part is left out.
+    shares = [(place + moments.random()) / KILLS for place in range(KILLS)]
+    moments.shuffle(shares)
+    arguments, duration = (here, module(stage), *filter(None, [entry])), seconds[stage]
+    while shares:
+        remove(here, outputs(stage, entry))
+        after = shares[-1] * duration
+        done, what = server.run(*arguments, kill_after=after), f"{stage}, killed after {after:.3f} of {duration:.3f} s"
+        if done.code == -signal.SIGKILL:
+            shares.pop()
+            assert_whole(here, expected, what)
+        else:  # it has come to its end, maybe because it went on from what a killed run had done
+            duration *= 0.9
+            assert (done.code, done.said) == (0, ""), what
+            assert_same(here, expected, what)
+    remove(here, outputs(stage, entry))
+    done = server.run(*arguments)
+    assert (done.code, done.said) == (0, ""), stage
+    assert_same(here, expected, stage)
+
+
+def rooms(folder: Path, stage: str, entry: str) -> list[int]:
+    """Sizes of the largest file that may be written, so that writing fails at the first, at one in the middle, and
+    at the largest."""
+    paths = [path for out in outputs(stage, entry) for path in [folder / out, *(folder / out).rglob("*")]]
+    sizes = sorted({path.stat().st_size for path in paths if path.is_file()})
+    return sorted({10, sizes[len(sizes) // 2] - 1, sizes[-1] - 1})
+
+
+@each_stage
+def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_nothing_begun(stage, entry, server, undisturbed, here):
+    folder, _ = undisturbed
+    expected = files_of(folder)
+    arguments = (here, module(stage), *filter(None, [entry]))
+    for room in rooms(folder, stage, entry):
+        remove(here, outputs(stage, entry))
+        done = server.run(*arguments, room=room)
+        assert done.code == 1, room
+        assert done.said.startswith(f"{module(stage)}: ") and done.said.endswith(", and run again.\n"), done.said
+        assert "File too large" in done.said and len(done.said.splitlines()) == 1, done.said
+        assert_whole(here, expected, f"{stage} with {room} bytes")
+        assert [name for name in files_of(here) if ".partial-" in name] == []
+    remove(here, outputs(stage, entry))
+    assert server.run(*arguments).code == 0
+    assert_same(here, expected, stage)
+
+
+# Through DVC.
+
+NOTHING = {section: {} for section in ("folders", "features", "heads", "fine_tunes")}
+ONE_NETWORK = {**STUDY, **NOTHING, "tasks": {"low": STUDY["tasks"]["low"]}}
+# Reports that show seconds.
+SHOW_COSTS = ("metrics", "models", "summary", "comparisons", "report", "figures")
+
+
+def results_of(folder: Path) -> dict[str, bytes]:
+    """What stages wrote, but for what shows costs."""
+    written = {}
+    for part in ("data", "models", "reports"):
+        written |= {f"{part}/{name}": content for name, content in files_of(folder / part).items()}
+    shows_costs = tuple(f"reports/{name}" for name in SHOW_COSTS)
+    return {name: content for name, content in written.items() if not (is_cost(name) or name.startswith(shows_costs))}
+
+
+def kill_in(project: Path, stage: str, seconds: float) -> None:
+    """Start `dvc repro` and kill it, with all it has started, so long after it has begun a stage."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", "repro"],
+        cwd=project,
+        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert any(f"Running stage '{stage}'" in line for line in process.stdout), f"{stage} did not run"
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+
+
+def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(server, undisturbed, tmp_path):
+    straight, project = tmp_path / "straight", tmp_path / "project"
+    straight.mkdir()
+    project.mkdir()
+    write_study(straight, ONE_NETWORK)
+    stages = ["sound", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base"]
+    for stage in [*stages, "evaluate", "mistakes low", "report"]:
+        done = server.run(straight, *stage.split())
+        assert done.code == 0, done.said
+    copy_of_project(project)
+    shutil.rmtree(project / "reports")
+    (project / "dvc.lock").unlink()
+    write_study(project, ONE_NETWORK)
+    moments, locks = random.Random(0), project / ".dvc/tmp/rwlock"
+    for stage, seconds in (("prepare@digits", 1.5), ("train@base", 8)):
+        kill_in(project, stage, moments.uniform(0, seconds))
+        # DVC may have been about to write this file, and refuses it then: docs/troubleshooting.md says to delete it.
+        locks.write_bytes(b"")
+        assert "Unable to read RWLock-file '.dvc/tmp/rwlock'" in dvc(project, "repro", fails=True).stderr
+        locks.unlink()
+    dvc(project, "repro")
+    assert "up to date" in dvc(project, "repro").stdout
+    assert results_of(project) == results_of(straight)
+
+
+@contextlib.contextmanager
+def mounted(folder: Path, size: str):
+    """A disk of its own at a folder, and a function that changes its options."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if done.returncode:
+        pytest.skip("only root may mount a disk")
+    try:
+        yield lambda options: run(folder.parent, "mount", "-o", f"remount,{options}", str(folder))
+    finally:
+        run(folder.parent, "umount", str(folder))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
+def test_a_full_or_locked_cache_is_answered_in_words_and_loses_nothing(tmp_path):
+    project = tmp_path / "project"
+    project.mkdir()
+    copy_of_project(project)
+    cache, images = project / ".dvc/cache", project / "data/images/digits"
+    with mounted(cache, "400k") as remount:
+        dvc(project, "repro", "download@digits")
+        before = files_of(cache)
+        assert before
+        # DVC says it of each file and goes on; the next run knows what is not in the cache.
+        full = dvc(project, "repro", "prepare@digits")
+        assert "No space left on device" in full.stderr and "Traceback" not in full.stderr
+        made = files_of(images)
+        assert files_of(cache).items() >= before.items() and len(made) == 4
+        remount("size=50m")
+        assert stages_run(dvc(project, "repro", "prepare@digits")) == {"prepare@digits"}
+        shutil.rmtree(images)
+        dvc(project, "checkout", "data/images/digits")
+        assert files_of(images) == made
+        before = files_of(cache)
+        remount("ro")
+        locked = dvc(project, "repro", "split@digits-a", fails=True)
+        assert "failed to reproduce 'split@digits-a': [Errno 30] Read-only file system" in locked.stderr
+        assert files_of(cache) == before
+        remount("rw")
+        assert stages_run(dvc(project, "repro", "split@digits-a")) == {"split@digits-a"}
+        assert files_of(cache).items() > before.items()

@@ -1,0 +1,518 @@
+"""A study, a weights file or an archive that a stranger made does no harm, and no credential gets into a file."""
+
+import ast
+import base64
+import csv
+import http.server
+import json
+import re
+import subprocess
+import sys
+import threading
+from html.parser import HTMLParser
+from pathlib import Path
+
+import h5py
+import keras
+import numpy as np
+import pytest
+
+from stages import evaluate, report, sound, weights
+from stages.base.errors import UserError
+from stages.base.files import sha256_of
+from stages.fetching import fetch
+from stages.networks.backbones import build_backbone
+from stages.networks.pretrained import load_backbone
+from stages.sources.layout import printable
+from stages.study import study_of
+from tests.conftest import png
+from tests.pipeline import copy_of_project, dvc, edit_study, read_yaml
+from tests.tiny_study import STUDY
+from tests.tiny_study import run as run_tiny
+
+ROOT = Path(__file__).parents[1]
+SECRET = "hunter2-hunter2"
+
+# What the code of the stages never does.
+
+MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "telnetlib", "ftplib"}  # import
+BUILTINS = {"eval", "exec", "compile", "__import__"}
+# Whatever they are called on.
+METHODS = {
+    *("system", "popen", "getoutput", "getstatusoutput", "mktemp", "unsafe_load", "full_load", "extract", "extractall"),
+    *("enable_unsafe_deserialization", "read_pickle", "to_pickle", "unpack_archive"),
+}
+ARGUMENTS = {"shell": True, "allow_pickle": True, "safe_mode": False, "verify": False, "typ": "unsafe"}
+
+
+# The only module that starts other programs.
+STARTS_PROGRAMS = "stages/side_by_side.py"
+
+
+def forbidden(code: str) -> list[str]:
+    """What stands in Python code of the above, with its line."""
+    found = []
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
+            found += [(node.lineno, name) for name in names if name.split(".")[0] in MODULES]
+        elif isinstance(node, ast.Call):
+            if isinstance(node.func, ast.Name) and node.func.id in BUILTINS:
+                found.append((node.lineno, node.func.id))
+            elif isinstance(node.func, ast.Attribute):
+                owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
+                if node.func.attr in METHODS or (owner, node.func.attr) == ("yaml", "load"):
+                    found.append((node.lineno, node.func.attr))
+            for argument in node.keywords:
+                value = argument.value.value if isinstance(argument.value, ast.Constant) else None
+                if argument.arg in ARGUMENTS and value == ARGUMENTS[argument.arg]:
+                    found.append((node.lineno, f"{argument.arg}={value}"))
+    return [f"line {line}: {what}" for line, what in found]
+
+
+@pytest.mark.parametrize("file", sorted(ROOT.glob("stages/**/*.py")), ids=lambda file: str(file.relative_to(ROOT)))
+def test_no_stage_unpickles_evaluates_or_asks_a_shell(file):
+    code = file.read_text(encoding="utf-8")
+    assert forbidden(code) == []
+    assert "subprocess" not in code or file == ROOT / STARTS_PROGRAMS
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        *("import pickle", "from joblib import load", "eval('1')", "exec(text)", "os.system(text)"),
+        *("subprocess.run(text, shell=True)", "np.load(file, allow_pickle=True)", "yaml.load(text)"),
+        *("keras.saving.load_model(file, safe_mode=False)", "archive.extractall()", "YAML(typ='unsafe')"),
+        "requests.get(address, verify=False)",
+    ],
+)
+def test_what_is_forbidden_is_found(code):
+    assert len(forbidden(code)) == 1
+
+
+def test_the_templates_of_the_report_escape_everything():
+    for template in ROOT.glob("stages/reporting/*.j2"):
+        text = template.read_text(encoding="utf-8")
+        assert "autoescape" not in text
+        assert not re.search(r"\|\s*safe\b", text)
+
+
+@pytest.mark.parametrize(
+    ("found", "code", "said"),
+    [
+        ("", 0, "requirements.txt IS NOT AUDITED"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "x"}]}', 0, "requirements.txt IS NOT AUDITED"),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "x"}]}',
+            0,
+            "NOT AUDITED, because the service does not know them: b\n",
+        ),
+        (
+            '{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": []}]}]}',
+            1,
+            "requirements.txt has known vulnerabilities",
+        ),
+    ],
+)
+def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, code, said):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / ".ci/audit.py")], input=found, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert said in done.stderr
+
+
+# Names become parts of commands and paths.
+
+HOSTILE_NAMES = [
+    *("x; touch pwned", "$(touch pwned)", "`touch pwned`", "x & touch pwned", "x\ntouch pwned", "x' ; touch pwned ; '"),
+    *("-x", "--help", "a b", "x > pwned", "x|touch pwned"),
+]
+# A dot in a name leads DVC astray, unless the study has what it then looks for, below the entry `a/`.
+OUT = "a/../../../../victim"
+
+
+def add_hostile_names(study: dict) -> None:
+    for name in HOSTILE_NAMES:
+        study["backbones"][name] = {"architecture": "four_conv", "weights": "random"}
+    looked_for = {"x": 1}
+    first, *parts = OUT.split(".")
+    for part in reversed(parts):
+        looked_for = {part: looked_for}
+    entry = study["features"]["b-fc1"]
+    study |= {"features": {OUT: entry, first: {**entry, **looked_for}}, "heads": {}, "fine_tunes": {}}
+
+
+def test_no_name_of_a_study_reaches_a_shell_or_a_path_before_it_is_checked(tmp_path):
+    (tmp_path / "project").mkdir()
+    project = copy_of_project(tmp_path / "project")
+    edit_study(project, add_hostile_names)
+    kept = tmp_path / "victim/kept"
+    kept.parent.mkdir()
+    kept.write_text("kept")
+    done = dvc(project, "repro", fails=True)
+    assert done.stdout.count("Running stage '") == 1
+    assert f"sound: params.yaml has {len(HOSTILE_NAMES) + 2} problems" in done.stderr
+    assert f"features: the name '{OUT}' is not accepted; it must be a small letter" in done.stderr
+    assert kept.exists() and not (project / "pwned").exists()
+    # Without the stage that all others depend on, DVC would hand a name to the shell, and empty the folder it leads to.
+    text = (project / "dvc.yaml").read_text(encoding="utf-8").replace("      - data/sound\n", "")
+    (project / "dvc.yaml").write_text(text, encoding="utf-8")
+    dvc(project, "repro", "--single-item", f"weights@{HOSTILE_NAMES[0]}", fails=True)
+    dvc(project, "repro", "--single-item", f"features@{OUT}", fails=True)
+    assert (project / "pwned").exists() and not kept.exists()
+
+
+def test_the_stages_of_all_entries_depend_on_the_check_of_the_study():
+    stages = read_yaml(ROOT / "dvc.yaml")["stages"]
+    assert stages["sound"]["outs"] == [str(sound.FILE)]
+    for name, stage in stages.items():
+        assert "foreach" not in stage or str(sound.FILE) in stage["do"]["deps"], name
+        # Of what a study says, only the names of entries come into commands.
+        assert not re.search(r"\$\{(?!key\})", stage.get("do", stage)["cmd"]), name
+
+
+# Credentials.
+
+ADDRESSES = {
+    "a login": f"https://user:{SECRET}@example.org/photos.zip",
+    "a login without a name": f"https://:{SECRET}@example.org/photos.zip",
+    "a login for another protocol": f"ftp://user:{SECRET}@example.org/photos.zip",
+    "a token": f"https://example.org/photos.zip?download=1&token={SECRET}",
+    "an encoded token": f"https://example.org/photos.zip?%74oken={SECRET}",
+    "a token behind #": f"https://example.org/photos.zip#access_token={SECRET}",
+    "a signed link of S3": f"https://example.org/photos.zip?X-Amz-Expires=300&X-Amz-Signature={SECRET}",
+    "a signed link of Azure": f"https://example.org/photos.zip?sv=2024&sig={SECRET}",
+    "a key": f"https://example.org/photos.zip?api_key={SECRET}",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
+def test_a_credential_in_a_study_is_refused_without_being_shown(address):
+    file = {"sha256": "0" * 64}
+    study = {
+        **STUDY,
+        "datasets": {**STUDY["datasets"], "d": {"source": "archive", "url": address, "image_size": 16, **file}},
+        "backbones": {**STUDY["backbones"], "b": {"architecture": "four_conv", "weights": address, **file}},
+    }
+    _, problems = study_of(study)
+    assert [problem.partition(":")[0] for problem in problems] == ["datasets.d", "backbones.b"]
+    for problem in problems:
+        assert "the address of 'example.org' holds " in problem
+        assert problem.endswith("put a login into ~/.netrc, where it is found, or fetch the file by other means and "
+                                "give its path.")  # fmt: skip
+        assert SECRET not in problem
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "https://example.org/photos.zip?download=1&rlkey=abc",
+        "https://example.org/user@home/tokens.zip",
+        "folder/token=1@home.zip",
+    ],
+)
+def test_an_address_without_a_credential_is_accepted(address):
+    study = {"d": {"source": "archive", "url": address, "image_size": 16, "sha256": "0" * 64}}
+    assert study_of({**STUDY, "datasets": {**STUDY["datasets"], **study}})[1] == []
+
+
+class Guarded(http.server.BaseHTTPRequestHandler):
+    """Gives a file to who has the login, and leads all others to a signed address that does not exist."""
+
+    def do_GET(self):
+        login = base64.b64encode(f"user:{SECRET}".encode()).decode()
+        if self.headers.get("Authorization") == f"Basic {login}":
+            self.send_response(200)
+            self.send_header("Content-Length", "4")
+            self.end_headers()
+            self.wfile.write(b"file")
+        else:
+            self.send_response(404 if "?" in self.path else 302)
+            self.send_header("Location", f"{self.server.leads_to}?signature={SECRET}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.chdir(tmp_path)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as running:
+        running.address = f"http://127.0.0.1:{running.server_port}/photos.zip"
+        running.leads_to = "/storage"
+        thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield running
+        running.shutdown()
+        thread.join()
+
+
+def test_a_login_in_netrc_is_used_and_gets_into_no_file(server, tmp_path, capfd):
+    Path("netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
+    Path("netrc").chmod(0o600)
+    fetch.fetch(server.address, tmp_path / "data/raw/photos.zip", None)
+    assert Path("data/raw/photos.zip").read_bytes() == b"file"
+    written = [path for path in Path("data").rglob("*") if path.is_file()]
+    assert SECRET not in "".join(capfd.readouterr()) + "".join(path.read_text() for path in written)
+
+
+@pytest.mark.parametrize("leads_to", ["/storage", f"http://user:{SECRET}@[", f"ftp://user:{SECRET}@127.0.0.1/x"])
+def test_an_error_does_not_show_the_address_that_a_server_leads_to(leads_to, server, tmp_path):
+    server.leads_to = leads_to
+    with pytest.raises(UserError, match="cannot be downloaded") as error:
+        fetch.fetch(f"{server.address}", tmp_path / "photos.zip", None)
+    assert SECRET not in str(error.value)
+    assert f"'{server.address}'" in str(error.value)
+
+
+def test_an_address_is_shown_without_its_parameters(server, tmp_path):
+    with pytest.raises(UserError, match=r"^'http://127\.0\.0\.1:\d+/photos\.zip\?\.\.\.' cannot be downloaded"):
+        fetch.fetch(f"{server.address}?name={SECRET}", tmp_path / "photos.zip", None)
+
+
+# Weights.
+
+
+def with_lambda(path: Path) -> None:
+    """A whole model with a Python function in it, in a format of Keras."""
+    inputs = keras.Input((16, 16, 3))
+    touch = keras.layers.Lambda(lambda x: [x, __import__("pathlib").Path("pwned").touch()][0], output_shape=(16, 16, 3))
+    model = keras.Model(inputs, touch(inputs))
+    model.save(path)
+    Path("pwned").unlink(missing_ok=True)
+
+
+def named_otherwise(path: Path) -> None:
+    with_lambda(Path("model.keras"))
+    Path("model.keras").replace(path)
+
+
+def sound_weights(path: Path) -> None:
+    build_backbone("four_conv", 16).save_weights(path)
+
+
+def changed_weights(change):
+    """Weights of which `change` is given the open file, and the first of the datasets in it."""
+
+    def make(path: Path) -> None:
+        sound_weights(path)
+        with h5py.File(path, "r+") as file:
+            names = []
+            file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+            change(file, names[0])
+
+    return make
+
+
+def other_shape(file, name):
+    values = file[name][:]
+    del file[name]
+    file[name] = values[..., :1]
+
+
+def no_layer(file, name):
+    del file[str(Path(name).parents[1])]
+
+
+def of_another_file(file, name):
+    """Numbers that HDF5 reads from elsewhere on the disk."""
+    shape, size = file[name].shape, file[name].nbytes
+    Path("elsewhere").write_bytes(bytes(size))
+    del file[name]
+    file.create_dataset(name, shape, "f4", external=[("elsewhere", 0, size)])
+
+
+def linked_to_another_file(file, name):
+    sound_weights(Path("other.weights.h5"))
+    del file[name]
+    file[name] = h5py.ExternalLink("other.weights.h5", name)
+
+
+def bomb(file, name):
+    """So many numbers as no machine has memory for, in a few bytes."""
+    del file[name]
+    file.create_dataset(name, (2**45,), "f4", chunks=(2**20,), compression="gzip")
+
+
+def text_for_numbers(file, name):
+    del file[name]
+    file[name] = "numbers"
+
+
+def truncated(path: Path) -> None:
+    sound_weights(path)
+    path.write_bytes(path.read_bytes()[:-5000])
+
+
+def zeroed(path: Path) -> None:
+    sound_weights(path)
+    content = path.read_bytes()
+    path.write_bytes(content[:1000] + bytes(3000) + content[4000:])
+
+
+HOSTILE_WEIGHTS = {
+    "a .keras file with a function": ("model.keras", with_lambda),
+    "a .keras file called .h5": ("own.weights.h5", named_otherwise),
+    "a whole model with a function": ("model.h5", with_lambda),
+    "another shape": ("own.weights.h5", changed_weights(other_shape)),
+    "a missing layer": ("own.weights.h5", changed_weights(no_layer)),
+    "numbers of another file": ("own.weights.h5", changed_weights(of_another_file)),
+    "a link to another file": ("own.weights.h5", changed_weights(linked_to_another_file)),
+    "a bomb": ("own.weights.h5", changed_weights(bomb)),
+    "text": ("own.weights.h5", changed_weights(text_for_numbers)),
+    "a truncated file": ("own.weights.h5", truncated),
+    "a file with zeros in it": ("own.weights.h5", zeroed),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "make"), HOSTILE_WEIGHTS.values(), ids=HOSTILE_WEIGHTS)
+def test_hostile_weights_are_refused_in_a_sentence(name, make, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(path := Path(name))
+    own = {"architecture": "four_conv", "weights": name, "sha256": sha256_of(path)}
+    study, problems = study_of({**STUDY, "backbones": {**STUDY["backbones"], "own": own}})
+    assert not problems
+    with pytest.raises(
+        UserError, match=r"^backbones\.own\.weights: .* give weights (of it|that Keras saved)\.$"
+    ) as error:
+        weights.main(study, "own")
+        load_backbone("own", 16)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500
+    assert not Path("pwned").exists()
+
+
+# Through all stages to the page.
+
+CLASSES = [
+    "<script>alert(1)</script>",
+    "\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}{% raw %}",
+    "../../../../etc/passwd",
+    "C:\\windows\\system32",
+    "two\nlines\rand \x1b[31mred",
+    "W" * 300,
+    "=cmd|' /C calc'!A0",
+    "nan",
+    "a, \"b\"; $x^2$ | `c` [d](e) ${seed}",
+]  # fmt: skip
+RENAMED = "<b>renamed</b>\n| ../x $(touch pwned)"
+UNREADABLE = "<i>&amp; no picture's\nname.png"
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A folder in which all stages have run of a study with hostile classes, files and values."""
+    folder = tmp_path_factory.mktemp("hostile")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        random = np.random.default_rng(0)
+        images = Path("images <i>&'")
+        images.mkdir()
+        with (images / "labels.csv").open("w", encoding="utf-8", newline="") as table:
+            rows = csv.writer(table)
+            rows.writerow(["path", "label"])
+            for number in range(12 * len(CLASSES)):
+                name = f"{number}-<b>'\" | ${{x}}\n.png"
+                (images / name).write_bytes(png(random.integers(0, 256, (16, 16, 3), np.uint8)))
+                rows.writerow([name, CLASSES[number % len(CLASSES)]])
+            (images / UNREADABLE).write_bytes(b"no picture")
+            rows.writerow([UNREADABLE, CLASSES[0]])
+        sound_weights(Path("w <b>'$(touch pwned).weights.h5"))
+        study, problems = study_of(
+            {
+                **STUDY,
+                "datasets": {},
+                "folders": {"d": {"source": "csv", "path": str(images), "image_size": 16, "max_unreadable": 0.1}},
+                "tasks": {
+                    "t": {
+                        "dataset": "d",
+                        "rename": {CLASSES[7]: RENAMED},
+                        "validation": 3,
+                        "test": 3,
+                        "group": r"^(\d+)-<b>",
+                    }
+                },
+                "backbones": {
+                    "own": {
+                        "architecture": "four_conv",
+                        "weights": "w <b>'$(touch pwned).weights.h5",
+                        "sha256": sha256_of(Path("w <b>'$(touch pwned).weights.h5")),
+                    }
+                },
+                "networks": {
+                    "net": {"dataset": "d", "task": "t", "backbone": "own", "augmentation": {"flip": "horizontal"}}
+                },
+                "features": {
+                    "f": {"dataset": "d", "classes": [CLASSES[0], *range(1, 9)], "backbone": "own", "cut": "top"}
+                },
+                "heads": {"probe": {"task": "t", "features": "f", "kind": "ridge"}},
+                "fine_tunes": {},
+                "training": {**STUDY["training"], "epochs": 1, "repeats": 1},
+            }
+        )
+        assert not problems
+        patch.setattr("tests.tiny_study.study", lambda: study)
+        for stage, entry in [
+            *(("prepare", "d"), ("weights", "own"), ("split", "t"), ("gallery", "t"), ("train", "net")),
+            *(("features", "f"), ("head", "probe")),
+        ]:
+            run_tiny(stage, entry)
+        evaluate.main(study)
+        run_tiny("mistakes", "t")
+        report.main(study)
+    return folder
+
+
+class Page(HTMLParser):
+    """What a browser would make of the report: its tags, its attributes, and the texts between tags."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, data):
+        self.texts.append(" ".join(data.split()))
+
+
+def test_hostile_classes_are_shown_as_they_are_on_a_whole_page(hostile):
+    page = Page((hostile / "reports/report.html").read_text(encoding="utf-8"))
+    names = [printable(name) for name in CLASSES if name != CLASSES[7]] + [RENAMED]
+    for name in names:
+        assert page.texts.count(" ".join(name.split())) >= 3, name  # of the task, of both models, of pictures
+    assert any(printable(UNREADABLE) in text for text in page.texts)
+    assert page.tags.count("script") == 1 and {"html", "body", "main"} <= set(page.tags)
+    assert {"i", "b", "iframe", "object", "link"}.isdisjoint(page.tags)
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    assert all(value.startswith(("data:", "#")) for name, value in page.attributes if name in ("src", "href"))
+
+
+def test_hostile_classes_and_files_give_no_name_to_a_file_that_is_written(hostile):
+    inside = [path.relative_to(hostile) for path in hostile.rglob("*")]
+    written = [path for path in inside if path.parts[0] in ("data", "models", "reports")]
+    assert {path.parts[0] for path in inside} - {"data", "models", "reports"} == {
+        "images <i>&'", "w <b>'$(touch pwned).weights.h5",
+    }  # fmt: skip
+    assert len(written) > 50
+    assert [str(path) for path in written if not re.fullmatch(r"[\w./-]+", str(path))] == []
+    assert {path.name for path in hostile.parent.iterdir() if path.name in ("etc", "x", "pwned")} == set()
+    text = (hostile / "reports/report.md").read_text(encoding="utf-8")
+    assert "<script" not in text and "<b>" not in text
+
+
+def test_hostile_names_come_back_from_every_table_and_record(hostile):
+    names = {printable(name) for name in CLASSES} - {CLASSES[7]} | {RENAMED}
+    task = json.loads((hostile / "data/tasks/t/task.json").read_text(encoding="utf-8"))
+    assert set(task["classes"]) == names
+    for file in ("data/tasks/t/split.csv", "reports/classes/net.csv", "data/gallery/t/tiles.csv"):
+        with (hostile / file).open(encoding="utf-8", newline="") as table:
+            assert {row["class"] for row in csv.DictReader(table)} == names, file
