@@ -8,9 +8,10 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
 from stages.base.files import write_text
 from stages.study import SECTIONS
@@ -34,7 +35,8 @@ def reference() -> Iterator[str]:
         yield from ["", f"### `{section}`"]
         members = [] if isinstance(kind, type) else get_args(get_args(kind)[0])
         if not members:
-            yield from ["", about(kind)]
+            also = " It may also give any key of [`training`](#training)." if issubclass(kind, Model) else ""
+            yield from ["", about(kind) + also]
             yield from table(kind, own_keys(kind), REFERENCES.get(section, {}))
             continue
         shared = [key for key in members[0].model_fields if all(key in each.model_fields for each in members)]
@@ -52,9 +54,7 @@ def own_keys(kind: type[BaseModel]) -> list[str]:
     """The keys of an entry; of a model without those that are as in section `training`."""
     same = Training.model_fields if issubclass(kind, Model) else {}
     return [
-        key
-        for key, field in kind.model_fields.items()
-        if key not in same or field.annotation != same[key].annotation
+        key for key, field in kind.model_fields.items() if key not in same or field.annotation != same[key].annotation
     ]
 
 
@@ -69,15 +69,14 @@ def table(kind: type[BaseModel], keys: Iterable[str], references: dict[str, list
     if fields:
         yield from ["", "| key | accepted | default | meaning |", "|---|---|---|---|"]
     for key, field in sorted(fields.items(), key=lambda item: not item[1].is_required()):
-        in_training = issubclass(kind, Model) and key in Training.model_fields
-        default = "as in `training`" if in_training else "required" if field.is_required() else f"`{yaml(field.default)}`"
-        cells = (accepted[key], default, meaning(kind, key))
-        yield f"| `{key}` | {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+        yield f"| `{key}` | {accepted[key]} | {default(kind, key, field)} | {meaning(kind, key)} |"
 
 
-def yaml(value: Any) -> str:
-    """A default as a study would write it."""
-    return json.dumps(value).strip('"')
+def default(kind: type[BaseModel], key: str, field: FieldInfo) -> str:
+    """What holds where a study does not give a key."""
+    if issubclass(kind, Model) and key in Training.model_fields:
+        return "as in `training`"
+    return "required" if field.is_required() else f"`{json.dumps(field.default)}`".replace('"', "")
 
 
 def about(kind: type[BaseModel]) -> str:
@@ -88,8 +87,7 @@ def about(kind: type[BaseModel]) -> str:
 def meaning(kind: type[BaseModel], key: str) -> str:
     """What the docstring of a class, or of one it inherits from, says of a key; `LookupError` where none does."""
     named = "|".join(kind.model_fields)
-    sources = [*kind.__mro__, Training]
-    for each in sources:
+    for each in (*kind.__mro__, Training):
         text = " ".join((each.__doc__ or "").partition("\n\n")[2].split())
         parts = re.split(rf"(?:^|(?<=\. ))((?:{named})(?:, (?:{named}))*): ", text)
         for keys, said in zip(parts[1::2], parts[2::2], strict=True):
@@ -103,8 +101,8 @@ def architectures() -> Iterator[str]:
     yield "| architecture | smallest image | layers | the last, `top` | ImageNet weights |"
     yield "|---|---|---|---|---|"
     for name, each in ARCHITECTURES.items():
-        layers = list(layers_of(name))
-        yield f"| `{name}` | {each.smallest_image} | {len(layers)} | `{layers[-1]}` | {'yes' if each.imagenet else 'no'} |"
+        layers, published = list(layers_of(name)), "yes" if each.imagenet else "no"
+        yield f"| `{name}` | {each.smallest_image} | {len(layers)} | `{layers[-1]}` | {published} |"
 
 
 if __name__ == "__main__":

@@ -517,8 +517,10 @@ class Head(Model, Layers):
         the image alone; null for all there are.
     standardise: scale every channel of the features to mean 0 and variance 1 over the training images; null: unless it
         starts from the backbone.
-    learning_rate, l2: of a list every value (every pair, of two lists) is trained side by side, one is chosen by its
-        validation loss. Of ridge, l2 is chosen from powers of ten where none is given.
+    learning_rate: size of a step. Of a list every value is trained side by side; the one of the lowest validation loss
+        is kept.
+    l2: strength of the penalty on squared weights. Of a list as of learning_rate, of two lists every pair. Of ridge, it
+        is chosen from powers of ten where none is given.
     """
 
     features: Reference
