@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 import h5py
@@ -70,6 +71,10 @@ def additions(exercise: str) -> list[tuple[str, str, str, str]]:
 def apply(folder: Path, file: str, place: str, part: str, added: str) -> None:
     lines = (folder / file).read_text(encoding="utf-8").splitlines(keepends=True)
     (number,) = [number for number, line in enumerate(lines) if part in line]
+    indent = re.match(" *", lines[number])[0]
+    if added.startswith(("def ", "class ")):
+        added += "\n" if indent else "\n\n"
+    added = textwrap.indent(added, indent)
     lines[number] = {"above": added + lines[number], "below": lines[number] + added, "instead of": added}[place]
     (folder / file).write_text("".join(lines), encoding="utf-8")
 

@@ -352,7 +352,10 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize(("quoted", "name"), zip(blocks("troubleshooting.md", "text"), ASKED, strict=True), ids=ASKED)
+QUOTED = list(zip(blocks("troubleshooting.md", "text"), ASKED, strict=True))
+
+
+@pytest.mark.parametrize(("quoted", "name"), QUOTED, ids=ASKED)
 def test_an_error_is_answered_as_the_page_says(quoted, name, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     ask = ASKED[name]
