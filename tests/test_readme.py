@@ -6,7 +6,7 @@ from typing import get_args
 
 import pydantic
 
-from stages.study import SECTIONS
+from stages.study import SECTIONS, study_of
 from stages.study.schema import Archive, Cifar10, Csv, Digits, Flowers, Folder, ImageFiles, Kaggle
 from tests.pipeline import read_yaml
 
@@ -20,6 +20,14 @@ def test_the_entries_in_the_readme_are_sound():
     assert entries
     for section, entry in entries:
         pydantic.TypeAdapter(SECTIONS[section]).validate_python(entry, strict=True)
+
+
+def test_what_the_readme_adds_to_the_study_goes_with_it():
+    study = read_yaml(ROOT / "params.yaml")
+    for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
+        for section, added in read_yaml(block).items():
+            study[section] = study[section] | added
+    assert study_of(study)[1] == []
 
 
 def test_every_source_is_in_the_readme_with_its_keys():
@@ -50,3 +58,12 @@ def test_every_file_that_the_readme_links_is_there():
 def test_every_stage_is_in_the_readme():
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
     assert [stage for stage in stages if f"`{stage}`" not in README] == []
+
+
+def test_every_page_is_linked_from_the_readme():
+    pages = [page.relative_to(ROOT).as_posix() for page in [ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]]
+    assert [page for page in pages if f"]({page})" not in README] == []
+
+
+def test_every_ready_study_is_in_the_readme():
+    assert [path.stem for path in (ROOT / "studies").glob("*.yaml") if f"](studies/{path.name})" not in README] == []

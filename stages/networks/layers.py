@@ -1,5 +1,10 @@
-"""Writes the table of layer names that studies are checked against: `python -m stages.networks.layers`."""
+"""Writes the table of layer names that studies are checked against: `python -m stages.networks.layers`.
 
+With names of architectures behind it, only theirs are written anew.
+"""
+
+import json
+import sys
 import textwrap
 from collections.abc import Iterable
 
@@ -8,6 +13,7 @@ import keras
 from stages.base.files import write_json
 from stages.networks.backbones import build_backbone, layer_names
 from stages.study.architectures import ARCHITECTURES, LAYERS_FILE, Layer
+from stages.study.messages import nearest
 
 LINE_WIDTH = 112  # with quotes, comma and indentation of the JSON: 119
 
@@ -51,7 +57,14 @@ def as_lines(layers: dict[str, Layer]) -> list[str]:
     return textwrap.wrap(words, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
+def main(names: list[str]) -> str:
+    if unknown := [name for name in names if name not in ARCHITECTURES]:
+        raise SystemExit(f"layers: there is no architecture {unknown[0]!r}{nearest(unknown[0], ARCHITECTURES)}.")
+    table = json.loads(LAYERS_FILE.read_text(encoding="utf-8")) if names else {}
+    table |= {name: as_lines(layers) for name, layers in layer_table(names or ARCHITECTURES).items()}
+    write_json(LAYERS_FILE, {name: table[name] for name in ARCHITECTURES if name in table})
+    return f"{LAYERS_FILE.name}: {len(table)} architectures"
+
+
 if __name__ == "__main__":
-    table = {name: as_lines(layers) for name, layers in layer_table().items()}
-    write_json(LAYERS_FILE, table)
-    print(f"{LAYERS_FILE.name}: {len(table)} architectures")
+    print(main(sys.argv[1:]))

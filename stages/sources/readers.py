@@ -8,7 +8,7 @@ from stages.sources.archives import archive_images
 from stages.sources.arrays import cifar10_images, digits_images
 from stages.sources.folders import csv_images, folder_images
 from stages.sources.image import SourceImage
-from stages.study.schema import Csv, Folder, Images
+from stages.study.schema import Images, OnThisMachine
 
 READERS = {
     "digits": digits_images,
@@ -23,7 +23,7 @@ READERS = {
 
 def place_of(name: str, dataset: Images) -> Path:
     """What the images of a dataset are read from: the folder the entry names, or the file in data/raw/<dataset>."""
-    if isinstance(dataset, Folder | Csv):
+    if isinstance(dataset, OnThisMachine):
         return Path(dataset.path)
     files = [path for path in Path("data/raw", name).glob("*") if not path.name.startswith(".partial-")]
     if len(files) != 1:

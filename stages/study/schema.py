@@ -1,6 +1,7 @@
 """What may stand in `params.yaml`: one class per kind of entry, with the type and the range of every key.
 
-The description of a type completes the sentence "it must be ..." that a wrong value is answered with.
+The description of a type completes the sentence "it must be ..." that a wrong value is answered with. The docstring of
+a class says below its first paragraph what each key means, `key: meaning.`; docs/studies.md is made of both.
 """
 
 import re
@@ -59,7 +60,7 @@ class Images(Entry):
     """The keys all datasets share.
 
     image_size: side of the prepared images in pixels.
-    resize: crop the middle square, pad to a square with black, or stretch; then resize with antialiasing.
+    resize: crop to the middle square, pad to a square with black, or stretch; then resize with antialiasing.
     """
 
     image_size: ImageSize
@@ -67,7 +68,10 @@ class Images(Entry):
 
 
 class ImageFiles(Images):
-    """Datasets of image files, of which some may be broken: at most the share max_unreadable."""
+    """Datasets of image files, of which some may be broken.
+
+    max_unreadable: the share of the files that may be no readable image; those are left out and listed.
+    """
 
     max_unreadable: ShareOrZero = 0.01
 
@@ -79,7 +83,10 @@ class Digits(Images):
 
 
 class Download(Entry):
-    """A file from an address or a path, verified by one checksum."""
+    """A file from an address or a path, verified by one checksum.
+
+    url: of the file; a path is relative to the project. sha256, md5: one checksum of the file.
+    """
 
     url: Location
     sha256: Sha256 | None = None
@@ -104,7 +111,8 @@ CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 class Cifar10(Download, Images):
     """CIFAR-10 (Krizhevsky 2009): 60,000 photographs, 32x32 pixels, 10 classes, test images as published.
 
-    url: of the official binary archive, or of a mirror or copy of it. Another file needs its own checksum.
+    url: of the official binary archive, or of a mirror or copy of it.
+    sha256, md5: one checksum of the file; that of the official archive where neither is given.
     """
 
     source: Literal["cifar10"]
@@ -119,7 +127,9 @@ class Cifar10(Download, Images):
 class Flowers(Download, ImageFiles):
     """TensorFlow's flower photos: 3,670 photographs of daisy, dandelion, roses, sunflowers and tulips.
 
-    url: of the official archive, or of a mirror or copy of it. Another file needs its own checksum.
+    url: of the official archive, or of a mirror or copy of it.
+    sha256, md5: one checksum of the file; that of the official archive where neither is given.
+    subfolder: only what lies below this folder of the archive.
     """
 
     source: Literal["flowers"]
@@ -149,7 +159,10 @@ class Archive(Download, ImageFiles):
 
 
 class Kaggle(ImageFiles):
-    """One version of a dataset on Kaggle, of the same shape as an archive."""
+    """One version of a dataset on Kaggle, of the same shape as an archive.
+
+    handle: as in the address of its page. version: its number. subfolder: only what lies below this folder of it.
+    """
 
     source: Literal["kaggle"]
     handle: Annotated[
@@ -188,7 +201,10 @@ class Folder(OnThisMachine):
 
 
 class Csv(OnThisMachine):
-    """A folder of images in any order, and in it a table with the columns path and label, and maybe split and group."""
+    """A folder of images in any order, and in it a table with the columns path and label, and maybe split and group.
+
+    table: its file; paths in it are relative to the folder.
+    """
 
     source: Literal["csv"]
     # DVC depends on the folder, so that it must hold the table.
@@ -207,10 +223,14 @@ LocalDataset = Annotated[Folder | Csv, Field(discriminator="source")]
 class Task(Entry):
     """A subset of a dataset's classes with train / validation / test.
 
+    dataset: whose images they are.
+    include, exclude: the classes it has, or has not; null for all. At most one of them is given.
     rename: the dataset's class names -> those of the task; classes of one new name become one.
     max_per_class: at most so many images of each class, drawn by the seed.
-    validation, test: a share of each class, a number of images of each class, or the images the dataset publishes.
-    group: regular expression; images of which it finds the same text in the file name stay on one side.
+    validation: the images on which choices are made: when to stop, which repeat to keep, which model to recommend.
+    test: the images for the final word, predicted once. Both may be those that the dataset publishes.
+    group: images of which it finds the same text in the file name stay on one side; with parentheses in it, what they
+        hold counts.
     near_duplicates: images that look alike across sides are reported, or kept on one side.
     """
 
@@ -250,7 +270,11 @@ class Task(Entry):
 
 
 class Backbone(Entry):
-    """A convolutional network and where its weights come from: `random`, `imagenet`, or a path or address."""
+    """A convolutional network and where its weights come from: `random`, `imagenet`, or a path or address.
+
+    architecture: the network without its classification layers; its preprocessing belongs to it.
+    weights: `random`, `imagenet`, or a weights file of Keras. sha256: checksum of that file.
+    """
 
     architecture: ArchitectureName
     weights: Annotated[
@@ -325,11 +349,13 @@ AUGMENTATION = f"keys and values: {', '.join(Augmentation.model_fields)}, as in 
 class Training(Entry):
     """How a model is trained; section `training` holds the defaults.
 
-    epochs: at most so many passes over the training images.
+    epochs: at most so many passes over the training images. batch_size: images in one step.
+    optimizer: with the settings that Keras gives it. learning_rate: size of a step.
     momentum: of sgd and rmsprop. weight_decay: decoupled from the gradient (Loshchilov & Hutter 2019);
         null for the optimizer's own, 0.004 for adamw and none for the others.
     schedule: of the learning rate: constant; exponential: times `decay` every `decay_steps` steps, without jumps;
-        cosine: down to zero at the last epoch. warm_up: so many epochs from zero up to the learning rate.
+        cosine: down to zero at the last epoch. decay, decay_steps: of the exponential schedule.
+        warm_up: so many epochs from zero up to the learning rate.
     reduce_on_plateau: after so many epochs without a lower validation loss the learning rate is a fifth of itself.
     early_stopping: stop after so many epochs without a lower validation loss and restore the weights of the lowest;
         null trains all epochs and keeps the last weights.
@@ -337,6 +363,7 @@ class Training(Entry):
         the weights of the lowest.
     repeats: so many trainings from different seeds.
     max_train_per_class, train_fraction: train on at most so many images, or on this share, of each class; null for all.
+        A smaller choice is a part of a larger one.
     class_weights: balanced: every class counts as much as the others, however many images it has.
     label_smoothing: share of the target that is spread over all classes (Szegedy et al. 2016).
     mixup: alpha of the Beta distribution by which pairs of images are mixed (Zhang et al. 2018); 0 for none.
@@ -386,8 +413,9 @@ Hidden = Annotated[list[Units], Field(description="a list of whole numbers from 
 
 
 class Layers(Entry):
-    """The layers between a backbone and the output: dense layers of `hidden` units, each followed by `activation`.
+    """The layers between a backbone and the output: dense layers, each followed by its activation.
 
+    hidden: units of each dense layer below the output layer. activation: after each of them.
     batch_normalization: between each dense layer and its activation. dropout: share of the units dropped after each
     dense layer, in training only; without dense layers, of the inputs of the output layer. l2: strength of the penalty
     on the squared weights of the dense layers and the output layer.
@@ -407,7 +435,10 @@ _OwnTraining = create_model(
 
 
 class Model(_OwnTraining):
-    """The keys all models share; a training key given here goes before the default in section `training`."""
+    """The keys all models share; a training key given here goes before the default in section `training`.
+
+    task: whose images it is trained on, and whose classes it tells apart.
+    """
 
     task: Reference
 
@@ -420,6 +451,7 @@ class Model(_OwnTraining):
 class OnImages(Model):
     """The keys of models that are trained on images.
 
+    dataset: that of the task. backbone: what its lower layers are, and the weights they start from.
     augmentation: random changes of the training images.
     layer_decay: the learning rate of each backbone layer is that of the layer above times this (discriminative
         learning rates, Howard & Ruder 2018); the head has the full learning rate.
@@ -454,7 +486,10 @@ class Network(OnImages, Layers):
 class Features(Entry):
     """The activations of a backbone at the cut for all images of a dataset, or of some of its classes.
 
-    cut: a layer or block, or a list of them, computed in one pass over the images.
+    dataset: whose images. backbone: whose activations; one with trained weights.
+    cut: the layer or block whose activations are kept, or several of them, computed in one pass over the images.
+    classes: of which images; null for all. Heads on these features have tasks of no other classes.
+    pooling: of the activations over the image, which are a vector then. storage: float16 holds numbers up to 65,504.
     views: changed copies of every image that are cached beside it and used for training only, one for each item.
     precision: of the computation; auto: bfloat16 where the processor computes in it and the features stand it.
     """
@@ -480,13 +515,17 @@ class Features(Entry):
 class Head(Model, Layers):
     """The layers trained on features: dense layers and an output layer.
 
+    features: what it is trained on.
     kind: dense is trained by gradient descent; ridge is a linear layer solved in closed form.
-    With `start_from: backbone` the dense layers are the backbone's own above the cut, with its weights.
+    start_from: random, or backbone: its dense layers are the backbone's own above the cut, with its weights.
     cut: which cut of the features, where they have several. views: use so many views of each training image, 1 for
         the image alone; null for all there are.
-    standardise: scale every channel of the features to mean 0 and variance 1 over the training images.
-    learning_rate, l2: of a list every value (every pair, of two lists) is trained side by side, one is chosen by its
-        validation loss.
+    standardise: scale every channel of the features to mean 0 and variance 1 over the training images; null: unless it
+        starts from the backbone.
+    learning_rate: size of a step. Of a list every value is trained side by side; the one of the lowest validation loss
+        is kept.
+    l2: strength of the penalty on squared weights. Of a list as of learning_rate, of two lists every pair. Of ridge, it
+        is chosen from powers of ten where none is given.
     """
 
     features: Reference
@@ -561,9 +600,10 @@ class Head(Model, Layers):
 class FineTune(OnImages):
     """A trained head joined to its backbone again and trained on, from backbone layer `unfreeze` upward.
 
+    head: the trained head, of the same task and backbone.
     unfreeze: the lowest layer (or block) that is trained, the number of layers below the head that are, or all.
-    `features` are the cached activations training may start from: where one of their cuts lies below `unfreeze` and no
-    augmentation is asked for, the frozen layers are not run again.
+    features: cached activations that training may start from: where one of their cuts lies below `unfreeze` and no
+        augmentation is asked for, the frozen layers are not run again. Those of the head, to start from the images.
     """
 
     head: Reference
