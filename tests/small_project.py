@@ -30,8 +30,9 @@ STUDY = {
 }
 
 ORDER = [
-    "sound", "download@digits", "prepare@digits", "split@digits-b", "gallery@digits-b", "weights@four-conv", "train@a-scratch",
-    "features@b-fc1", "head@b-one-layer", "head@b-two-layers", "evaluate", "mistakes@digits-b", "recommend@digits-b", "report",
+    "sound", "download@digits", "prepare@digits", "split@digits-b", "gallery@digits-b", "weights@four-conv",
+    "train@a-scratch", "features@b-fc1", "head@b-one-layer", "head@b-two-layers", "evaluate", "mistakes@digits-b",
+    "recommend@digits-b", "report",
 ]  # fmt: skip
 
 
