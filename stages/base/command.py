@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from stages.base.errors import UserError
+from stages.base.errors import UserError, trouble_with
 from stages.study import Study, load_study
 
 PARAMS = Path("params.yaml")
@@ -33,9 +33,7 @@ def run_stage(work: Callable[..., str], *sections: str) -> None:
     except KeyboardInterrupt:
         _end(stage, "interrupted; run again to go on.", code=130)
     except OSError as error:
-        where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
-        reason = error.strerror or str(error) or type(error).__name__
-        _end(stage, f"{where} ({reason}); make room or mend the permission, and run again.")
+        _end(stage, f"{trouble_with(error)}, and run again.")
 
 
 def _end(stage: str, sentence: str, code: int = 1) -> None:
