@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from stages.base.errors import UserError
+from stages.base.errors import UserError, trouble_with
 from stages.study import Study, load_study, parse_params, read_params
 
 PARAMS = Path("params.yaml")
@@ -41,9 +41,7 @@ def run_stage(work: Callable[..., str], *sections: str) -> None:
     except KeyboardInterrupt:
         _end(stage, "interrupted; run again to go on.", code=130)
     except OSError as error:
-        where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
-        reason = error.strerror or str(error) or type(error).__name__
-        _end(stage, f"{where} ({reason}); make room or mend the permission, and run again.")
+        _end(stage, f"{trouble_with(error)}, and run again.")
 
 
 def _check_unchanged(stage: str, entry: str | None, before: bytes) -> None:

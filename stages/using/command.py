@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 
 from stages.base.command import PARAMS
-from stages.base.errors import UserError
+from stages.base.errors import UserError, trouble_with
 from stages.study import Study, load_study
 
 
@@ -27,8 +27,7 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[[Study, argparse
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code, sentence = 0, ""
     except OSError as error:
-        where = f"{str(error.filename)!r} cannot be used" if error.filename else "a file cannot be read or written"
-        code, sentence = 1, f"{where} ({error.strerror or error}); make room or mend the permission."
+        code, sentence = 1, f"{trouble_with(error)}."
     if sentence:
         print(f"{parser.prog}: {sentence}", file=sys.stderr)
     sys.exit(code)
