@@ -8,7 +8,6 @@ import argparse
 import json
 import re
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -125,8 +124,9 @@ def write_keras(model: keras.Model, told: dict, file: Path) -> None:
     tells what layers share, replaced by numbers from 0.
     """
     places: dict[str, int] = {}
-    with tempfile.TemporaryDirectory(dir=file.parent, prefix=".partial-") as folder:
-        model.save(saved := Path(folder, "saved.keras"))
+    saved = file.with_name(f".partial-saved-{file.name}")
+    try:
+        model.save(saved)
         with zipfile.ZipFile(saved) as old, zipfile.ZipFile(file, "w") as new:
             for name in sorted(old.namelist()):
                 with old.open(name) as source, new.open(zipfile.ZipInfo(name), "w", force_zip64=True) as target:
@@ -143,6 +143,8 @@ def write_keras(model: keras.Model, told: dict, file: Path) -> None:
                     else:
                         shutil.copyfileobj(source, target)
             new.writestr(zipfile.ZipInfo(CLASSES_FILE), json.dumps(told, ensure_ascii=False))
+    finally:
+        saved.unlink(missing_ok=True)
 
 
 def write_told(file: Path, told: dict) -> None:

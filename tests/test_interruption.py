@@ -48,7 +48,8 @@ STUDY = {
 ENTRIES = [
     *(("sound", ""), ("download", "large"), ("weights", "own"), ("prepare", "digits"), ("prepare_folder", "photos")),
     *(("split", "low"), ("gallery", "high"), ("train", "base"), ("features", "upper"), ("head", "above")),
-    *(("fine_tune", "tuned"), ("evaluate", ""), ("mistakes", "high"), ("report", "")),
+    *(("fine_tune", "tuned"), ("evaluate", ""), ("mistakes", "high"), ("recommend", "high")),
+    ("report", ""),
 ]
 # And what they need beside.
 OTHERS = {
