@@ -22,7 +22,7 @@ def output_of(command: str, project: Path) -> str:
     It is asked to write to a file: a worker of the queue would keep a pipe open until it ends.
     """
     with tempfile.TemporaryFile("w+") as said:
-        shell = ["bash", "-euo", "pipefail", "-c", command]
+        shell = ["bash", "-eu", "-c", command]
         done = subprocess.run(shell, cwd=project, env=environment(), stdout=said, stderr=subprocess.STDOUT, check=False)
         said.seek(0)
         lines = [line.rstrip() for line in said.read().replace(str(project), "<project>").strip().splitlines()]

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from benchmarks.experiments import PAGE, output_of
-from benchmarks.pages import commands
+from benchmarks.pages import commands, filled
 from tests.conftest import plain, png, write_tree
 from tests.pipeline import dvc, edit_study, environment, read_yaml, run, stages_run
 from tests.small_project import small_project
@@ -155,6 +155,15 @@ def test_a_failed_experiment_says_why_and_leaves_its_value(page):
     assert "seed: -1 is not accepted" in output
     assert "\n+seed: -1\n" in output
     assert "Traceback" not in output
+
+
+def test_an_output_is_written_behind_its_command_and_the_others_stay():
+    place = "```\n{}\n```\n\n<!-- output -->\n\n{}\n\n<!-- end -->\n"
+    page = "# Page\n\n" + place.format("first", "old\n```text\nlines\n```") + place.format("second\nthird", "old")
+    assert commands(page) == ["first", "second\nthird"]
+    assert filled(page, {"first": "new"}.get) == "# Page\n\n" + place.format("first", "new") + place.format(
+        "second\nthird", "old"
+    )
 
 
 def test_no_output_of_the_page_is_missing_or_names_a_folder_of_a_machine():
