@@ -44,22 +44,32 @@ STUDY = {
     },
     "training": {**TINY["training"], "epochs": 2, "repeats": 1, "max_train_per_class": 20},
 }
-# The entries that are killed, in an order in which they can run.
-ENTRIES = [
-    *(("sound", ""), ("download", "large"), ("weights", "own"), ("prepare", "digits"), ("prepare_folder", "photos")),
-    *(("split", "low"), ("gallery", "high"), ("train", "base"), ("features", "upper"), ("head", "above")),
-    *(("fine_tune", "tuned"), ("evaluate", ""), ("mistakes", "high"), ("recommend", "high")),
-    ("report", ""),
-]
-# And what they need beside.
-OTHERS = {
-    "prepare": [("download", "digits"), ("weights", "new")],
-    "split": [("split", "high")],
-    "gallery": [("gallery", "low")],
-    "mistakes": [("mistakes", "low")],
+NOTHING = {section: {} for section in ("folders", "features", "heads", "fine_tunes")}
+ONE_NETWORK = {**STUDY, **NOTHING, "tasks": {"low": STUDY["tasks"]["low"]}}
+# What runs of a study of all kinds, and of one of a network alone, of which the report takes less time.
+ORDER = {
+    "all": [
+        *("sound", "download large", "download digits", "weights own", "weights new", "prepare digits"),
+        *("prepare_folder photos", "split low", "split high", "gallery high", "train base", "features upper"),
+        *("head above", "fine_tune tuned"),
+    ],
+    "network": [
+        *("sound", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base"),
+        *("evaluate", "mistakes low", "recommend low", "report"),
+    ],
+}
+# Which of them are killed, one of each stage: not what only others need.
+BESIDE = {"download digits", "weights new", "split high"}
+KILLED = {
+    "all": [command for command in ORDER["all"] if command not in BESIDE],
+    "network": ["evaluate", "mistakes low", "recommend low", "report"],
 }
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
-each_stage = pytest.mark.parametrize(("stage", "entry"), ENTRIES, ids=[stage for stage, _ in ENTRIES])
+each_stage = pytest.mark.parametrize(
+    ("which", "stage", "entry"),
+    [(which, *command.partition(" ")[::2]) for which, commands in KILLED.items() for command in commands],
+    ids=[command.partition(" ")[0] for commands in KILLED.values() for command in commands],
+)
 
 
 def module(stage: str) -> str:
@@ -91,43 +101,49 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def server():
     from tests.forks import Server  # there is no `resource` on Windows
 
-    server = Server({module(stage) for stage, _ in ENTRIES})
+    server = Server({module(command.partition(" ")[0]) for commands in ORDER.values() for command in commands})
     yield server
     server.close()
 
 
 @pytest.fixture(scope="module")
 def undisturbed(server, tmp_path_factory):
-    """A folder in which every stage has run undisturbed, and the seconds that each took."""
-    folder = tmp_path_factory.mktemp("undisturbed")
-    source, seconds = np.random.default_rng(0), {}
+    """Of each study a folder in which all its stages have run undisturbed, and the seconds that each took."""
+    found = {}
+    for which, commands in ORDER.items():
+        folder, seconds = tmp_path_factory.mktemp(which), {}
+        write_study(folder, study_with_files(folder) if which == "all" else ONE_NETWORK)
+        for stage, *entry in map(str.split, commands):
+            done = server.run(folder, module(stage), *entry)
+            assert done.code == 0, done.said
+            seconds[stage] = done.seconds
+        found[which] = folder, seconds
+    return found
+
+
+def study_with_files(folder: Path) -> dict:
+    """Write files to fetch and to prepare into a folder; returns the study that names them."""
+    source = np.random.default_rng(0)
     (folder / "large.zip").write_bytes(source.bytes(5_000_000))
     with h5py.File(folder / "own.weights.h5", "w") as file:
         file["numbers"] = source.random(500_000)
-    for number in range(200):
+    for number in range(100):
         path = folder / f"photos/{'ab'[number % 2]}/{number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(source.integers(0, 256, (40, 40, 3), np.uint8)))
     large = {"source": "archive", "url": "large.zip", "image_size": 16, "sha256": sha256_of(folder / "large.zip")}
     own = {"architecture": "four_conv", "weights": "own.weights.h5", "sha256": sha256_of(folder / "own.weights.h5")}
-    study = {
+    return {
         **STUDY,
         "datasets": {**STUDY["datasets"], "large": large},
         "backbones": {**STUDY["backbones"], "own": own},
     }
-    write_study(folder, study)
-    for stage, entry in [each for killed in ENTRIES for each in (*OTHERS.get(killed[0], []), killed)]:
-        done = server.run(folder, module(stage), *filter(None, [entry]))
-        assert done.code == 0, done.said
-        seconds[stage] = done.seconds
-    return folder, seconds
 
 
 @pytest.fixture
-def here(undisturbed, tmp_path):
-    """A copy of that folder."""
-    folder, _ = undisturbed
-    return Path(shutil.copytree(folder, tmp_path / "study"))
+def here(undisturbed, which, tmp_path):
+    """A copy of the folder of a study."""
+    return Path(shutil.copytree(undisturbed[which][0], tmp_path / "study"))
 
 
 def is_cost(name: str) -> bool:
@@ -152,8 +168,8 @@ def assert_same(folder: Path, expected: dict[str, bytes], what: str) -> None:
 
 
 @each_stage
-def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(stage, entry, server, undisturbed, here):
-    folder, seconds = undisturbed
+def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(which, stage, entry, server, undisturbed, here):
+    folder, seconds = undisturbed[which]
     expected, moments = files_of(folder), random.Random(stage)
     # One in each part of the stage's duration, so that no part is left out.
     shares = [(place + moments.random()) / KILLS for place in range(KILLS)]
@@ -185,8 +201,10 @@ def rooms(folder: Path, stage: str, entry: str) -> list[int]:
 
 
 @each_stage
-def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_nothing_begun(stage, entry, server, undisturbed, here):
-    folder, _ = undisturbed
+def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_nothing_begun(
+    which, stage, entry, server, undisturbed, here
+):
+    folder, _ = undisturbed[which]
     expected = files_of(folder)
     arguments = (here, module(stage), *filter(None, [entry]))
     for room in rooms(folder, stage, entry):
@@ -204,8 +222,6 @@ def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_nothing_begun(stage
 
 # Through DVC.
 
-NOTHING = {section: {} for section in ("folders", "features", "heads", "fine_tunes")}
-ONE_NETWORK = {**STUDY, **NOTHING, "tasks": {"low": STUDY["tasks"]["low"]}}
 # Reports that show seconds.
 SHOW_COSTS = ("metrics", "models", "summary", "comparisons", "report", "figures")
 
@@ -235,15 +251,9 @@ def kill_in(project: Path, stage: str, seconds: float) -> None:
     process.communicate()
 
 
-def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(server, undisturbed, tmp_path):
-    straight, project = tmp_path / "straight", tmp_path / "project"
-    straight.mkdir()
+def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(undisturbed, tmp_path):
+    project = tmp_path / "project"
     project.mkdir()
-    write_study(straight, ONE_NETWORK)
-    stages = ["sound", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base"]
-    for stage in [*stages, "evaluate", "mistakes low", "report"]:
-        done = server.run(straight, *stage.split())
-        assert done.code == 0, done.said
     copy_of_project(project)
     shutil.rmtree(project / "reports")
     (project / "dvc.lock").unlink()
@@ -257,7 +267,7 @@ def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(server, u
         locks.unlink()
     dvc(project, "repro")
     assert "up to date" in dvc(project, "repro").stdout
-    assert results_of(project) == results_of(straight)
+    assert results_of(project) == results_of(undisturbed["network"][0])
 
 
 @contextlib.contextmanager

@@ -448,7 +448,12 @@ def hostile(tmp_path_factory):
                     "net": {"dataset": "d", "task": "t", "backbone": "own", "augmentation": {"flip": "horizontal"}}
                 },
                 "features": {
-                    "f": {"dataset": "d", "classes": [CLASSES[0], *range(1, 9)], "backbone": "own", "cut": "top"}
+                    "f": {
+                        "dataset": "d",
+                        "classes": [printable(name) for name in CLASSES],
+                        "backbone": "own",
+                        "cut": "top",
+                    }
                 },
                 "heads": {"probe": {"task": "t", "features": "f", "kind": "ridge"}},
                 "fine_tunes": {},
