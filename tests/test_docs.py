@@ -3,6 +3,7 @@
 import copy
 import errno
 import re
+import shutil
 from argparse import Namespace
 from pathlib import Path
 from unittest.mock import MagicMock, Mock
@@ -35,7 +36,7 @@ from stages.training.batches import Examples
 from stages.training.repeats import Built, train_repeats
 from stages.using import models
 from tests.conftest import plain, png, write_tree
-from tests.pipeline import read_yaml, write_study
+from tests.pipeline import dvc, read_yaml, write_study
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -155,6 +156,14 @@ def changed(changes: dict) -> dict:
 def of_study(**changes) -> str:
     (problem,) = study_of(changed(changes))[1]
     return problem
+
+
+def of_dvc() -> str:
+    """What DVC itself says to a study without a section."""
+    write_tree(".dvc", {"config": b"[core]\n    no_scm = True\n"})
+    shutil.copy(ROOT / "dvc.yaml", ".")
+    write_study(Path(), changed({"heads": None}))
+    return dvc(Path(), "repro", fails=True).stderr
 
 
 def of_text(text: str) -> str:
@@ -312,6 +321,7 @@ def of_predict(capsys) -> str:
 
 ASKED = {
     "a missing section": lambda: of_study(heads=None),
+    "a missing section, asked of DVC": of_dvc,
     "a name": lambda: of_study(heads={"B_fc1": {}}),
     "an unknown key": lambda: of_study(networks={"scratch": {"epoch": 3}}),
     "a value": lambda: of_study(networks={"scratch": {"learning_rate": -1}}),

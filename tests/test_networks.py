@@ -1,5 +1,6 @@
 """Backbones, cuts, freezing, and the real ImageNet weights."""
 
+import json
 from pathlib import Path
 
 import h5py
@@ -10,13 +11,14 @@ from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
 from stages.base.errors import UserError
 from stages.data.weights import write_weights_record
+from stages.networks import layers
 from stages.networks.backbones import build_backbone
 from stages.networks.cuts import above, below, freeze_below, pooled
 from stages.networks.heads import build_head, channel_statistics, set_statistics, with_head
 from stages.networks.layers import layer_table
 from stages.networks.pretrained import load_backbone, load_weights, save_weights
 from stages.networks.runtime import computing_in
-from stages.study.architectures import ARCHITECTURES, layers_of
+from stages.study.architectures import ARCHITECTURES, LAYERS_FILE, layers_of
 from stages.study.naming import find_layer, names_of
 from stages.study.schema import Head, Layers
 
@@ -39,6 +41,19 @@ BUILT = [
 def test_the_table_of_layers_is_that_of_the_real_networks(name):
     # As lists: the order counts. Not the first network of the process, so that Keras counts its names on.
     assert list(layers_of(name).items()) == list(layer_table([name])[name].items())
+
+
+def test_the_layers_of_one_architecture_are_written_anew_without_building_the_others(tmp_path, monkeypatch):
+    table = tmp_path / "layers.json"
+    before = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))
+    table.write_text(json.dumps({**before, "four_conv": ["gone"]}))
+    monkeypatch.setattr(layers, "LAYERS_FILE", table)
+    assert layers.main(["four_conv"]) == f"layers.json: {len(ARCHITECTURES)} architectures"
+    assert table.read_bytes() == LAYERS_FILE.read_bytes()
+    with pytest.raises(
+        SystemExit, match=r"^layers: there is no architecture 'four_con' \(did you mean 'four_conv'\?\)\.$"
+    ):
+        layers.main(["four_con"])
 
 
 @pytest.mark.parametrize("name", BUILT)
