@@ -67,7 +67,7 @@ def study_of(archive: Path) -> dict:
             for number in range(16)
         },
         **{
-            f"dense-{number}": {**cached, "cut": CUTS[1 + number % 2], "hidden": [32 * (number + 1)], "epochs": 3}
+            f"dense-{number}": {**cached, "cut": CUTS[1 + number % 2], "hidden": [32 * (number + 1)], "repeats": 2}
             for number in range(8)
         },
     }
@@ -95,7 +95,7 @@ def study_of(archive: Path) -> dict:
             "optimizer": "adam",
             "learning_rate": 0.001,
             "early_stopping": None,
-            "repeats": 2,
+            "repeats": 1,
             "max_train_per_class": None,
         },
     }
@@ -148,7 +148,7 @@ def repro(folder: Path, join: Callable[[], None]) -> tuple[float, list[tuple[flo
         for line in process.stdout:
             lines.append((time.perf_counter() - begun, line.rstrip()))
     if process.returncode:
-        sys.exit("\n".join(line for _, line in lines[-20:]))
+        sys.exit("\n".join([*(line for _, line in lines[-20:]), f"`dvc repro` ended with {process.returncode}"]))
     return time.perf_counter() - begun, lines
 
 

@@ -3,17 +3,18 @@
 TensorFlow takes longer to import than a tiny training takes; and it may be forked as long as it has not computed.
 """
 
-import contextlib
 import importlib
 import json
 import os
 import resource
 import runpy
+import select
 import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,12 +44,7 @@ class Server:
         self, folder: Path, stage: str, *entry: str, kill_after: float | None = None, room: int | None = None
     ) -> Ended:
         """Run a stage. kill_after: seconds; room: bytes of the largest file that it may write."""
-        self.process.stdin.write(json.dumps([str(folder), stage, entry, room]) + "\n")
-        pid = int(self.process.stdout.readline())
-        if kill_after is not None:
-            time.sleep(kill_after)
-            with contextlib.suppress(ProcessLookupError):  # it has come to its end
-                os.kill(pid, signal.SIGKILL)
+        self.process.stdin.write(json.dumps([str(folder), stage, entry, kill_after, room]) + "\n")
         return Ended(*json.loads(self.process.stdout.readline()))
 
     def close(self) -> None:
@@ -77,18 +73,32 @@ def work(folder: str, stage: str, entry: list[str], room: int | None) -> int:
 
 def serve() -> None:
     for line in sys.stdin:
+        folder, stage, entry, kill_after, room = json.loads(line)
         reader, writer = os.pipe()
         begun = time.monotonic()
         if not (pid := os.fork()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(writer, 2)
-            os._exit(work(*json.loads(line)))
-        print(pid, flush=True)
+            os._exit(work(folder, stage, entry, room))
         os.close(writer)
-        with os.fdopen(reader, encoding="utf-8") as stderr:
-            said = stderr.read()
+        said = read_until_end(reader, lambda pid=pid: os.kill(pid, signal.SIGKILL), kill_after)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(json.dumps([code, said, time.monotonic() - begun]), flush=True)
+
+
+def read_until_end(reader: int, kill: Callable[[], None], kill_after: float | None) -> str:
+    """What a process writes to a pipe until it ends, by itself or by `kill`, which is called after so many seconds."""
+    said, end = b"", None if kill_after is None else time.monotonic() + kill_after
+    while True:
+        readable, _, _ = select.select([reader], [], [], None if end is None else max(0, end - time.monotonic()))
+        if not readable:
+            kill()
+            end = None
+        elif part := os.read(reader, 2**16):
+            said += part
+        else:
+            os.close(reader)
+            return said.decode()
 
 
 if __name__ == "__main__":
