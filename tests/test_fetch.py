@@ -225,7 +225,7 @@ def test_a_line_tells_the_size_before_a_download(turn, amount, server, capsys):
     server.otherwise = turn
     fetch(f"{server.address}s/photos.zip?v=1", TARGET, SHA256)
     printed = capsys.readouterr()
-    assert printed.out == f"photos.zip: downloading {amount} from {server.address}s/photos.zip?v=1\n"
+    assert printed.out == f"photos.zip: downloading {amount} from {server.address}s/photos.zip?...\n"
     assert not printed.err  # no bar where no terminal is
 
 
