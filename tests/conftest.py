@@ -22,7 +22,10 @@ settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
 
 # The longest ones, or one process would be left alone with them at the end.
-FIRST = ["test_end_to_end.py", "test_real_photographs.py", "test_using.py", "test_training.py", "test_real_sources.py"]
+FIRST = [
+    "test_end_to_end.py", "test_experiments.py", "test_sharing.py", "test_real_photographs.py", "test_using.py",
+    "test_training.py", "test_real_sources.py",
+]  # fmt: skip
 
 
 def pytest_collection_modifyitems(items):
