@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from stages.base.command import run_stage
-from stages.base.files import atomic_directory, atomic_file, sha256_of, write_json
+from stages.base.files import atomic_directory, atomic_file, reading, sha256_of, write_json
 from stages.data.costs import FOLDER as COSTS
 from stages.data.gallery import GALLERY, MISTAKES
 from stages.data.results import FOLDER as MODELS
@@ -187,7 +187,8 @@ def made_of(study: Study, model: str | None) -> dict[str, Any]:
         return {"model": None, "made_of": {}}
     parts = [model, study.fine_tunes[model].head] if model in study.fine_tunes else [model]
     files = [MODELS / model / "record.json", *(MODELS / f"{part}.weights.h5" for part in parts)]
-    return {"model": model, "made_of": {file.as_posix(): sha256_of(file) for file in files}}
+    with reading(MODELS):
+        return {"model": model, "made_of": {file.as_posix(): sha256_of(file) for file in files}}
 
 
 def row_of(model: str, record: ModelRecord, metrics: dict[str, Any]) -> dict[str, Any]:

@@ -69,6 +69,13 @@ def test_of_a_task_without_models_there_is_no_file_and_what_was_there_goes(here)
     assert read_json(FOLDER / "model.json") == {"task": "high", "model": None}
 
 
+def test_missing_weights_are_named(here):
+    Path("models/above.weights.h5").unlink()
+    for model in ("above", "cached"):  # which is made of it
+        with pytest.raises(UserError, match=r"^models/above\.weights\.h5 is missing; `dvc repro` makes it\.$"):
+            choose(model)
+
+
 @pytest.mark.parametrize("model", ["base", "above", "cached"])
 def test_other_weights_are_another_recommendation(here, model):
     parts = {"cached": ["cached", "above"]}.get(model, [model])

@@ -144,6 +144,7 @@ def write_model(name, task, repeats=2):
     feature_map = FeatureMap(rows, random.normal(size=(20, 2)).astype(np.float32), np.array([0.5, 0.2]))
     cost = Cost(SECONDS[name], 100.0, "test machine")
     write_result(name, Result(record, cost, history, predictions, feature_map if head else None))
+    Path("models", f"{name}.weights.h5").write_bytes(b"weights of " + name.encode())
 
 
 def write_study():
@@ -543,12 +544,17 @@ def test_what_removed_entries_left_is_dropped_and_nothing_else(study, tmp_path):
     for name in ("gone", "b-net", "mine"):
         (tmp_path / f"models/{name}.weights.h5").touch()
     (tmp_path / "models/notes").mkdir()
+    for name in ("blank", "a-net", "gone"):
+        (tmp_path / "data/weights" / name).mkdir(parents=True)
+        (tmp_path / "data/weights" / name / "backbone.json").touch()
+    (tmp_path / "data/weights/mine").mkdir()
     evaluate.main(study)
     assert {path.name for path in (tmp_path / "models").iterdir()} == {
-        *study.models, "b-net.weights.h5", "mine.weights.h5", "notes",
+        *study.models, *(f"{model}.weights.h5" for model in study.models), "mine.weights.h5", "notes",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "data/tasks").iterdir()} == {"a", "b"}
     assert {path.name for path in (tmp_path / "data/costs/features").iterdir()} == {"f.json"}
+    assert {path.name for path in (tmp_path / "data/weights").iterdir()} == {"blank", "a-net", "mine"}
 
 
 @pytest.mark.parametrize(("file", "content"), [("history.csv", ""), ("study.json", "{}"), ("metrics.json", "<<<<")])
