@@ -14,18 +14,19 @@ import os
 import re
 import resource
 import shutil
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from benchmarks.pipeline import repro
 from benchmarks.tables import table
 from stages.base.files import sha256_of
 from stages.study import read_params
@@ -33,7 +34,6 @@ from tests.pipeline import ROOT, copy_of_project, write_study
 
 CORES, SIZE, CLASSES = 2, 32, 10
 CUTS = ["pool1", "flatten", "fc1"]
-DVC = [sys.executable, "-m", "dvc"]
 
 
 def write_images(path: Path, count: int) -> None:
@@ -125,31 +125,11 @@ def limited(memory: int) -> Iterator[tuple[str, Callable[[], None], Callable[[],
         group.rmdir()
 
 
-def repro(folder: Path, join: Callable[[], None]) -> tuple[float, list[tuple[float, str]]]:
-    """Run `dvc repro` on few cores within the limit: its seconds, and when each line was printed."""
-
-    def limit() -> None:
-        join()
-        if hasattr(os, "sched_setaffinity"):
-            os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
-
-    begun, lines = time.perf_counter(), []
-    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
-    command = [*DVC, "repro"]
-    with subprocess.Popen(
-        command,
-        cwd=folder,
-        env=environment,
-        preexec_fn=limit,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        for line in process.stdout:
-            lines.append((time.perf_counter() - begun, line.rstrip()))
-    if process.returncode:
-        sys.exit("\n".join([*(line for _, line in lines[-20:]), f"`dvc repro` ended with {process.returncode}"]))
-    return time.perf_counter() - begun, lines
+def confined(join: Callable[[], None]) -> None:
+    """Keep this process, and all it starts, to few cores and within the limit."""
+    join()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])
 
 
 def seconds_of(lines: list[tuple[float, str]], total: float) -> dict[str, list[float]]:
@@ -194,9 +174,9 @@ def main() -> None:
         study = study_of(archive)
         write_study(folder, study)
         models = sum(len(study[section]) for section in ("networks", "heads", "fine_tunes"))
-        total, lines = repro(folder, join)
+        total, lines = repro(folder, partial(confined, join))
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        again, _ = repro(folder, join)
+        again, _ = repro(folder, partial(confined, join))
         found = seconds_of(lines, total)
         page = folder / "reports/report.html"
         table(

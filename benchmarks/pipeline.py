@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -167,15 +168,14 @@ def project(work: Path, name: str, study: str) -> Path:
     return folder
 
 
-@cache
-def ran(work: Path, study: str) -> tuple[Path, float, list[tuple[float, str]]]:
-    """A project whose study was run by `dvc repro`: its folder, the seconds, and when each line was printed."""
-    folder = project(work, "one-after-another-" + study.replace(" ", "-"), study)
+def repro(folder: Path, begin: Callable[[], None] | None = None) -> tuple[float, list[tuple[float, str]]]:
+    """Run `dvc repro`: its seconds, and when each line was printed. begin: what its process does before."""
     lines, begun = [], time.perf_counter()
     with subprocess.Popen(
         [*DVC, "repro"],
         cwd=folder,
         env=ENVIRONMENT,
+        preexec_fn=begin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -183,8 +183,15 @@ def ran(work: Path, study: str) -> tuple[Path, float, list[tuple[float, str]]]:
         for line in process.stdout:
             lines.append((time.perf_counter() - begun, line.rstrip()))
     if process.returncode:
-        sys.exit("\n".join(line for _, line in lines[-20:]))
-    return folder, time.perf_counter() - begun, lines
+        sys.exit("\n".join([*(line for _, line in lines[-20:]), f"`dvc repro` ended with {process.returncode}"]))
+    return time.perf_counter() - begun, lines
+
+
+@cache
+def ran(work: Path, study: str) -> tuple[Path, float, list[tuple[float, str]]]:
+    """A project whose study was run by `dvc repro`: its folder, the seconds, and when each line was printed."""
+    folder = project(work, "one-after-another-" + study.replace(" ", "-"), study)
+    return folder, *repro(folder)
 
 
 def no_op(work: Path, rounds: int) -> None:
