@@ -1,17 +1,26 @@
-"""What the JSON of pip-audit (standard input) comes to: findings fail, and what was not asked about is said."""
+"""What pip-audit found, from its JSON and what it said: `python .ci/audit.py <json> <said>`.
+
+Findings fail. What was not asked about is told; and a failure of pip-audit fails too, unless no service was reached.
+"""
 
 import json
+import re
 import sys
+from pathlib import Path
 
 # Known vulnerabilities that do no harm here: number -> reason.
 ACCEPTED: dict[str, str] = {}
+UNREACHED = re.compile(r"connection|max retries|timed? ?out|resolve|unreachable|proxy|HTTP ?Error|404|50\d", re.I)
 
 
 def main() -> None:
+    text, said = (Path(path).read_text(encoding="utf-8") for path in sys.argv[1:])
     try:
-        packages = json.load(sys.stdin)["dependencies"]
-    except ValueError:  # pip-audit has ended with an error, above all without a connection
+        packages = json.loads(text)["dependencies"]
+    except ValueError:
         packages = []
+        if not UNREACHED.search(said):
+            sys.exit(f"pip-audit failed: {said.strip()[-500:]}")
     asked = [each for each in packages if "vulns" in each]
     found = [(each, vulnerability) for each in asked for vulnerability in each["vulns"]]
     for each, vulnerability in found:

@@ -19,7 +19,6 @@ from stages.data.results import FOLDER as MODELS
 from stages.data.results import ModelRecord, Result, read_result
 from stages.data.tasks import FOLDER as TASKS
 from stages.data.tasks import SPLITS, Task, read_task
-from stages.data.weights import FOLDER as WEIGHTS
 from stages.reporting.choices import choice_of
 from stages.reporting.comparisons import compare_models
 from stages.reporting.costs import parts_of, total_seconds
@@ -32,6 +31,7 @@ from stages.study import Study
 from stages.study.architectures import layers_of
 
 FOLDER = Path("reports")
+EXPORTS = Path("exports/recommended")  # of the stage recommend
 MOST_MISTAKES = 12  # of a model, that are shown
 MISTAKE_COLUMNS = ["model", "index", "actual", "predicted", "probability", "actual_probability"]
 
@@ -118,10 +118,11 @@ def main(study: Study) -> str:
 
 
 def drop_leftovers(study: Study) -> None:
-    """Remove the models, splits, galleries, weights and costs that entries no longer in the study have left behind.
+    """Remove the models, splits, pictures and costs that entries no longer in the study have left behind.
 
-    This stage and recommend depend on whole folders, because dvc.yaml cannot list their models by name: with leftovers
-    they would not be the same in a clone. What no stage wrote is left alone.
+    This stage and report depend on whole folders, because dvc.yaml cannot list their models by name: with leftovers
+    they would not be the same in a clone. Nor is a model recommended for a task that is gone. What no stage wrote, or
+    one has not ended to write, is left alone.
     """
     for record in MODELS.glob("*/record.json"):
         if (name := record.parent.name) not in study.models:
@@ -130,12 +131,10 @@ def drop_leftovers(study: Study) -> None:
     for record in TASKS.glob("*/task.json"):
         if record.parent.name not in study.tasks:
             shutil.rmtree(record.parent)
-    for table in [*GALLERY.glob("*/tiles.csv"), *MISTAKES.glob("*/tiles.csv")]:
-        if table.parent.name not in study.tasks:
-            shutil.rmtree(table.parent)
-    for record in WEIGHTS.glob("*/backbone.json"):
-        if record.parent.name not in {**study.backbones, **study.networks}:
-            shutil.rmtree(record.parent)
+    of_tasks = (*GALLERY.glob("[!.]*/tiles.csv"), *MISTAKES.glob("[!.]*/tiles.csv"), *EXPORTS.glob("[!.]*/model.json"))
+    for file in of_tasks:
+        if file.parent.name not in study.tasks:
+            shutil.rmtree(file.parent)
     for kind, names in (("models", study.models), ("features", study.features)):
         for path in (COSTS / kind).glob("*.json"):
             if path.stem not in names:

@@ -408,6 +408,13 @@ def test_mean_and_variance_over_all_orders_of_the_labels(images):
     np.testing.assert_allclose(of_all_orders(labels, predicted, share), (np.mean(found), np.var(found)), atol=1e-12)
 
 
+@pytest.mark.parametrize(("classes", "of_each", "repeats"), [(2, 3, 1), (2, 47, 3), (2, 53, 1), (3, 2, 1), (3, 16, 1)])
+def test_one_class_for_all_images_is_no_knowledge(classes, of_each, repeats):
+    labels = np.repeat(np.arange(classes), of_each)
+    answers = answers_to(labels, np.tile(np.eye(classes, dtype=np.float32)[0], (repeats, len(labels), 1)))
+    assert better_than_shuffled(answers, answers.predicted, 0) > 0.01
+
+
 @pytest.mark.parametrize("right", [0.1, 0.15, 0.2, 0.9])
 def test_what_is_known_without_shuffling_is_what_shuffling_shows(right, monkeypatch):
     random = np.random.default_rng(1)
@@ -544,17 +551,23 @@ def test_what_removed_entries_left_is_dropped_and_nothing_else(study, tmp_path):
     for name in ("gone", "b-net", "mine"):
         (tmp_path / f"models/{name}.weights.h5").touch()
     (tmp_path / "models/notes").mkdir()
-    for name in ("blank", "a-net", "gone"):
-        (tmp_path / "data/weights" / name).mkdir(parents=True)
-        (tmp_path / "data/weights" / name / "backbone.json").touch()
-    (tmp_path / "data/weights/mine").mkdir()
+    for folder, file in (
+        ("data/gallery", "tiles.csv"),
+        ("data/mistakes", "tiles.csv"),
+        ("exports/recommended", "model.json"),
+    ):
+        for name in ("a", "gone", ".partial-b"):
+            (tmp_path / folder / name).mkdir(parents=True, exist_ok=True)
+            (tmp_path / folder / name / file).touch()
+        (tmp_path / folder / "mine").mkdir()
     evaluate.main(study)
     assert {path.name for path in (tmp_path / "models").iterdir()} == {
         *study.models, *(f"{model}.weights.h5" for model in study.models), "mine.weights.h5", "notes",
     }  # fmt: skip
     assert {path.name for path in (tmp_path / "data/tasks").iterdir()} == {"a", "b"}
     assert {path.name for path in (tmp_path / "data/costs/features").iterdir()} == {"f.json"}
-    assert {path.name for path in (tmp_path / "data/weights").iterdir()} == {"blank", "a-net", "mine"}
+    for folder in ("data/gallery", "data/mistakes", "exports/recommended"):
+        assert {path.name for path in (tmp_path / folder).iterdir()} - {"b"} == {"a", ".partial-b", "mine"}
 
 
 @pytest.mark.parametrize(("file", "content"), [("history.csv", ""), ("study.json", "{}"), ("metrics.json", "<<<<")])

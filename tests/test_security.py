@@ -98,25 +98,31 @@ def test_the_templates_of_the_report_escape_everything():
 
 
 @pytest.mark.parametrize(
-    ("found", "code", "said"),
+    ("found", "told", "code", "said"),
     [
-        ("", 0, "requirements.txt IS NOT AUDITED"),
-        ('{"dependencies": [{"name": "a", "skip_reason": "x"}]}', 0, "requirements.txt IS NOT AUDITED"),
+        ("", "ConnectionError: Max retries exceeded", 0, "requirements.txt IS NOT AUDITED"),
+        ("", "pip-audit: error: unrecognized arguments: --no", 1, "pip-audit failed: pip-audit: error: unrecognized"),
+        ('{"dependencies": [{"name": "a", "skip_reason": "x"}]}', "", 0, "requirements.txt IS NOT AUDITED"),
         (
             '{"dependencies": [{"name": "a", "version": "1", "vulns": []}, {"name": "b", "skip_reason": "x"}]}',
+            "",
             0,
             "NOT AUDITED, because the service does not know them: b\n",
         ),
         (
             '{"dependencies": [{"name": "a", "version": "1", "vulns": [{"id": "X-1", "fix_versions": []}]}]}',
+            "",
             1,
             "requirements.txt has known vulnerabilities",
         ),
     ],
 )
-def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, code, said):
+def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, told, code, said, tmp_path):
+    files = [tmp_path / "found", tmp_path / "told"]
+    for file, text in zip(files, (found, told), strict=True):
+        file.write_text(text)
     done = subprocess.run(
-        [sys.executable, str(ROOT / ".ci/audit.py")], input=found, capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / ".ci/audit.py"), *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == code
     assert said in done.stderr
@@ -181,6 +187,8 @@ ADDRESSES = {
     "a token": f"https://example.org/photos.zip?download=1&token={SECRET}",
     "an encoded token": f"https://example.org/photos.zip?%74oken={SECRET}",
     "a token behind #": f"https://example.org/photos.zip#access_token={SECRET}",
+    "a key with a name": f"https://example.org/photos.zip?subscription-key={SECRET}",
+    "a short name": f"https://example.org/photos.zip?jwt={SECRET}",
     "a signed link of S3": f"https://example.org/photos.zip?X-Amz-Expires=300&X-Amz-Signature={SECRET}",
     "a signed link of Azure": f"https://example.org/photos.zip?sv=2024&sig={SECRET}",
     "a key": f"https://example.org/photos.zip?api_key={SECRET}",
@@ -215,6 +223,14 @@ def test_a_credential_in_a_study_is_refused_without_being_shown(address):
 def test_an_address_without_a_credential_is_accepted(address):
     study = {"d": {"source": "archive", "url": address, "image_size": 16, "sha256": "0" * 64}}
     assert study_of({**STUDY, "datasets": {**STUDY["datasets"], **study}})[1] == []
+
+
+@pytest.mark.parametrize("path", ["ssh://jane:pw@example.org/x", "s3://bucket/x", "remote://team/x"])
+def test_a_folder_of_this_machine_is_no_address_to_which_dvc_would_connect(path):
+    study = {**STUDY, "folders": {"mine": {"source": "folder", "path": path, "image_size": 16}}}
+    assert study_of(study)[1] == [
+        "folders.mine: the path of a folder of this machine is needed, and this is an address; give the path."
+    ]
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):

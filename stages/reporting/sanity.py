@@ -85,7 +85,7 @@ def better_than_shuffled(answers: Answers, predicted: np.ndarray, seed: int) -> 
     if alone and len(labels) > 1:
         mean, variance = of_all_orders(labels, predicted, share)
         above = observed - mean
-        if above > 0 and (bound := variance / (variance + above**2)) * (SHUFFLES + 1) < 1:
+        if above > 1e-9 and (bound := variance / (variance + above**2)) * (SHUFFLES + 1) < 1:
             return float(bound)
     reached = sum(balanced(shuffled()) >= observed - 1e-9 for _ in range(SHUFFLES))
     return (reached + 1) / (SHUFFLES + 1)

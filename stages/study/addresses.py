@@ -6,7 +6,10 @@ from urllib.parse import unquote
 ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://(?P<login>[^/?#]*@)?(?P<host>[^/?#]*)", re.I)
 SHOWN = re.compile(r"""://(?P<login>[^/\s'"]*@)?(?P<path>[^\s'"?#]*)(?P<query>[?#][^\s'"]*)?""")
 # Parameters that are credentials, as those of signed links of S3, Google and Azure.
-SECRET = re.compile(r"token|secret|passw|signature|credential|(api|access|auth)[-_]?key|^(key|sig|auth|pwd)$", re.I)
+SECRET = re.compile(
+    r"token|secret|passw|signature|credential|(^|[-_])key$|apikey|accesskey|authkey|^(sig|auth|pwd|pass|pw|jwt|sas)$",
+    re.I,
+)
 
 
 def without_credentials(location: str) -> str:
@@ -23,6 +26,13 @@ def without_credentials(location: str) -> str:
             "a login into ~/.netrc, where it is found, or fetch the file by other means and give its path"
         )
     return location
+
+
+def no_address(path: str) -> str:
+    """A path as it is; `ValueError` where it is an address, to which DVC would connect."""
+    if "://" in path:
+        raise ValueError("the path of a folder of this machine is needed, and this is an address; give the path")
+    return path
 
 
 def redacted(text: str) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, create_model, model_validator
 
-from stages.study.addresses import without_credentials
+from stages.study.addresses import no_address, without_credentials
 from stages.study.architectures import ARCHITECTURES
 
 # Dots in a name break DVC's parameter look-up and bare numbers silently drop the stage.
@@ -178,7 +178,7 @@ class OnThisMachine(ImageFiles):
     path: of the folder, also outside the project.
     """
 
-    path: Annotated[str, Field(min_length=1, description="the path of a folder")]
+    path: Annotated[str, Field(min_length=1, description="the path of a folder"), AfterValidator(no_address)]
 
     @model_validator(mode="after")
     def _folder_of_its_own(self) -> "OnThisMachine":
