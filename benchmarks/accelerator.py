@@ -9,7 +9,7 @@ rounds: images a second, and the speed as a multiple of PyTorch's in float32.
 Extraction: the loop of the stage, and the smallest cosine of a feature vector with that of Keras in true float32; for
 on a GPU "float32" means TF32 in both libraries, as they come. Fine-tuning: epochs of `stages.training.fitting.fit`,
 with one validation image, of VGG16 from block5 up and of all of any other network. Ends with an error where PyTorch
-computes anything else than Keras, or bfloat16 is not as good as `stages.networks.engines` says.
+computes anything else than Keras, or bfloat16 is not as good as `stages.backbones.inference` says.
 """
 
 import os
@@ -43,17 +43,18 @@ from benchmarks.measuring import (
     weights_of,
 )
 from benchmarks.peer import PRECISIONS, peer_of, run_on_torch, train_on_torch
+from stages.backbones.building import layer_names
+from stages.backbones.inference import IN_BFLOAT16, Inference, keras_inference
+from stages.backbones.runtime import computing_in
+from stages.config.networks import NetworkConfig
+from stages.config.training import TrainingConfig
 from stages.features import extract
-from stages.networks.backbones import layer_names
-from stages.networks.engines import IN_BFLOAT16, Run, run_on_keras
-from stages.networks.heads import with_head
-from stages.networks.runtime import computing_in
-from stages.networks.whole import freeze
-from stages.study.schema import Network, Training
 from stages.training.batches import Examples
-from stages.training.compiling import compile_model
-from stages.training.fitting import Run as Fitted
-from stages.training.fitting import fit
+from stages.training.fitting import TrainingRun as Fitted
+from stages.training.fitting import fit_runs
+from stages.training.full_model import freeze
+from stages.training.heads import add_head
+from stages.training.optimizers import compile_model
 
 DEFAULT = ["vgg16@224", "mobilenet_v2@224"]
 KERAS = {"float32": "Keras", "bfloat16": "Keras in bfloat16"}
@@ -97,10 +98,10 @@ def extraction(architecture: str, size: int, files: Path | None, rounds: int, se
     index = np.arange(count) % len(images)
     with true_float32():
         once = np.arange(len(images))
-        expected = in_batches(run_on_keras(models["float32"]), images, once)
+        expected = in_batches(keras_inference(models["float32"]), images, once)
         same = cosine(in_batches(plain[REFERENCE], images, once), expected)
 
-    ways = {way: partial(as_the_stage, run_on_keras(models[precision]), images) for precision, way in KERAS.items()}
+    ways = {way: partial(as_the_stage, keras_inference(models[precision]), images) for precision, way in KERAS.items()}
     ways |= {way: partial(in_batches, run, images) for way, run in plain.items()}
     for run in ways.values():
         run(index[:BATCH])  # compiles
@@ -116,7 +117,7 @@ def extraction(architecture: str, size: int, files: Path | None, rounds: int, se
     return wrong(architecture, same, closeness[KERAS["bfloat16"]])
 
 
-def as_the_stage(run: Run, images: np.ndarray, index: np.ndarray) -> np.ndarray:
+def as_the_stage(run: Inference, images: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The features of images[index], by the loop of the stage, into memory instead of a file."""
     out = np.empty((len(index), *run(images[:1])[0].shape[1:]), np.float32)
     extract(run, lambda pixels: pixels, images, index, [out], "features")
@@ -163,24 +164,24 @@ def examples_of(images: np.ndarray, count: int) -> Examples:
 def network_of(
     architecture: str, size: int, files: Path | None, lowest: str, precision: str
 ) -> tuple[keras.Model, keras.Model]:
-    """A network as `stages.networks.whole.build_network` makes it, and the backbone in it, frozen below `lowest`."""
-    entry = Network(dataset="flowers", task="flowers", backbone="published", trainable=lowest)
+    """A network as `stages.training.full_model.build_network` makes it, and the backbone in it, frozen below `lowest`."""
+    entry = NetworkConfig(dataset="flowers", task="flowers", backbone="published", trainable=lowest)
     lower = backbone_of(architecture, size, files, precision)
     freeze(lower, entry, architecture, layer_names(lower)[-2])  # the last is the pooling
     with computing_in(precision):
-        return with_head(lower, entry, CLASSES, 0.0, architecture), lower
+        return add_head(lower, entry, CLASSES, 0.0, architecture), lower
 
 
 def epoch_of_keras(
     architecture: str, size: int, files: Path | None, lowest: str, precision: str
 ) -> Callable[[Examples], float]:
     """A function that trains for an epoch as the stages do, and returns the loss."""
-    settings = Training(**TRAINING, precision=precision)
+    settings = TrainingConfig(**TRAINING, precision=precision)
     model, _ = network_of(architecture, size, files, lowest, precision)
     compile_model(model, settings)
 
     def epoch(shown: Examples) -> float:
-        ((history,), _) = fit([Fitted(model, settings)], shown, examples_of(shown.array, 1), 0, architecture)
+        ((history,), _) = fit_runs([Fitted(model, settings)], shown, examples_of(shown.array, 1), 0, architecture)
         return history["train_loss"].iloc[-1]
 
     return epoch

@@ -21,10 +21,10 @@ import numpy as np
 
 from benchmarks.measuring import arguments, backbone_of, batches_in, in_turns, machine, ratio
 from benchmarks.tables import table
+from stages.backbones.inference import CONVERTED_FROM, fastest_inference, resolve_precision
 from stages.features import BATCH, ArrayFile, extract
-from stages.networks.engines import CONVERTED_FROM, chosen_precision, fastest
-from stages.sources.image import SourceImage
-from stages.sources.workers import decoded
+from stages.sources.source_image import SourceImage
+from stages.sources.workers import decode_all
 
 
 def from_file(file: Path, rows: np.ndarray) -> np.ndarray:
@@ -43,18 +43,18 @@ def prepare(contents: list[bytes], size: int, file: Path) -> None:
     source = (SourceImage(str(number), "", lambda content=content: content) for number, content in enumerate(contents))
     with file.open("wb") as opened:
         out = ArrayFile(opened, (len(contents), size, size, 3), "uint8")
-        for _, outcome in decoded(source, size, "crop"):
+        for _, outcome in decode_all(source, size, "crop"):
             out.write(outcome.pixels)
 
 
 def compare(architecture: str, size: int, given: argparse.Namespace, work: Path) -> list[tuple]:
-    precision = chosen_precision("auto", architecture)
+    precision = resolve_precision("auto", architecture)
     model = backbone_of(architecture, size, given.files, precision)
     file, out_file = work / "images.npy", work / "features.npy"
     with ZipFile(given.files / "flowers.zip") as archive:
         contents = [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".jpg")]
     prepare(contents[:BATCH], size, file)
-    run = fastest(model, architecture, precision, CONVERTED_FROM, np.load(file))
+    run = fastest_inference(model, architecture, precision, CONVERTED_FROM, np.load(file))
     count = BATCH * batches_in(given.seconds, run, np.load(file))
     contents = [contents[place] for place in np.linspace(0, len(contents) - 1, min(count, len(contents))).astype(int)]
     prepare(contents, size, file)

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from stages.base.errors import UserError
-from stages.base.files import atomic_file
-from stages.study import load_study
+from stages.core.errors import UserError
+from stages.core.files import atomic_file
+from stages.validation.study import load_study
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "docs/examples"

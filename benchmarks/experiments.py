@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 from benchmarks.pages import filled
-from stages.base.files import write_text
+from stages.core.files import write_text
 from tests.pipeline import commit, copy_of_project, dvc, environment
 
 PAGE = Path(__file__).parents[1] / "docs/experiments.md"

@@ -32,7 +32,7 @@ from benchmarks.measuring import (
     ratio,
     weights_of,
 )
-from stages.networks.engines import run_on_keras, run_on_onnx_runtime
+from stages.backbones.inference import keras_inference, onnx_inference
 
 USUAL = "keras.Model.predict"
 DEFAULT = ["vgg16@224", "vgg16@32", "mobilenet_v2@224"]
@@ -41,7 +41,7 @@ DEFAULT = ["vgg16@224", "vgg16@32", "mobilenet_v2@224"]
 def ways_of(architecture: str, size: int, files: Path | None) -> dict[str, Callable[[np.ndarray], np.ndarray]]:
     """Ways to run a backbone: from images to features (n, c) float32."""
     model = backbone_of(architecture, size, files)
-    runs = {"Keras, as the stage calls it": run_on_keras(model), "ONNX Runtime": run_on_onnx_runtime(model)}
+    runs = {"Keras, as the stage calls it": keras_inference(model), "ONNX Runtime": onnx_inference(model)}
     try:
         from benchmarks.peer import PRECISIONS, peer_of, run_on_torch
 
@@ -50,7 +50,7 @@ def ways_of(architecture: str, size: int, files: Path | None) -> dict[str, Calla
     except (ModuleNotFoundError, NotImplementedError) as error:
         print(f"\nwithout PyTorch: {error}")
         peers = {}
-    runs = {**runs, "Keras in bfloat16": run_on_keras(backbone_of(architecture, size, files, "bfloat16")), **peers}
+    runs = {**runs, "Keras in bfloat16": keras_inference(backbone_of(architecture, size, files, "bfloat16")), **peers}
     return {
         USUAL: lambda images: model.predict(images, verbose=0),
         **{way: lambda images, run=run: in_batches(run, images, np.arange(len(images))) for way, run in runs.items()},

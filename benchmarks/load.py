@@ -28,8 +28,8 @@ from PIL import Image, ImageFilter
 
 from benchmarks.pipeline import repro
 from benchmarks.tables import table
-from stages.base.files import sha256_of
-from stages.study import read_params
+from stages.core.files import sha256_of
+from stages.core.yaml import read_yaml
 from tests.pipeline import ROOT, copy_of_project, write_study
 
 CORES, SIZE, CLASSES = 2, 32, 10
@@ -71,7 +71,7 @@ def study_of(archive: Path) -> dict:
             for number in range(8)
         },
     }
-    return read_params(ROOT / "params.yaml") | {
+    return read_yaml(ROOT / "params.yaml") | {
         "datasets": {
             "made-up": {"source": "archive", "url": str(archive), "sha256": sha256_of(archive), "image_size": SIZE}
         },

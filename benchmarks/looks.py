@@ -1,4 +1,4 @@
-"""Where NEAR_BITS of stages.splitting.looks comes from: how far images that look alike lie apart, and how far others.
+"""Where NEAR_BITS of stages.splitting.near_duplicates comes from: how far images that look alike lie apart, and how far others.
 
     python -m benchmarks.looks archive [...] [--images 10000] [--changed 300]
 
@@ -20,10 +20,10 @@ import pandas as pd
 from PIL import Image, ImageEnhance
 
 from stages.sources.archives import archive_images
-from stages.sources.decoding import LOOK_SIDE
-from stages.splitting.looks import NEAR_BITS, bits_of, near_pairs
+from stages.sources.decoding import HASH_SIDE
+from stages.splitting.near_duplicates import NEAR_BITS, hash_bits, near_pairs
 
-SIDES = (8, LOOK_SIDE)  # of 64 and of 256 bits
+SIDES = (8, HASH_SIDE)  # of 64 and of 256 bits
 BLOCK = 2**20  # distances computed at once
 
 
@@ -44,7 +44,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
     "half the size": lambda rgb: rgb.resize((rgb.width // 2, rgb.height // 2), Image.Resampling.BICUBIC),
     "20 % brighter": lambda rgb: ImageEnhance.Brightness(rgb).enhance(1.2),
     "20 % less contrast": lambda rgb: ImageEnhance.Contrast(rgb).enhance(0.8),
-    "grey": lambda rgb: rgb.convert("L"),
+    "gray": lambda rgb: rgb.convert("L"),
     "2 % cropped": cropped,
 }
 
@@ -67,7 +67,7 @@ def compare(archive: Path, images: int, changed: int) -> None:
                 for change, of in CHANGES.items():
                     apart[change, side].append(np.bitwise_count(look_of(of(rgb), side) ^ looks[side][-1]).sum())
     for side in SIDES:
-        limit = NEAR_BITS * side**2 // LOOK_SIDE**2
+        limit = NEAR_BITS * side**2 // HASH_SIDE**2
         print(f"\n{archive.name}, {len(names)} images, hashes of {side**2} bits, threshold {limit}")
         print(f"{'bits after a change':24}{'50 %':>8}{'90 %':>8}{'99 %':>8}{'above threshold':>18}")
         for change in CHANGES:
@@ -75,9 +75,9 @@ def compare(archive: Path, images: int, changed: int) -> None:
             quantiles = "".join(f"{each:8.0f}" for each in np.percentile(bits, (50, 90, 99)))
             print(f"{change:24}{quantiles}{np.mean(bits > limit):18.1%}")
         print_pairs(names, np.array(looks[side]), limit)
-    looks_as_text = pd.Series([look.tobytes().hex() for look in looks[LOOK_SIDE]])
+    looks_as_text = pd.Series([look.tobytes().hex() for look in looks[HASH_SIDE]])
     start = time.perf_counter()
-    found = sum(len(first) for first, _, _ in near_pairs(bits_of(looks_as_text), bits_of(looks_as_text)))
+    found = sum(len(first) for first, _, _ in near_pairs(hash_bits(looks_as_text), hash_bits(looks_as_text)))
     print(
         f"near_pairs: {found} rows in {time.perf_counter() - start:.2f} s, each pair twice and each image with itself"
     )

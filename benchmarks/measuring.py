@@ -18,12 +18,12 @@ import keras
 import numpy as np
 from keras import layers
 
+from stages.backbones.building import build_backbone, layer_names
+from stages.backbones.cuts import up_to_cut
+from stages.backbones.inference import Inference, has_bfloat16
+from stages.backbones.pretrained import load_weights
+from stages.backbones.runtime import computing_in
 from stages.features import BATCH
-from stages.networks.backbones import build_backbone, layer_names
-from stages.networks.cuts import below
-from stages.networks.engines import Run, has_bfloat16
-from stages.networks.pretrained import load_weights
-from stages.networks.runtime import computing_in
 
 
 def images_of(files: Path | None, count: int, size: int) -> np.ndarray:
@@ -55,10 +55,10 @@ def backbone_of(architecture: str, size: int, files: Path | None, precision: str
         backbone = build_backbone(architecture, size)
         if weights := weights_of(architecture, files):
             load_weights(backbone, weights, "weights")
-        return below(backbone, layer_names(backbone)[-1], "average")
+        return up_to_cut(backbone, layer_names(backbone)[-1], "average")
 
 
-def in_batches(run: Run, images: np.ndarray, index: np.ndarray) -> np.ndarray:
+def in_batches(run: Inference, images: np.ndarray, index: np.ndarray) -> np.ndarray:
     """The features of images[index], in batches as the stage takes them."""
     return np.concatenate([run(images[index[start : start + BATCH]])[0] for start in range(0, len(index), BATCH)])
 

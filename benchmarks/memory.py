@@ -21,11 +21,11 @@ import pandas as pd
 
 from benchmarks.tables import table
 from benchmarks.training import ROOT, ROWS, WIDTH, examples_of, fitted, head_of, made
-from stages.base.files import sha256_of, write_json
-from stages.data.images import QUARANTINE_COLUMNS, TABLE_COLUMNS
+from stages.artifacts.images import IMAGE_COLUMNS, QUARANTINE_COLUMNS
+from stages.backbones.building import build_backbone
+from stages.core.files import sha256_of, write_json
+from stages.core.yaml import read_yaml
 from stages.features import ArrayFile
-from stages.networks.backbones import build_backbone
-from stages.study import read_params
 
 SIZE = 64  # of images in pixels
 # A process of its own stands between: the peak of a process counts from that of the one that starts it.
@@ -46,7 +46,7 @@ def prepared(folder: Path, images: int) -> None:
         out = ArrayFile(file, (images, SIZE, SIZE, 3), "uint8")
         for _ in range(0, images, 1000):
             out.write(random.integers(0, 256, (min(1000, images), SIZE, SIZE, 3), np.uint8))
-    table = pd.DataFrame({column: ["x"] * images for column in TABLE_COLUMNS})
+    table = pd.DataFrame({column: ["x"] * images for column in IMAGE_COLUMNS})
     table = table.assign(
         index=range(images), label=np.arange(images) % 2, **{"class": ["ab"[n % 2] for n in range(images)]}
     )
@@ -73,7 +73,7 @@ def usual(work: Path) -> None:
         weights = folder / "own.weights.h5"
         build_backbone("mobilenet_v2", SIZE).save_weights(weights)
         backbone = {"architecture": "mobilenet_v2", "weights": "own.weights.h5", "sha256": sha256_of(weights)}
-        study = read_params(ROOT / "params.yaml") | {
+        study = read_yaml(ROOT / "params.yaml") | {
             "datasets": {"noise": {"source": "archive", "image_size": SIZE, "url": "x.zip", "sha256": "0" * 64}},
             "tasks": {"two": {"dataset": "noise", "validation": 0.1, "test": 0.1}},
             "backbones": {"own": backbone},

@@ -11,8 +11,8 @@ import torch
 from keras import layers
 from torch import fx, nn
 
-from stages.networks.backbones import Preprocessing, affine
-from stages.networks.engines import Run
+from stages.backbones.building import Preprocessing, affine_preprocessing
+from stages.backbones.inference import Inference
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
 PRECISIONS = {"float32": "PyTorch, channels last", "bfloat16": "PyTorch in bfloat16"}  # and the names of the ways
@@ -23,7 +23,7 @@ class Pixels(nn.Module):
 
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
-        kernel, bias = affine(preprocessing)
+        kernel, bias = affine_preprocessing(preprocessing)
         self.order = np.abs(kernel).argmax(axis=0).tolist()
         if np.count_nonzero(kernel) != 3:
             raise NotImplementedError(f"{preprocessing.name} mixes channels")
@@ -36,7 +36,7 @@ class Pixels(nn.Module):
 
 
 def peer_of(model: keras.Model) -> fx.GraphModule:
-    """A network like a backbone of `stages.networks.backbones`, pooled or not, frozen where it is, on a GPU if there is
+    """A network like a backbone of `stages.backbones.building`, pooled or not, frozen where it is, on a GPU if there is
     one; from uint8 images (n, h, w, 3) to its output, channels first. `NotImplementedError` for layers not known here.
     """
     graph, modules, nodes = fx.Graph(), {}, {}
@@ -142,8 +142,8 @@ def fill(module: nn.Module, **weights: np.ndarray | keras.Variable) -> None:
             getattr(module, name).copy_(torch.tensor(np.array(keras.ops.convert_to_numpy(values))))
 
 
-def run_on_torch(network: nn.Module, precision: str) -> Run:
-    """Run a network as PyTorch does, with weights in float32; as `stages.networks.engines.run_on_keras` does it."""
+def run_on_torch(network: nn.Module, precision: str) -> Inference:
+    """Run a network as PyTorch does, with weights in float32; as `stages.backbones.inference.run_on_keras` does it."""
     device = next(network.parameters()).device
 
     def run(pixels: np.ndarray) -> list[np.ndarray]:

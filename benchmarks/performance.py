@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from benchmarks.pages import commands, filled
-from stages.base.files import write_text
+from stages.core.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
 

@@ -27,9 +27,9 @@ from functools import cache
 from pathlib import Path
 
 from benchmarks.tables import table
-from stages.base.files import read_json, sha256_of
+from stages.core.files import read_json, sha256_of
+from stages.core.yaml import read_yaml
 from stages.side_by_side import CORES
-from stages.study import read_params
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
 HEADS = 30
@@ -143,7 +143,7 @@ def start(rounds: int) -> None:
 
 def study_of(name: str) -> dict:
     """The default study, or that of many heads, as params.yaml."""
-    study = read_params(ROOT / "studies/digits_class_groups.yaml")
+    study = read_yaml(ROOT / "studies/digits_class_groups.yaml")
     if name == DEFAULT:
         return study
     heads = {
@@ -300,7 +300,7 @@ def edit(folder: Path) -> None:
     params = folder / "params.yaml"
     before = params.read_text(encoding="utf-8")
     for head in EDITED:
-        study = read_params(params)
+        study = read_yaml(params)
         study["heads"][head]["learning_rate"] = 0.99 * study["heads"][head].get("learning_rate", 0.001)
         write_study(folder, study)
         seconds, _ = timed(folder, *DVC, "repro")

@@ -29,8 +29,8 @@ from PIL import Image, ImageOps
 
 from stages.sources import workers
 from stages.sources.archives import archive_images
-from stages.sources.decoding import LOOK_SIDE, decode
-from stages.sources.image import SourceImage
+from stages.sources.decoding import HASH_SIDE, decode
+from stages.sources.source_image import SourceImage
 
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 LOOP, PREPARE, TF_DATA = "Pillow loop", "prepare, processes from the start", "tf.data"
@@ -120,7 +120,7 @@ def print_hashes(contents: list[bytes], size: int) -> None:
         rgb = Image.open(io.BytesIO(content)).convert("RGB")
         for part, work in {
             "sha256": lambda rgb=rgb: hashlib.sha256(rgb.tobytes()).hexdigest(),
-            "perceptual hash": lambda rgb=rgb: str(imagehash.phash(rgb, hash_size=LOOK_SIDE)),
+            "perceptual hash": lambda rgb=rgb: str(imagehash.phash(rgb, hash_size=HASH_SIDE)),
             "all": lambda content=content: decode(content, size),
         }.items():
             start = time.perf_counter()

@@ -22,9 +22,10 @@ import pandas as pd
 import tensorflow as tf
 import yaml
 
-from stages.base.errors import UserError
-from stages.base.files import read_json, sha256_of, write_json, write_text
-from stages.study import load_study, read_params
+from stages.core.errors import UserError
+from stages.core.files import read_json, sha256_of, write_json, write_text
+from stages.core.yaml import read_yaml
+from stages.validation.study import load_study
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/results.md"
@@ -61,7 +62,7 @@ def changed(study: dict, changes: dict, files: Path) -> dict:
 def run(name: str, settings: dict, files: Path, work: Path) -> None:
     """Make one run in its clone: the study as changed, then `dvc repro`."""
     clone = work / name
-    study = changed(read_params(ROOT / "studies" / f"{settings.get('study', name)}.yaml"), settings["changes"], files)
+    study = changed(read_yaml(ROOT / "studies" / f"{settings.get('study', name)}.yaml"), settings["changes"], files)
     if not clone.exists():
         call(work, "git", "clone", "-q", str(ROOT), name)
         call(clone, "dvc", "cache", "dir", "--local", str(work.resolve() / "cache"))
@@ -110,7 +111,7 @@ def found_in(clone: Path, settings: dict) -> dict[str, Any]:
         read_json(clone / f"reports/{name}.json") for name in ("metrics", "comparisons", "study")
     )
     history = pd.read_csv(clone / "reports/history.csv", dtype={"model": str}, keep_default_na=False)
-    params = read_params(clone / "params.yaml")
+    params = read_yaml(clone / "params.yaml")
     tasks = {}
     for task, of_task in study["tasks"].items():
         published = {model: settings.get("published", {}).get(model, {}) for model in of_task["models"]}

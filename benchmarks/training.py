@@ -28,27 +28,29 @@ import numpy as np
 
 from benchmarks.measuring import backbone_of, images_of, machine, peak, ratio
 from benchmarks.tables import table
-from stages.base.files import read_json
+from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
+from stages.backbones.inference import CONVERTED_FROM, fastest_inference, resolve_precision
+from stages.backbones.layer_names import find_layer
+from stages.backbones.runtime import make_deterministic
+from stages.config.heads import HeadConfig
+from stages.config.training import TrainingConfig
+from stages.core.files import read_json
+from stages.core.yaml import read_yaml
 from stages.features import BATCH, ArrayFile
-from stages.networks.cuts import above, below, freeze_below
-from stages.networks.engines import CONVERTED_FROM, chosen_precision, fastest
-from stages.networks.heads import build_head, with_head
-from stages.networks.runtime import make_deterministic
-from stages.study import read_params, study_of
-from stages.study.naming import find_layer
-from stages.study.schema import Head, Training
 from stages.training.batches import Examples
-from stages.training.compiling import compile_model
-from stages.training.fitting import Run, fit
+from stages.training.fitting import TrainingRun, fit_runs
+from stages.training.heads import add_head, build_head
+from stages.training.optimizers import compile_model
+from stages.validation.study import validate_study
 
 ROOT = Path(__file__).parents[1]
 ROWS, WIDTH, CLASSES = 45_000, 2_048, 10
 CIFAR10_IMAGES = 60_000
 
 
-def training(**changes) -> Training:
+def training(**changes) -> TrainingConfig:
     usual = {"epochs": 1, "batch_size": 128, "optimizer": "adam", "learning_rate": 1e-3, "early_stopping": None}
-    return Training(**{**usual, "repeats": 1, "max_train_per_class": None, **changes})
+    return TrainingConfig(**{**usual, "repeats": 1, "max_train_per_class": None, **changes})
 
 
 def examples_of(array: np.ndarray, classes: int = CLASSES) -> Examples:
@@ -73,7 +75,7 @@ def made(file: Path, rows: int, width: int) -> np.ndarray:
 
 
 def head_of(hidden: list[int], width: int = WIDTH) -> keras.Model:
-    entry = Head(task="t", features="f", hidden=hidden)
+    entry = HeadConfig(task="t", features="f", hidden=hidden)
     return build_head(entry, CLASSES, [width], "vgg16", 32, "block5_pool")
 
 
@@ -91,7 +93,7 @@ def fitted(build: Callable[[], keras.Model], examples: Examples, epochs: int, **
     make_deterministic(0)
     settings, model = training(epochs=epochs, **changes), build()
     compile_model(model, settings)
-    fit([Run(model, settings)], examples, few(examples), 0, "")
+    fit_runs([TrainingRun(model, settings)], examples, few(examples), 0, "")
 
 
 def by_hand(hidden: list[int], examples: Examples, epochs: int) -> None:
@@ -144,7 +146,8 @@ def heads(given: argparse.Namespace, work: Path) -> None:
         # Forwards, and backwards to the weights; above the first layer also to the inputs.
         widths = [WIDTH, *hidden, CLASSES]
         work_of_row = sum(
-            2 * below * above * (3 if place else 2) for place, (below, above) in enumerate(pairwise(widths))
+            2 * up_to_cut * above_cut * (3 if place else 2)
+            for place, (up_to_cut, above_cut) in enumerate(pairwise(widths))
         )
         for way, seconds, times in compared(ways, given.rounds):
             speed = ROWS / seconds
@@ -161,9 +164,9 @@ def candidates(given: argparse.Namespace, work: Path) -> None:
         for rate in rates:
             settings, model = training(epochs=epochs, learning_rate=rate), head_of(hidden)
             compile_model(model, settings)
-            runs.append(Run(model, settings))
+            runs.append(TrainingRun(model, settings))
         start = time.perf_counter()
-        fit(runs, examples, few(examples), 0, "")
+        fit_runs(runs, examples, few(examples), 0, "")
         return time.perf_counter() - start
 
     rates = [10 ** (-power / 3) for power in range(6, 16)]
@@ -186,9 +189,9 @@ def whole_and_upper(
 ) -> tuple[keras.Model, keras.Model, keras.Model]:
     """VGG16 with a head, frozen below `unfreeze`; its part below a cut and that above it, which share their layers."""
     backbone = backbone_of("vgg16", size, files)
-    whole = with_head(backbone, Head(task="t", features="f"), CLASSES, 0.0, "whole")
+    whole = add_head(backbone, HeadConfig(task="t", features="f"), CLASSES, 0.0, "whole")
     freeze_below(whole, unfreeze)
-    return whole, keras.Model(whole.input, whole.get_layer(cut).output), above(whole, cut)
+    return whole, keras.Model(whole.input, whole.get_layer(cut).output), above_cut(whole, cut)
 
 
 def fine_tuning(given: argparse.Namespace, work: Path) -> None:
@@ -217,14 +220,14 @@ def cache(given: argparse.Namespace, work: Path) -> None:
     if not given.run:
         print("\ncache: needs --run, the folder of a finished run of studies/cifar10_cut_layers.yaml")
         return
-    study, _ = study_of(read_params(ROOT / "studies/cifar10_cut_layers.yaml"))
+    study, _ = validate_study(read_yaml(ROOT / "studies/cifar10_cut_layers.yaml"))
     entry, count, size, architecture = study.features["vgg16-pools"], 960, 32, "vgg16"
     images, views = images_of(given.files, count, size), 1 + len(entry.views)
     cuts = {cut: find_layer(architecture, cut, "highest") for cut in entry.cuts}
-    precision = chosen_precision("auto", architecture)
+    precision = resolve_precision("auto", architecture)
     whole = backbone_of(architecture, size, given.files, precision)
     lower = keras.Model(whole.input, [whole.get_layer(name).output for name in cuts.values()])
-    run = fastest(lower, architecture, precision, CONVERTED_FROM, images[:BATCH])
+    run = fastest_inference(lower, architecture, precision, CONVERTED_FROM, images[:BATCH])
     run(images[:BATCH])  # compiles
     start = time.perf_counter()
     found = [run(images[place : place + BATCH]) for place in range(0, count, BATCH)]
@@ -244,13 +247,13 @@ def cache(given: argparse.Namespace, work: Path) -> None:
         most = head.candidates(study.training)[0][0].epochs
         array, cut = arrays[head.cut], cuts[head.cut]
 
-        def cached(head: Head = head, shape: tuple[int, ...] = array.shape[1:], cut: str = cut) -> keras.Model:
+        def cached(head: HeadConfig = head, shape: tuple[int, ...] = array.shape[1:], cut: str = cut) -> keras.Model:
             return build_head(head, CLASSES, list(shape), architecture, size, cut)
 
-        def uncached(head: Head = head, cut: str = cut) -> keras.Model:
-            frozen = below(backbone_of(architecture, size, given.files), cut)
+        def uncached(head: HeadConfig = head, cut: str = cut) -> keras.Model:
+            frozen = up_to_cut(backbone_of(architecture, size, given.files), cut)
             frozen.trainable = False
-            return with_head(frozen, head, CLASSES, 0.0, "whole")
+            return add_head(frozen, head, CLASSES, 0.0, "whole")
 
         spent = [
             seconds_of_epochs(partial(fitted, build, examples_of(inputs))) / len(inputs)

@@ -1,6 +1,6 @@
 """Writes the tables of all keys into docs/studies.md: `python -m docs.make`.
 
-They are made of what checks a study - the classes of stages/study/schema.py and the words of its messages - so that the
+They are made of what checks a study - the classes of stages/config/schema.py and the words of its messages - so that the
 page says what is accepted. A test fails when it is not what this prints.
 """
 
@@ -13,12 +13,14 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from stages.base.files import write_text
-from stages.study import SECTIONS
-from stages.study.architectures import ARCHITECTURES, layers_of
-from stages.study.messages import accepted_of
-from stages.study.references import REFERENCES
-from stages.study.schema import Augmentation, Model, Training
+from stages.backbones.layer_table import layers_of
+from stages.backbones.registry import ARCHITECTURES
+from stages.config.augmentation import AugmentationConfig
+from stages.config.training import ModelConfig, TrainingConfig
+from stages.core.files import write_text
+from stages.validation.messages import accepted_values
+from stages.validation.references import REFERENCES
+from stages.validation.study import SECTIONS
 
 PAGE = Path(__file__).with_name("studies.md")
 MARK = "<!-- What follows is written by `python -m docs.make`. -->\n"
@@ -35,7 +37,7 @@ def reference() -> Iterator[str]:
         yield from ["", f"### `{section}`"]
         members = [] if isinstance(kind, type) else get_args(get_args(kind)[0])
         if not members:
-            also = " It may also give any key of [`training`](#training)." if issubclass(kind, Model) else ""
+            also = " It may also give any key of [`training`](#training)." if issubclass(kind, ModelConfig) else ""
             yield from ["", about(kind) + also]
             yield from table(kind, own_keys(kind), REFERENCES.get(section, {}))
             continue
@@ -44,15 +46,21 @@ def reference() -> Iterator[str]:
         for member in members:
             yield from ["", f"`source: {get_args(member.model_fields['source'].annotation)[0]}`: {about(member)}"]
             yield from table(member, [key for key in member.model_fields if key not in shared], {})
-    yield from ["", "### `training`", "", about(Training), *table(Training, Training.model_fields, {})]
-    yield from ["", "### `augmentation`, and the items of `views`", "", about(Augmentation)]
-    yield from table(Augmentation, Augmentation.model_fields, {})
+    yield from [
+        "",
+        "### `training`",
+        "",
+        about(TrainingConfig),
+        *table(TrainingConfig, TrainingConfig.model_fields, {}),
+    ]
+    yield from ["", "### `augmentation`, and the items of `views`", "", about(AugmentationConfig)]
+    yield from table(AugmentationConfig, AugmentationConfig.model_fields, {})
     yield from ["", "### Architectures", "", *architectures(), ""]
 
 
 def own_keys(kind: type[BaseModel]) -> list[str]:
     """The keys of an entry; of a model without those that are as in section `training`."""
-    same = Training.model_fields if issubclass(kind, Model) else {}
+    same = TrainingConfig.model_fields if issubclass(kind, ModelConfig) else {}
     return [
         key for key, field in kind.model_fields.items() if key not in same or field.annotation != same[key].annotation
     ]
@@ -60,7 +68,7 @@ def own_keys(kind: type[BaseModel]) -> list[str]:
 
 def table(kind: type[BaseModel], keys: Iterable[str], references: dict[str, list[str]]) -> Iterator[str]:
     """The lines of a table of keys, the required ones first; references: key -> the sections whose names it accepts."""
-    accepted = accepted_of(kind) | {
+    accepted = accepted_values(kind) | {
         key: f"the name of an entry of {' or '.join(f'`{section}`' for section in sections)}"
         for key, sections in references.items()
     }
@@ -74,7 +82,7 @@ def table(kind: type[BaseModel], keys: Iterable[str], references: dict[str, list
 
 def default(kind: type[BaseModel], key: str, field: FieldInfo) -> str:
     """What holds where a study does not give a key."""
-    if issubclass(kind, Model) and key in Training.model_fields:
+    if issubclass(kind, ModelConfig) and key in TrainingConfig.model_fields:
         return "as in `training`"
     return "required" if field.is_required() else f"`{json.dumps(field.default)}`".replace('"', "")
 
@@ -87,7 +95,7 @@ def about(kind: type[BaseModel]) -> str:
 def meaning(kind: type[BaseModel], key: str) -> str:
     """What the docstring of a class, or of one it inherits from, says of a key; `LookupError` where none does."""
     named = "|".join(kind.model_fields)
-    for each in (*kind.__mro__, Training):
+    for each in (*kind.__mro__, TrainingConfig):
         text = " ".join((each.__doc__ or "").partition("\n\n")[2].split())
         parts = re.split(rf"(?:^|(?<=\. ))((?:{named})(?:, (?:{named}))*): ", text)
         for keys, said in zip(parts[1::2], parts[2::2], strict=True):

@@ -3,9 +3,9 @@
 import sys
 from pathlib import Path
 
-from stages.base.command import PARAMS
-from stages.base.errors import UserError
-from stages.study import load_study
+from stages.core.errors import UserError
+from stages.core.stage import PARAMS
+from stages.validation.study import load_study
 
 
 def main(arguments: list[str]) -> str:

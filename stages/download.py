@@ -4,12 +4,12 @@ import importlib.resources
 from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
-from stages.base.command import run_stage
-from stages.base.files import keep_only
-from stages.fetching.fetch import fetch
-from stages.fetching.kaggle import fetch_kaggle
-from stages.study import Study
-from stages.study.schema import Digits, Kaggle
+from stages.config.datasets import DigitsConfig, KaggleConfig
+from stages.core.files import keep_only
+from stages.core.stage import run_stage
+from stages.sources.fetch import fetch
+from stages.sources.kaggle import fetch_kaggle
+from stages.validation.study import Study
 
 # Of the file in scikit-learn: another version of it must not pass for the same data.
 DIGITS_CHECKSUM = "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9ebb51e23aa22"
@@ -18,11 +18,11 @@ DIGITS_CHECKSUM = "sha256:09f66e6debdee2cd2b5ae59e0d6abbb73fc2b0e0185d2e1957e9eb
 def main(study: Study, name: str) -> str:
     dataset = study.datasets[name]
     folder = Path("data/raw") / name
-    if isinstance(dataset, Digits):
+    if isinstance(dataset, DigitsConfig):
         file = folder / "digits.csv.gz"
         with importlib.resources.as_file(importlib.resources.files("sklearn.datasets.data") / file.name) as source:
             fetch(str(source), file, DIGITS_CHECKSUM)
-    elif isinstance(dataset, Kaggle):
+    elif isinstance(dataset, KaggleConfig):
         file = folder / f"{dataset.handle.replace('/', '-')}-{dataset.version}.zip"
         fetch_kaggle(dataset.handle, dataset.version, file)
     else:

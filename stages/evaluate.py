@@ -11,24 +11,31 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from stages.base.command import run_stage
-from stages.base.files import atomic_directory, atomic_file, reading, sha256_of, write_json
-from stages.data.costs import FOLDER as COSTS
-from stages.data.gallery import GALLERY, MISTAKES
-from stages.data.results import FOLDER as MODELS
-from stages.data.results import ModelRecord, Result, read_result
-from stages.data.tasks import FOLDER as TASKS
-from stages.data.tasks import SPLITS, Task, read_task
-from stages.reporting.choices import choice_of
-from stages.reporting.comparisons import compare_models
-from stages.reporting.costs import parts_of, total_seconds
-from stages.reporting.metrics import Answers, answers_of, class_metrics, figures_of, rounded, split_metrics
-from stages.reporting.sanity import warnings_of
-from stages.reporting.series import Series, crossings, depths, learning_curves
-from stages.reporting.sums import NO_ANSWER
-from stages.reporting.verdict import choose, contradiction, verdict
-from stages.study import Study
-from stages.study.architectures import layers_of
+from stages.artifacts.costs import COSTS_FOLDER as COSTS
+from stages.artifacts.models import MODELS_FOLDER as MODELS
+from stages.artifacts.models import ModelRecord, ModelResult, read_result
+from stages.artifacts.tasks import SPLITS, Task, read_task
+from stages.artifacts.tasks import TASKS_FOLDER as TASKS
+from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER
+from stages.backbones.layer_table import layers_of
+from stages.core.files import atomic_directory, atomic_file, reading, sha256_of, write_json
+from stages.core.stage import run_stage
+from stages.evaluation.candidates import describe_candidates
+from stages.evaluation.comparisons import compare_models
+from stages.evaluation.costs import built_on, total_seconds
+from stages.evaluation.learning_curves import ModelSeries, cut_curves, find_crossovers, learning_curves
+from stages.evaluation.metrics import (
+    SplitPredictions,
+    class_metrics,
+    compute_metrics,
+    join_predictions,
+    rounded,
+    split_metrics,
+)
+from stages.evaluation.sanity import warnings_of
+from stages.evaluation.sufficient_statistics import NO_PREDICTION
+from stages.evaluation.verdict import choose, contradiction, verdict
+from stages.validation.study import Study
 
 FOLDER = Path("reports")
 EXPORTS = Path("exports/recommended")  # of the stage recommend
@@ -43,14 +50,15 @@ def main(study: Study) -> str:
     results = {model: read_result(model) for model in study.models}  # never what else lies in models/
     answers = {
         model: {
-            split: answers_of(model, split, tasks[entry.task], results[model].predictions[split]) for split in SPLITS
+            split: join_predictions(model, split, tasks[entry.task], results[model].predictions[split])
+            for split in SPLITS
         }
         for model, entry in study.models.items()
     }
     figures = {
         # Intervals are for the final word. Of the training images it is enough to see how closely a model fits them.
         model: {
-            split: figures_of(each, study.seed if split == "test" else None, areas=split != "train")
+            split: compute_metrics(each, study.seed if split == "test" else None, areas=split != "train")
             for split, each in of_model.items()
         }
         for model, of_model in answers.items()
@@ -88,14 +96,14 @@ def main(study: Study) -> str:
     )
     with atomic_directory(FOLDER / "recommended") as folder:
         for name in study.tasks:
-            write_json(folder / f"{name}.json", made_of(study, comparisons.get(name, {}).get("recommended")))
+            write_json(folder / f"{name}.json", fingerprint(study, comparisons.get(name, {}).get("recommended")))
     with atomic_directory(FOLDER / "summary") as folder:
         for model, of_model in metrics.items():
             write_json(folder / f"{model}.json", summary_of(of_model))
     write_tables(
         FOLDER / "confusion",
         {
-            model: confusion(tasks[entry.task], answers[model]["test"], results[model].record.kept_repeat)
+            model: confusion(tasks[entry.task], answers[model]["test"], results[model].record.best_repeat)
             for model, entry in study.models.items()
         },
     )
@@ -131,7 +139,11 @@ def drop_leftovers(study: Study) -> None:
     for record in TASKS.glob("*/task.json"):
         if record.parent.name not in study.tasks:
             shutil.rmtree(record.parent)
-    of_tasks = (*GALLERY.glob("[!.]*/tiles.csv"), *MISTAKES.glob("[!.]*/tiles.csv"), *EXPORTS.glob("[!.]*/model.json"))
+    of_tasks = (
+        *GALLERY_FOLDER.glob("[!.]*/tiles.csv"),
+        *MISTAKES_FOLDER.glob("[!.]*/tiles.csv"),
+        *EXPORTS.glob("[!.]*/model.json"),
+    )
     for file in of_tasks:
         if file.parent.name not in study.tasks:
             shutil.rmtree(file.parent)
@@ -144,8 +156,8 @@ def drop_leftovers(study: Study) -> None:
 def metrics_of(
     study: Study,
     model: str,
-    results: dict[str, Result],
-    answers: dict[str, Answers],
+    results: dict[str, ModelResult],
+    answers: dict[str, SplitPredictions],
     figures: dict[str, dict[str, np.ndarray]],
 ) -> dict[str, Any]:
     """The part of metrics.json for one model: the figures of every split, training and cost; numbers and None only."""
@@ -180,14 +192,14 @@ def summary_of(metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
-def made_of(study: Study, model: str | None) -> dict[str, Any]:
+def fingerprint(study: Study, model: str | None) -> dict[str, Any]:
     """A model and the files it is made of, with their SHA-256, which tell it from others; None: a task without any."""
     if model is None:
-        return {"model": None, "made_of": {}}
+        return {"model": None, "fingerprint": {}}
     parts = [model, study.fine_tunes[model].head] if model in study.fine_tunes else [model]
     files = [MODELS / model / "record.json", *(MODELS / f"{part}.weights.h5" for part in parts)]
     with reading(MODELS):
-        return {"model": model, "made_of": {file.as_posix(): sha256_of(file) for file in files}}
+        return {"model": model, "fingerprint": {file.as_posix(): sha256_of(file) for file in files}}
 
 
 def row_of(model: str, record: ModelRecord, metrics: dict[str, Any]) -> dict[str, Any]:
@@ -198,13 +210,13 @@ def row_of(model: str, record: ModelRecord, metrics: dict[str, Any]) -> dict[str
 def compare_task(
     task: Task,
     seed: int,
-    results: dict[str, Result],
-    answers: dict[str, dict[str, Answers]],
+    results: dict[str, ModelResult],
+    answers: dict[str, dict[str, SplitPredictions]],
     metrics: dict[str, Any],
-    curves: list[Series],
+    curves: list[ModelSeries],
 ) -> dict[str, Any]:
     """The part of comparisons.json for one task; the three dicts hold its models, `curves` its learning curves."""
-    kept = {model: result.record.kept_repeat for model, result in results.items()}
+    kept = {model: result.record.best_repeat for model, result in results.items()}
     validation, test = (
         compare_models({model: of_model[split] for model, of_model in answers.items()}, kept, seed)
         for split in ("validation", "test")
@@ -225,7 +237,7 @@ def compare_task(
         "warnings": [*contradiction(choice, test), *warnings],
         "validation": [asdict(pair) for pair in validation],
         "test": [asdict(pair) for pair in test],
-        "crossings": [asdict(each) for each in crossings(curves, metrics, test)],
+        "crossings": [asdict(each) for each in find_crossovers(curves, metrics, test)],
     }
 
 
@@ -233,9 +245,9 @@ def describe(
     study: Study,
     tasks: dict[str, Task],
     members: dict[str, list[str]],
-    results: dict[str, Result],
-    answers: dict[str, dict[str, Answers]],
-    curves: dict[str, list[Series]],
+    results: dict[str, ModelResult],
+    answers: dict[str, dict[str, SplitPredictions]],
+    curves: dict[str, list[ModelSeries]],
 ) -> dict[str, Any]:
     """study.json: what the report says of tasks and models beside their figures."""
     records = {model: result.record for model, result in results.items()}
@@ -252,7 +264,7 @@ def describe(
                 "notes": [
                     *task.findings.sentences(),
                     *(
-                        choice_of(model, results[model].record.candidates)
+                        describe_candidates(model, results[model].record.candidates)
                         for model in members[name]
                         if results[model].record.candidates
                     ),
@@ -264,7 +276,7 @@ def describe(
                         "layers": list(layers_of(architecture)),
                         "series": [asdict(each) for each in of_architecture],
                     }
-                    for architecture, of_architecture in depths(study, members[name], records).items()
+                    for architecture, of_architecture in cut_curves(study, members[name], records).items()
                 },
             }
             for name, task in tasks.items()
@@ -275,8 +287,8 @@ def describe(
                 "task": study.models[model].task,
                 "backbone": result.record.backbone,
                 "cut": result.record.cut,
-                "kept_repeat": result.record.kept_repeat,
-                "built_on": [part for _, part in parts_of(study, model)[1:]],
+                "best_repeat": result.record.best_repeat,
+                "built_on": [part for _, part in built_on(study, model)[1:]],
                 "machine": result.cost.machine,
                 "accuracies": {split: answers[model][split].accuracies for split in SPLITS},
             }
@@ -296,9 +308,9 @@ def joined(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(tables, names=["model", None]).reset_index(level="model")
 
 
-def confusion(task: Task, test: Answers, kept: int) -> pd.DataFrame:
+def confusion(task: Task, test: SplitPredictions, kept: int) -> pd.DataFrame:
     """Columns actual, predicted: class names, one row a test image, as the kept repeat sees it."""
-    names = {**dict(enumerate(task.classes)), NO_ANSWER: ""}
+    names = {**dict(enumerate(task.classes)), NO_PREDICTION: ""}
     return pd.DataFrame(
         {
             "actual": [names[label] for label in test.labels],
@@ -307,14 +319,14 @@ def confusion(task: Task, test: Answers, kept: int) -> pd.DataFrame:
     )
 
 
-def mistakes_of(model: str, task: Task, test: Answers, result: Result) -> pd.DataFrame:
+def mistakes_of(model: str, task: Task, test: SplitPredictions, result: ModelResult) -> pd.DataFrame:
     """The test images of which the kept repeat is most sure and wrong, the worst first; see `MISTAKE_COLUMNS`.
 
     probability: of the class that is predicted; actual_probability: of the actual one; of finite answers only.
     """
-    kept = result.record.kept_repeat
+    kept = result.record.best_repeat
     predicted, probabilities = test.predicted[kept], test.probabilities[kept]
-    wrong = np.flatnonzero((predicted != test.labels) & (predicted != NO_ANSWER))
+    wrong = np.flatnonzero((predicted != test.labels) & (predicted != NO_PREDICTION))
     worst = wrong[np.argsort(-probabilities[wrong].max(axis=1), kind="stable")][:MOST_MISTAKES]
     names = np.array(task.classes, object)
     return pd.DataFrame(
@@ -330,7 +342,7 @@ def mistakes_of(model: str, task: Task, test: Answers, result: Result) -> pd.Dat
     )
 
 
-def maps_of(study: Study, tasks: dict[str, Task], results: dict[str, Result]) -> pd.DataFrame:
+def maps_of(study: Study, tasks: dict[str, Task], results: dict[str, ModelResult]) -> pd.DataFrame:
     """Where validation images lie in the features of every task, each features and cut once: one row an image.
 
     Columns task, features, cut, class, x, y, and share_x, share_y: of the variance that the axis explains.

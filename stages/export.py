@@ -18,15 +18,15 @@ import numpy as np
 import onnx
 import onnxruntime
 
-from stages.base.errors import UserError
-from stages.base.files import atomic_file
-from stages.data.images import read_images
-from stages.data.results import ModelRecord, read_result
-from stages.data.tasks import read_task
-from stages.networks.portable import plain, write_onnx
-from stages.study import Study
-from stages.using.command import run_command
-from stages.using.models import load_model, precisions
+from stages.artifacts.images import read_images
+from stages.artifacts.models import ModelRecord, read_result
+from stages.artifacts.tasks import read_task
+from stages.backbones.onnx_export import inference_model, write_onnx
+from stages.core.command import run_command
+from stages.core.errors import UserError
+from stages.core.files import atomic_file
+from stages.training.trained_model import load_trained_model, precisions
+from stages.validation.study import Study
 
 CHECKED = 256  # test images that are asked about
 BATCH = 64
@@ -91,13 +91,13 @@ def main(study: Study, given: argparse.Namespace) -> int:
 
 def export_of(study: Study, name: str, precision: str | None = None) -> Export:
     """A model of the study as it is to be written; precision: of the computation, None for that of its training."""
-    trained = load_model(study, name, precision)
+    trained = load_trained_model(study, name, precision)
     index, stored = stored_answers(name)
     images = read_images(trained.dataset)
     read_task(trained.record.task).check_images(images.sha256, f"data/images/{trained.dataset}")
     told = {"classes": trained.classes, "image_size": trained.image_size, "resize": trained.resize}
     coarsest = coarsest_precision(study, name, trained.record)
-    return Export(plain(trained.model, name), trained.record, told, images.pixels[index], stored, coarsest)
+    return Export(inference_model(trained.model, name), trained.record, told, images.pixels[index], stored, coarsest)
 
 
 def stored_answers(name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -106,7 +106,7 @@ def stored_answers(name: str) -> tuple[np.ndarray, np.ndarray]:
     result = read_result(name)
     test = result.predictions["test"]
     chosen = np.unique(np.linspace(0, len(test.index) - 1, CHECKED).round().astype(int))
-    return test.index[chosen], test.probabilities[result.record.kept_repeat][chosen]
+    return test.index[chosen], test.probabilities[result.record.best_repeat][chosen]
 
 
 def coarsest_precision(study: Study, name: str, record: ModelRecord) -> str:

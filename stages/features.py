@@ -15,24 +15,24 @@ import keras
 import numpy as np
 from tqdm import tqdm
 
-from stages.base.ahead import ahead
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.base.files import atomic_directory, write_json
-from stages.data.costs import Cost, write_cost
-from stages.data.features import FOLDER, FeatureRecord
-from stages.data.images import read_images
-from stages.data.tasks import select_classes
-from stages.networks.augmentation import Augment
-from stages.networks.backbones import layer_names
-from stages.networks.cuts import above, below
-from stages.networks.engines import Run, chosen_precision, fastest
-from stages.networks.pretrained import load_backbone, save_weights
-from stages.networks.runtime import computing_in, make_deterministic
-from stages.study import Study
-from stages.study.architectures import layers_of
-from stages.study.naming import find_layer
-from stages.study.schema import Augmentation
+from stages.artifacts.costs import Cost, write_cost
+from stages.artifacts.features import FEATURES_FOLDER, FeaturesRecord
+from stages.artifacts.images import read_images
+from stages.backbones.augmentation import Augment
+from stages.backbones.building import layer_names
+from stages.backbones.cuts import above_cut, up_to_cut
+from stages.backbones.inference import Inference, fastest_inference, resolve_precision
+from stages.backbones.layer_names import find_layer
+from stages.backbones.layer_table import layers_of
+from stages.backbones.pretrained import load_backbone, save_weights
+from stages.backbones.runtime import computing_in, make_deterministic
+from stages.config.augmentation import AugmentationConfig
+from stages.core.errors import UserError
+from stages.core.files import atomic_directory, write_json
+from stages.core.prefetch import prefetch
+from stages.core.stage import run_stage
+from stages.splitting.classes import select_classes
+from stages.validation.study import Study
 
 BATCH = 64
 
@@ -44,20 +44,20 @@ def main(study: Study, name: str) -> str:
     chosen = select_classes(entry.classes, None, images.classes, f"features.{name}.classes")
     index = np.flatnonzero(images.table["label"].isin(chosen))
     image_size = images.pixels.shape[1]
-    precision = chosen_precision(entry.precision, study.architecture(entry.backbone))
+    precision = resolve_precision(entry.precision, study.architecture(entry.backbone))
     with computing_in(precision):
         backbone, weights = load_backbone(entry.backbone, image_size)
         cuts = [find_layer(weights.architecture, cut, "highest") for cut in entry.cuts]
-        parts = [below(backbone, cut, entry.pooling) for cut in cuts]
+        parts = [up_to_cut(backbone, cut, entry.pooling) for cut in cuts]
     model = keras.Model(backbone.input, [part.output for part in parts])
     shapes = [list(part.output.shape[1:]) for part in parts]
     rows = len(index) * (1 + len(entry.views))
 
-    with atomic_directory(FOLDER / name) as folder:
+    with atomic_directory(FEATURES_FOLDER / name) as folder:
         start = time.perf_counter()
         # Before all else that may draw random numbers.
         changes = [lambda pixels: pixels, *(changer(view) for view in entry.views)]
-        run = fastest(model, weights.architecture, precision, rows, images.read(index[:BATCH]))
+        run = fastest_inference(model, weights.architecture, precision, rows, images.read(index[:BATCH]))
         with ExitStack() as opened:
             outs = []
             for cut, shape in zip(cuts, shapes, strict=True):
@@ -71,7 +71,7 @@ def main(study: Study, name: str) -> str:
         np.save(folder / "index.npy", index, allow_pickle=False)
         for cut, shape, part in zip(cuts, shapes, parts, strict=True):
             write_above(backbone, weights.architecture, cut, folder / cut / "above.weights.h5")
-            record = FeatureRecord(
+            record = FeaturesRecord(
                 dataset=entry.dataset,
                 images_sha256=images.sha256,
                 images=len(index),
@@ -94,7 +94,7 @@ def main(study: Study, name: str) -> str:
     return f"{len(index)} images{views} x {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
 
 
-def changer(view: Augmentation) -> Callable[[np.ndarray], np.ndarray]:
+def changer(view: AugmentationConfig) -> Callable[[np.ndarray], np.ndarray]:
     """A function that makes changed copies of images, (n, h, w, 3) uint8."""
     images = keras.Input((None, None, 3), dtype="uint8")
     return keras.Model(images, Augment(view, always=True)(images)).predict_on_batch
@@ -117,7 +117,7 @@ class ArrayFile:
 
 
 def extract(
-    run: Run,
+    run: Inference,
     change: Callable[[np.ndarray], np.ndarray],
     read: Callable[[np.ndarray], np.ndarray],
     index: np.ndarray,
@@ -131,7 +131,7 @@ def extract(
     """
     batches = (read(index[start : start + BATCH]) for start in range(0, len(index), BATCH))
     with tqdm(total=len(index), desc=where, unit=" images", disable=None) as bar:
-        for pixels in ahead(batches):
+        for pixels in prefetch(batches):
             for out, activations in zip(outs, run(change(pixels)), strict=True):
                 check(out.write(activations), activations, where)
             bar.update(len(pixels))
@@ -155,7 +155,7 @@ def check(written: np.ndarray, activations: np.ndarray, where: str) -> None:
 def write_above(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:
     """Save the weights of the layers above a cut that separates them, for heads that start from them."""
     if layers_of(architecture)[cut].separates and cut != layer_names(backbone)[-1]:
-        save_weights(above(backbone, cut), file)
+        save_weights(above_cut(backbone, cut), file)
 
 
 if __name__ == "__main__":

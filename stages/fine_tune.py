@@ -8,32 +8,33 @@ from dataclasses import asdict
 
 import keras
 
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.base.files import sha256_of
-from stages.data.features import Features, read_all_features
-from stages.data.images import read_images
-from stages.data.results import FOLDER, ModelRecord, Origin, read_record
-from stages.data.tasks import read_task
-from stages.data.weights import read_weights_record
-from stages.networks.augmentation import augmented
-from stages.networks.cuts import above, below, freeze_batch_normalization, freeze_below
-from stages.networks.pretrained import load_backbone
-from stages.networks.whole import join_head
-from stages.study import Study
-from stages.study.architectures import layers_of
-from stages.study.references import lowest_trained, starts_below
-from stages.study.schema import FineTune, Head
-from stages.training.batches import content_of, examples_of
-from stages.training.compiling import layer_factors
-from stages.training.repeats import Built, save_model, train_repeats
+from stages.artifacts.features import CachedFeatures, read_all_features
+from stages.artifacts.images import read_images
+from stages.artifacts.models import MODELS_FOLDER, ModelRecord, Provenance, read_model_record
+from stages.artifacts.tasks import read_task
+from stages.artifacts.weights import read_weights_record
+from stages.backbones.augmentation import with_augmentation
+from stages.backbones.cuts import above_cut, freeze_batch_normalization, freeze_below, up_to_cut
+from stages.backbones.layer_names import can_start_from, lowest_trained_layer
+from stages.backbones.layer_table import layers_of
+from stages.backbones.pretrained import load_backbone
+from stages.config.fine_tunes import FineTuneConfig
+from stages.config.heads import HeadConfig
+from stages.core.errors import UserError
+from stages.core.files import sha256_of
+from stages.core.stage import run_stage
+from stages.training.batches import examples_fingerprint, split_examples
+from stages.training.full_model import join_head
+from stages.training.optimizers import learning_rate_factors
+from stages.training.repeats import BuiltModel, save_model, train_repeats
+from stages.validation.study import Study
 
 
 def main(study: Study, name: str) -> str:
     entry = study.fine_tunes[name]
     settings = entry.training(study.training)
     images, task = read_images(entry.dataset), read_task(entry.task)
-    features, head_record = read_all_features(entry.features), read_record(entry.head)
+    features, head_record = read_all_features(entry.features), read_model_record(entry.head)
     head_entry = study.heads[entry.head]
     weights = read_weights_record(entry.backbone)
     task.check_images(images.sha256, f"data/images/{entry.dataset}")
@@ -47,12 +48,12 @@ def main(study: Study, name: str) -> str:
     start = start_of(entry, features, weights.architecture, head_record.cut)
     strength = next((each.l2 for each in head_record.candidates if each.chosen), head_entry.strengths[0])
 
-    def build(l2: float) -> Built:
+    def build(l2: float) -> BuiltModel:
         whole, factors = join(entry, head_entry, head_record, images.pixels.shape[1], len(task.classes), l2)
-        trained = above(whole, start.record.cut) if start else augmented(whole, entry.augmentation)
-        return Built(whole, trained, factors)
+        trained = above_cut(whole, start.record.cut) if start else with_augmentation(whole, entry.augmentation)
+        return BuiltModel(whole, trained, factors)
 
-    origin = Origin(
+    origin = Provenance(
         kind="fine-tune",
         task=entry.task,
         backbone=entry.backbone,
@@ -64,36 +65,38 @@ def main(study: Study, name: str) -> str:
         array, positions = start.array, lambda rows: start.positions(rows, f"task {task.name!r}")
     else:
         array, positions = images.pixels, lambda rows: rows
-    examples = examples_of(task, array, positions, settings)
-    made_of = [
+    examples = split_examples(task, array, positions, settings)
+    fingerprint = [
         entry.model_dump(),
         settings.model_dump(),
         study.seed,
         asdict(head_record),
-        sha256_of(FOLDER / f"{entry.head}.weights.h5"),
+        sha256_of(MODELS_FOLDER / f"{entry.head}.weights.h5"),
         images.sha256,
-        content_of(examples),
+        examples_fingerprint(examples),
     ]
     candidates = [(settings, 0.0 if head_entry.kind == "ridge" else strength)]
-    whole, result = train_repeats(name, build, candidates, examples, examples["train"], study.seed, origin, made_of)
+    whole, result = train_repeats(name, build, candidates, examples, examples["train"], study.seed, origin, fingerprint)
     return f"{save_model(name, whole, result)}, from {f'features {entry.features!r}' if start else 'images'}"
 
 
-def start_of(entry: FineTune, features: list[Features], architecture: str, cut: str) -> Features | None:
+def start_of(
+    entry: FineTuneConfig, features: list[CachedFeatures], architecture: str, cut: str
+) -> CachedFeatures | None:
     """The cached features that training starts from: of the highest cut below the trained layers; or None.
 
     cut: of the head.
     """
     if entry.augmentation:
         return None
-    lowest = lowest_trained(architecture, entry.unfreeze, cut)
+    lowest = lowest_trained_layer(architecture, entry.unfreeze, cut)
     layers = layers_of(architecture)
-    fitting = [each for each in features if starts_below(each.record.cut, each.record.pooling, layers, lowest)]
+    fitting = [each for each in features if can_start_from(each.record.cut, each.record.pooling, layers, lowest)]
     return max(fitting, key=lambda each: list(layers).index(each.record.cut), default=None)
 
 
 def join(
-    entry: FineTune, head_entry: Head, head: ModelRecord, image_size: int, classes: int, l2: float = 0.0
+    entry: FineTuneConfig, head_entry: HeadConfig, head: ModelRecord, image_size: int, classes: int, l2: float = 0.0
 ) -> tuple[keras.Model, dict[str, float]]:
     """The backbone up to the cut of the head, and the trained head on it; frozen below `entry.unfreeze`.
 
@@ -101,14 +104,14 @@ def join(
     its learning rates.
     """
     backbone, weights = load_backbone(entry.backbone, image_size)
-    lower = below(backbone, head.cut, head.pooling)
-    file = FOLDER / f"{entry.head}.weights.h5"
+    lower = up_to_cut(backbone, head.cut, head.pooling)
+    file = MODELS_FOLDER / f"{entry.head}.weights.h5"
     whole, upper = join_head(entry.head, head_entry, file, lower, weights.architecture, head.cut, classes, l2)
-    freeze_below(backbone, lowest_trained(weights.architecture, entry.unfreeze, head.cut))
+    freeze_below(backbone, lowest_trained_layer(weights.architecture, entry.unfreeze, head.cut))
     if not entry.train_batch_normalization:
         freeze_batch_normalization(backbone)
         freeze_batch_normalization(upper)
-    factors = layer_factors(lower.layers, entry.layer_decay)
+    factors = learning_rate_factors(lower.layers, entry.layer_decay)
     return whole, factors
 
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from stages.base.command import run_stage
-from stages.data.gallery import GALLERY, Tile, tile_of, tiles_of, write_tiles
-from stages.data.images import read_images
-from stages.data.tasks import Task, read_task
-from stages.study import Study
-from stages.study.schema import Augmentation
+from stages.artifacts.images import read_images
+from stages.artifacts.tasks import Task, read_task
+from stages.artifacts.tiles import GALLERY_FOLDER, Tile, make_tile, make_tiles, write_tiles
+from stages.config.augmentation import AugmentationConfig
+from stages.core.stage import run_stage
+from stages.validation.study import Study
 
 SAMPLES = 5  # training images of a class
 MOST_CLASSES = 20  # that are shown
@@ -28,11 +28,11 @@ def main(study: Study, name: str) -> str:
     task.check_images(images.sha256, f"data/images/{dataset}")
     samples, augmentations = samples_of(task), augmentations_of(study, name)
 
-    tiles = [*tiles_of(samples, "sample", images.pixels)]
+    tiles = [*make_tiles(samples, "sample", images.pixels)]
     if augmentations:
         chosen = samples.drop_duplicates("label").head(CHANGED)  # of different classes
         tiles += augmented(augmentations, chosen, images.pixels, study.seed)
-    write_tiles(GALLERY / name, tiles)
+    write_tiles(GALLERY_FOLDER / name, tiles)
     return f"{len(samples)} training images, {len(augmentations)} augmentations"
 
 
@@ -44,13 +44,13 @@ def samples_of(task: Task) -> pd.DataFrame:
     return rows[rows["label"].isin(shown)].sort_values(["label", "order"])
 
 
-def augmentations_of(study: Study, task: str) -> dict[tuple[Augmentation, bool], list[str]]:
+def augmentations_of(study: Study, task: str) -> dict[tuple[AugmentationConfig, bool], list[str]]:
     """The different augmentations that models of the task train with, and the views of features of its dataset.
 
     Each with the names of the entries that ask for it. With each stands whether its flips are certain, as they are in a
     view.
     """
-    found: dict[tuple[Augmentation, bool], list[str]] = {}
+    found: dict[tuple[AugmentationConfig, bool], list[str]] = {}
     for name, entry in {**study.networks, **study.fine_tunes}.items():
         if entry.task == task and entry.augmentation:
             found.setdefault((entry.augmentation, False), []).append(name)
@@ -62,7 +62,7 @@ def augmentations_of(study: Study, task: str) -> dict[tuple[Augmentation, bool],
 
 
 def augmented(
-    augmentations: dict[tuple[Augmentation, bool], list[str]], rows: pd.DataFrame, pixels: np.ndarray, seed: int
+    augmentations: dict[tuple[AugmentationConfig, bool], list[str]], rows: pd.DataFrame, pixels: np.ndarray, seed: int
 ) -> Iterator[Tile]:
     """For each augmentation and row of a task's table the image as it is, and after it what training makes of it.
 
@@ -70,8 +70,8 @@ def augmented(
     one more in the study leaves the pictures of the others as they are.
     """
     # Importing Keras takes longer than all else here, and most studies augment nothing.
-    from stages.networks.augmentation import Augment
-    from stages.networks.runtime import make_deterministic
+    from stages.backbones.augmentation import Augment
+    from stages.backbones.runtime import make_deterministic
 
     images = pixels[rows["index"].to_numpy()]
     for number, ((entry, certain_flip), names) in enumerate(augmentations.items(), 1):
@@ -82,15 +82,15 @@ def augmented(
         for place, (index, label) in enumerate(zip(rows["index"], rows["class"], strict=True)):
             row = [images[place], *changed[place * variants : (place + 1) * variants]]
             for variant, each in enumerate(row):
-                yield tile_of(each, f"augmented-{number}-{index}-{variant}", "augmented", title, index, label)
+                yield make_tile(each, f"augmented-{number}-{index}-{variant}", "augmented", title, index, label)
 
 
-def is_only_flip(entry: Augmentation) -> bool:
+def is_only_flip(entry: AugmentationConfig) -> bool:
     """Whether an augmentation changes nothing but to flip."""
     return not any(entry.model_dump(exclude={"flip", "fill"}).values())
 
 
-def in_words(entry: Augmentation, certain_flip: bool) -> str:
+def in_words(entry: AugmentationConfig, certain_flip: bool) -> str:
     """What an augmentation does, as in `rotation 15, flip horizontal`."""
     given = entry.model_dump(exclude_defaults=True)
     words = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in given.items()]

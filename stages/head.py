@@ -2,16 +2,17 @@
 
 from dataclasses import asdict, replace
 
-from stages.base.command import run_stage
-from stages.data.features import read_features
-from stages.data.results import Origin
-from stages.data.tasks import read_task
-from stages.networks.heads import build_head, channel_statistics, set_statistics
-from stages.study import Study
-from stages.training.batches import content_of, examples_of
-from stages.training.maps import map_features
-from stages.training.repeats import Built, save_model, train_repeats
+from stages.artifacts.features import read_features
+from stages.artifacts.models import Provenance
+from stages.artifacts.tasks import read_task
+from stages.core.stage import run_stage
+from stages.probes.standardization import channel_statistics
+from stages.training.batches import examples_fingerprint, split_examples
+from stages.training.heads import build_head, set_statistics
+from stages.training.pca import project_features
+from stages.training.repeats import BuiltModel, save_model, train_repeats
 from stages.training.solving import solve_head
+from stages.validation.study import Study
 
 
 def main(study: Study, name: str) -> str:
@@ -21,7 +22,7 @@ def main(study: Study, name: str) -> str:
     task, features = read_task(entry.task), read_features(entry.features, entry.cut)
     record = features.record
     task.check_images(record.images_sha256, f"data/features/{entry.features}")
-    origin = Origin(
+    origin = Provenance(
         kind="head",
         task=entry.task,
         backbone=record.backbone,
@@ -31,12 +32,14 @@ def main(study: Study, name: str) -> str:
         parameters_below=record.parameters,
         features_precision=record.precision,
     )
-    examples = examples_of(task, features.array, lambda rows: features.positions(rows, f"task {task.name!r}"), settings)
+    examples = split_examples(
+        task, features.array, lambda rows: features.positions(rows, f"task {task.name!r}"), settings
+    )
     views = len(record.views) + 1
     shown = examples["train"].with_views(min(entry.views or views, views), record.images)
-    statistics = channel_statistics(features.array, examples["train"].rows) if entry.standardised else None
+    statistics = channel_statistics(features.array, examples["train"].rows) if entry.standardized else None
 
-    def build(l2: float = 0.0) -> Built:
+    def build(l2: float = 0.0) -> BuiltModel:
         head = build_head(
             entry,
             len(task.classes),
@@ -49,16 +52,22 @@ def main(study: Study, name: str) -> str:
         )
         if statistics:
             set_statistics(head, *statistics)
-        return Built(head, head)
+        return BuiltModel(head, head)
 
     if entry.kind == "ridge":
         head, result = solve_head(
             name, lambda: build().whole, entry.strengths, examples, shown, statistics, settings, origin
         )
     else:
-        made_of = [entry.model_dump(), settings.model_dump(), study.seed, asdict(record), content_of(examples)]
-        head, result = train_repeats(name, build, candidates, examples, shown, study.seed, origin, made_of)
-    result = replace(result, feature_map=map_features(examples["validation"], study.seed))
+        fingerprint = [
+            entry.model_dump(),
+            settings.model_dump(),
+            study.seed,
+            asdict(record),
+            examples_fingerprint(examples),
+        ]
+        head, result = train_repeats(name, build, candidates, examples, shown, study.seed, origin, fingerprint)
+    result = replace(result, feature_map=project_features(examples["validation"], study.seed))
     return save_model(name, head, result)
 
 

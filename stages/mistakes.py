@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.base.files import reading
-from stages.data.gallery import MISTAKES, tiles_of, write_tiles
-from stages.data.images import read_csv, read_images
-from stages.data.tasks import Task, read_task
-from stages.study import Study
+from stages.artifacts.images import read_images
+from stages.artifacts.tables import read_csv
+from stages.artifacts.tasks import Task, read_task
+from stages.artifacts.tiles import MISTAKES_FOLDER, make_tiles, write_tiles
+from stages.core.errors import UserError
+from stages.core.files import reading
+from stages.core.stage import run_stage
+from stages.validation.study import Study
 
 TABLES = Path("reports/mistakes")
 
@@ -24,7 +25,7 @@ def main(study: Study, name: str) -> str:
     images, task = read_images(dataset), read_task(name)
     task.check_images(images.sha256, f"data/images/{dataset}")
     mistakes = mistakes_of(task)
-    write_tiles(MISTAKES / name, [*tiles_of(mistakes, "mistake", images.pixels)])
+    write_tiles(MISTAKES_FOLDER / name, [*make_tiles(mistakes, "mistake", images.pixels)])
     return f"{len(mistakes)} test images"
 
 

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple, TextIO
 
 import numpy as np
 
-from stages.base.errors import UserError
-from stages.sources.image import SourceImage
-from stages.sources.layout import SUFFIXES, is_litter, printable
-from stages.sources.workers import decoded
-from stages.study import Study
-from stages.using.command import run_command
+from stages.core.command import run_command
+from stages.core.errors import UserError
+from stages.sources.layout import SUFFIXES, is_system_file, printable
+from stages.sources.source_image import SourceImage
+from stages.sources.workers import decode_all
+from stages.validation.study import Study
 
 if TYPE_CHECKING:
-    from stages.using.models import Trained
+    from stages.training.trained_model import TrainedModel
 
 BATCH = 64
 
@@ -37,10 +37,10 @@ class Answer(NamedTuple):
 
 def main(study: Study, given: argparse.Namespace) -> int:
     # Not above: the processes that decode images import this module too, and need no TensorFlow.
-    from stages.using.models import load_model
+    from stages.training.trained_model import load_trained_model
 
     files = [file for path in given.images for file in images_in(path)]
-    trained = load_model(study, given.model)
+    trained = load_trained_model(study, given.model)
     unreadable = []
 
     def readable() -> Iterator[Answer]:
@@ -71,7 +71,7 @@ def images_in(path: Path) -> list[Path]:
     found = sorted(
         file
         for file in path.rglob("*")
-        if file.suffix.casefold() in SUFFIXES and not any(map(is_litter, file.relative_to(path).parts))
+        if file.suffix.casefold() in SUFFIXES and not any(map(is_system_file, file.relative_to(path).parts))
     )
     if not found:
         raise UserError(
@@ -80,13 +80,13 @@ def images_in(path: Path) -> list[Path]:
     return found
 
 
-def predict_files(trained: "Trained", files: Iterable[Path], top: int) -> Iterator[Answer]:
+def predict_files(trained: "TrainedModel", files: Iterable[Path], top: int) -> Iterator[Answer]:
     """The answers to image files, the `top` classes of each, in their order; decoded as the dataset of the model was.
 
     At most some thousand images are in memory at a time, however many there are.
     """
     source = (SourceImage(printable(str(file)), "", file.read_bytes) for file in files)
-    outcomes = decoded(source, trained.image_size, trained.resize)
+    outcomes = decode_all(source, trained.image_size, trained.resize)
     while batch := list(islice(outcomes, BATCH)):
         pixels = [outcome.pixels for _, outcome in batch if not isinstance(outcome, str)]
         found = iter(trained.model.predict_on_batch(np.stack(pixels)) if pixels else [])

@@ -7,27 +7,27 @@ from pathlib import Path
 import PIL
 
 from stages import sources
-from stages.base.command import run_stage
-from stages.sources.readers import images_of, place_of
+from stages.config.datasets import DatasetConfig
+from stages.core.stage import run_stage
+from stages.sources.readers import read_source, source_path
 from stages.sources.writing import write_images
-from stages.study import Study
-from stages.study.schema import Images
+from stages.validation.study import Study
 
 
 def main(study: Study, name: str) -> str:
     dataset = study.dataset(name)
-    place = place_of(name, dataset)
+    place = source_path(name, dataset)
     return write_images(
         name,
-        images_of(dataset, place),
+        read_source(dataset, place),
         dataset.image_size,
         getattr(dataset, "max_unreadable", 0.0),
         dataset.resize,
-        made_of(dataset, place),
+        fingerprint(dataset, place),
     )
 
 
-def made_of(dataset: Images, place: Path) -> str:
+def fingerprint(dataset: DatasetConfig, place: Path) -> str:
     """A hash of everything that decides what is prepared; a killed run is taken up only where it is the same.
 
     Files are told by name, size and time of change, without reading them.

@@ -8,10 +8,10 @@ nothing else does.
 
 from pathlib import Path
 
-from stages.base.command import run_stage
-from stages.base.files import atomic_directory, read_json, write_json
+from stages.core.files import atomic_directory, read_json, write_json
+from stages.core.stage import run_stage
 from stages.export import export_of, keras_model, write_keras
-from stages.study import Study
+from stages.validation.study import Study
 
 CHOICES = Path("reports/recommended")
 FOLDER = Path("exports/recommended")

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pandas as pd
 
-from stages.base.command import run_stage
-from stages.base.files import atomic_directory, read_json, reading, write_text
-from stages.data.gallery import GALLERY, MISTAKES, read_tiles
+from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER, read_tiles
+from stages.core.files import atomic_directory, read_json, reading, write_text
+from stages.core.stage import run_stage
 from stages.reporting.figures import draw_task
 from stages.reporting.model_figures import draw_model
 from stages.reporting.page import class_rows, gallery_of, render, task_sections
-from stages.reporting.style import looks_of
-from stages.study import Study
+from stages.reporting.style import line_styles
+from stages.validation.study import Study
 
 FOLDER = Path("reports")
 
@@ -25,7 +25,9 @@ def main(study: Study) -> str:
     found, metrics, comparisons = (read_json(FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons"))
     curves, maps = read_table("history"), read_table("maps")
     galleries = {
-        task: gallery_of([*read_tiles(GALLERY / task), *read_tiles(MISTAKES / task)], read_table(f"mistakes/{task}"))
+        task: gallery_of(
+            [*read_tiles(GALLERY_FOLDER / task), *read_tiles(MISTAKES_FOLDER / task)], read_table(f"mistakes/{task}")
+        )
         for task in comparisons
     }
     with reading(FOLDER):
@@ -34,7 +36,7 @@ def main(study: Study) -> str:
         }
         models = {}
         for task in found["tasks"].values():
-            for model, look in looks_of(task["models"]).items():
+            for model, look in line_styles(task["models"]).items():
                 confusion, history = read_table(f"confusion/{model}"), curves[curves["model"] == model]
                 models[model] = {
                     **found["models"][model],

@@ -16,9 +16,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from graphlib import TopologicalSorter
 
-from stages.base.errors import UserError
-from stages.study import Study
-from stages.using.command import run_command
+from stages.core.command import run_command
+from stages.core.errors import UserError
+from stages.validation.study import Study
 
 # They write dvc.lock one after another; without the option, one that waits for three seconds gives up.
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]

@@ -5,24 +5,24 @@ from collections import Counter
 
 import pandas as pd
 
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.data.images import PreparedImages, read_images
-from stages.data.tasks import FOLDER, SPLITS, TABLE_COLUMNS, Findings, Task, read_task, write_task
-from stages.splitting.classes import Classes, classes_of
-from stages.splitting.links import groups_in_names, linked
-from stages.splitting.looks import alike_across
-from stages.splitting.sides import LEFT_OUT, hash_positions, sides_of
-from stages.study import Study
-from stages.study.messages import listing
-from stages.study.schema import Task as Entry
+from stages.artifacts.images import PreparedImages, read_images
+from stages.artifacts.tasks import SPLITS, TASK_COLUMNS, TASKS_FOLDER, SplitSummary, Task, read_task, write_task
+from stages.config.tasks import TaskConfig as Entry
+from stages.core.errors import UserError
+from stages.core.stage import run_stage
+from stages.core.wording import listing
+from stages.splitting.assignment import EXCLUDED, assign_splits, hash_positions
+from stages.splitting.classes import TaskClasses, resolve_classes
+from stages.splitting.groups import group_ids, groups_from_names
+from stages.splitting.near_duplicates import near_duplicates_across_splits
+from stages.validation.study import Study
 
 
 def main(study: Study, name: str) -> str:
     entry, where = study.tasks[name], f"tasks.{name}"
     images = read_images(entry.dataset)
     check_published(entry, images.table, where)
-    classes = classes_of(entry, images.classes, where)
+    classes = resolve_classes(entry, images.classes, where)
     candidates = candidates_of(entry, images.table, classes, study.seed, where)
     settings = json.loads(json.dumps({"seed": study.seed, **entry.model_dump()}))  # as it is read again
     earlier, reason = earlier_split(name, settings, candidates, entry)
@@ -36,7 +36,7 @@ def main(study: Study, name: str) -> str:
         table = divide(candidates, entry, earlier.head(0))
         counts = count(table, len(classes.names))
     check_counts(counts, classes.names, table, where)
-    near = alike_across(table[table["split"] != LEFT_OUT])
+    near = near_duplicates_across_splits(table[table["split"] != EXCLUDED])
     findings = findings_of(table, near, images)
     write_task(Task(name, entry.dataset, classes.names, images.sha256, table, settings, findings), near)
     print(counts.rename(index=dict(enumerate(classes.names))).rename_axis("class").to_string())
@@ -45,17 +45,17 @@ def main(study: Study, name: str) -> str:
     return f"{len(classes.names)} classes, " + ", ".join(f"{int(counts[split].sum())} {split}" for split in SPLITS)
 
 
-def candidates_of(entry: Entry, images: pd.DataFrame, classes: Classes, seed: int, where: str) -> pd.DataFrame:
+def candidates_of(entry: Entry, images: pd.DataFrame, classes: TaskClasses, seed: int, where: str) -> pd.DataFrame:
     """The images of the task's classes, with the task's labels, and by what they are drawn and held together.
 
-    published: the split the dataset gives; position: see `hash_positions`; named: see `groups_in_names`.
+    published: the split the dataset gives; position: see `hash_positions`; named: see `groups_from_names`.
     """
     table = images[images["label"].isin(classes.label_of)].rename(columns={"split": "published"})
     labels = table["label"].map(classes.label_of)
     return table.assign(
         **{"label": labels, "class": labels.map(dict(enumerate(classes.names)))},
         position=hash_positions(table["sha256"], seed),
-        named=groups_in_names(entry.group, table["name"], where) if entry.group else "",
+        named=groups_from_names(entry.group, table["name"], where) if entry.group else "",
     )
 
 
@@ -65,10 +65,10 @@ def divide(candidates: pd.DataFrame, entry: Entry, earlier: pd.DataFrame) -> pd.
     sides = sides_in(earlier)
     table = table.assign(
         kept=[sides.get(content, "") for content in table["sha256"]],
-        linked=linked(table, entry.near_duplicates == "group"),
+        linked=group_ids(table, entry.near_duplicates == "group"),
     )
     order = table.groupby("label")["position"].rank(method="first").astype(int)
-    return table.assign(split=sides_of(table, entry.validation, entry.test), order=order)
+    return table.assign(split=assign_splits(table, entry.validation, entry.test), order=order)
 
 
 def check_published(entry: Entry, table: pd.DataFrame, where: str) -> None:
@@ -84,8 +84,8 @@ def check_published(entry: Entry, table: pd.DataFrame, where: str) -> None:
 
 def earlier_split(name: str, settings: dict, candidates: pd.DataFrame, entry: Entry) -> tuple[pd.DataFrame, str]:
     """The table of the split that is there, whose sides are kept; or an empty table and the reason why none is kept."""
-    nothing = pd.DataFrame(columns=TABLE_COLUMNS, dtype=str)
-    if not (FOLDER / name).exists():
+    nothing = pd.DataFrame(columns=TASK_COLUMNS, dtype=str)
+    if not (TASKS_FOLDER / name).exists():
         return nothing, "there is no earlier split"
     try:
         earlier = read_task(name)
@@ -100,7 +100,7 @@ def earlier_split(name: str, settings: dict, candidates: pd.DataFrame, entry: En
     old = candidates[
         candidates["sha256"].isin(sides) & (there_are <= [there_were[content] for content in candidates["sha256"]])
     ]
-    sides_of_sets = old["sha256"].map(sides).groupby(linked(old, entry.near_duplicates == "group")).nunique()
+    sides_of_sets = old["sha256"].map(sides).groupby(group_ids(old, entry.near_duplicates == "group")).nunique()
     if (sides_of_sets > 1).sum() > earlier.findings.straddling:  # groups have been added to the images since
         return nothing, "the earlier split has images on two sides that belong together"
     return earlier.table, ""
@@ -108,7 +108,7 @@ def earlier_split(name: str, settings: dict, candidates: pd.DataFrame, entry: En
 
 def sides_in(earlier: pd.DataFrame) -> dict[str, str]:
     """Content -> side."""
-    sided = earlier[earlier["split"] != LEFT_OUT]
+    sided = earlier[earlier["split"] != EXCLUDED]
     return dict(zip(sided["sha256"], sided["split"], strict=True))
 
 
@@ -145,16 +145,16 @@ def check_counts(counts: pd.DataFrame, classes: list[str], table: pd.DataFrame, 
                 )
 
 
-def findings_of(table: pd.DataFrame, near: pd.DataFrame, images: PreparedImages) -> Findings:
+def findings_of(table: pd.DataFrame, near: pd.DataFrame, images: PreparedImages) -> SplitSummary:
     """What the report says of a task beside its counts."""
     grouped = table[(table["group"] != "") | (table["named"] != "")]
-    return Findings(
+    return SplitSummary(
         grouped=len(grouped),
         groups=int(grouped["linked"].nunique()),
         equal_content=int(table["sha256"].duplicated(keep=False).sum()),
         near_duplicates=len(near),
-        left_out=int((table["split"] == LEFT_OUT).sum()),
-        straddling=int((table[table["split"] != LEFT_OUT].groupby("linked")["split"].nunique() > 1).sum()),
+        left_out=int((table["split"] == EXCLUDED).sum()),
+        straddling=int((table[table["split"] != EXCLUDED].groupby("linked")["split"].nunique() > 1).sum()),
         unreadable=len(images.quarantine),
         first_unreadable=images.quarantine[["name", "reason"]].head(10).to_dict("records"),
     )

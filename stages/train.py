@@ -5,19 +5,19 @@ The trained network without its head is written to data/weights/<network> too: a
 
 import keras
 
-from stages.base.command import run_stage
-from stages.base.files import atomic_directory
-from stages.data import weights
-from stages.data.images import read_images
-from stages.data.results import Origin
-from stages.data.tasks import read_task
-from stages.networks.augmentation import augmented
-from stages.networks.pretrained import load_backbone, save_weights
-from stages.networks.whole import build_network
-from stages.study import Study
-from stages.training.batches import content_of, examples_of
-from stages.training.compiling import layer_factors
-from stages.training.repeats import Built, save_model, train_repeats
+from stages.artifacts import weights
+from stages.artifacts.images import read_images
+from stages.artifacts.models import Provenance
+from stages.artifacts.tasks import read_task
+from stages.backbones.augmentation import with_augmentation
+from stages.backbones.pretrained import load_backbone, save_weights
+from stages.core.files import atomic_directory
+from stages.core.stage import run_stage
+from stages.training.batches import examples_fingerprint, split_examples
+from stages.training.full_model import build_network
+from stages.training.optimizers import learning_rate_factors
+from stages.training.repeats import BuiltModel, save_model, train_repeats
+from stages.validation.study import Study
 
 
 def main(study: Study, name: str) -> str:
@@ -28,23 +28,25 @@ def main(study: Study, name: str) -> str:
     image_size = images.pixels.shape[1]
     record = weights.read_weights_record(entry.backbone)
 
-    def build(l2: float) -> Built:
+    def build(l2: float) -> BuiltModel:
         network, lower = build_network(name, entry, image_size, len(task.classes), l2)
-        factors = layer_factors(lower.layers, entry.layer_decay)
-        return Built(network, augmented(network, entry.augmentation), factors)
+        factors = learning_rate_factors(lower.layers, entry.layer_decay)
+        return BuiltModel(network, with_augmentation(network, entry.augmentation), factors)
 
-    origin = Origin(kind="network", task=entry.task, backbone=entry.backbone, weights_sha256=record.sha256)
-    examples = examples_of(task, images.pixels, lambda rows: rows, settings)
-    made_of = [
+    origin = Provenance(kind="network", task=entry.task, backbone=entry.backbone, weights_sha256=record.sha256)
+    examples = split_examples(task, images.pixels, lambda rows: rows, settings)
+    fingerprint = [
         entry.model_dump(),
         settings.model_dump(),
         study.seed,
         record.sha256,
         images.sha256,
-        content_of(examples),
+        examples_fingerprint(examples),
     ]
     candidates = [(settings, entry.l2)]
-    network, result = train_repeats(name, build, candidates, examples, examples["train"], study.seed, origin, made_of)
+    network, result = train_repeats(
+        name, build, candidates, examples, examples["train"], study.seed, origin, fingerprint
+    )
     write_backbone(name, entry.backbone, network, image_size)
     return save_model(name, network, result)
 

@@ -7,20 +7,20 @@ from contextlib import suppress
 
 import h5py
 
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.base.files import keep_only
-from stages.data.weights import FOLDER, read_weights_record, write_weights_record
-from stages.fetching.fetch import fetch
-from stages.study import Study
-from stages.study.addresses import redacted
-from stages.study.architectures import ARCHITECTURES
-from stages.study.schema import Backbone
+from stages.artifacts.weights import WEIGHTS_FOLDER, read_weights_record, write_weights_record
+from stages.backbones.registry import ARCHITECTURES
+from stages.config.backbones import BackboneConfig
+from stages.core.errors import UserError
+from stages.core.files import keep_only
+from stages.core.stage import run_stage
+from stages.sources.fetch import fetch
+from stages.sources.urls import redact
+from stages.validation.study import Study
 
 
 def main(study: Study, name: str) -> str:
     entry = study.backbones[name]
-    folder = FOLDER / name
+    folder = WEIGHTS_FOLDER / name
     if entry.weights == "random":
         keep_only(folder, [])
         write_weights_record(folder, entry.architecture, "random")
@@ -32,7 +32,7 @@ def main(study: Study, name: str) -> str:
         checksum = checksum or architecture.imagenet_checksum
     file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
     fetch(source, file, checksum or recorded_checksum(name, entry))
-    shown = redacted(source)
+    shown = redact(source)
     if not h5py.is_hdf5(file):
         file.unlink()
         raise UserError(f"backbones.{name}.weights: {shown!r} is not an HDF5 file; give weights that Keras saved.")
@@ -41,7 +41,7 @@ def main(study: Study, name: str) -> str:
     return f"{entry.architecture}, {shown}, sha256 {record.sha256}"
 
 
-def recorded_checksum(name: str, entry: Backbone) -> str | None:
+def recorded_checksum(name: str, entry: BackboneConfig) -> str | None:
     """The checksum of what was fetched before for the same entry, where nobody publishes one: it must not change."""
     with suppress(UserError):  # nothing there yet
         record = read_weights_record(name)

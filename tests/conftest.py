@@ -51,9 +51,9 @@ def png(pixels):
     return encode(pixels)
 
 
-def plain(colour, side=8):
-    """A picture of one colour, (side, side, 3) uint8."""
-    return np.full((side, side, 3), colour, np.uint8)
+def plain(color, side=8):
+    """A picture of one color, (side, side, 3) uint8."""
+    return np.full((side, side, 3), color, np.uint8)
 
 
 def png_of_size(width, height):

@@ -51,7 +51,8 @@ def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.Comple
 
 IN_ONE_PROCESS = """
 import importlib
-from stages.base.command import PARAMS, load_study
+from stages.core.stage import PARAMS
+from stages.validation.study import load_study
 
 for stage, *entry in {entries}:
     importlib.import_module("stages." + stage).main(load_study(PARAMS), *entry)

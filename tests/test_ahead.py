@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from stages.base.ahead import ahead
+from stages.core.prefetch import prefetch
 
 
 def test_items_come_in_their_order_and_one_is_made_while_the_other_is_used():
@@ -16,10 +16,10 @@ def test_items_come_in_their_order_and_one_is_made_while_the_other_is_used():
         yield 1
         yield 2
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 0
     assert second_is_made.wait(10)  # nobody has asked for it
-    assert list(coming) == [1, 2] and list(ahead(iter([]))) == []
+    assert list(coming) == [1, 2] and list(prefetch(iter([]))) == []
 
 
 def test_what_making_an_item_raises_is_raised_in_its_place():
@@ -27,7 +27,7 @@ def test_what_making_an_item_raises_is_raised_in_its_place():
         yield 0
         raise ValueError("broken")
 
-    coming = ahead(items())
+    coming = prefetch(items())
     assert next(coming) == 0
     with pytest.raises(ValueError, match="broken"):
         next(coming)

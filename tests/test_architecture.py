@@ -54,9 +54,10 @@ STAGES = [
 ]
 IN_ONE_PROCESS = """
 import importlib
-from stages.networks.layers import main
+from stages.backbones.write_layer_table import main
 print(main(["small_resnet"]))
-from stages.base.command import PARAMS, load_study
+from stages.core.stage import PARAMS
+from stages.validation.study import load_study
 study = load_study(PARAMS)
 for stage, *entry in {stages}:
     print(stage, *entry, importlib.import_module("stages." + stage).main(study, *entry))

@@ -12,7 +12,7 @@ from PIL import Image
 from playwright.sync_api import sync_playwright
 
 from stages import evaluate, report
-from stages.data.results import read_result
+from stages.artifacts.models import read_result
 from tests import test_reporting
 from tests.test_reporting import change, write_study
 
@@ -271,19 +271,19 @@ def test_the_page_is_painted_in_the_colours_asked_for(open_page, size, scheme):
     pixels = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"))
     background = pixels[0, 0]
     assert background.max() < 60 if scheme == "dark" else background.min() > 240
-    colours = pixels @ [1 << 16, 1 << 8, 1]
-    assert len(np.unique(colours)) > 100
-    assert 0.05 < (colours != colours[0, 0]).mean() < 0.95
+    colors = pixels @ [1 << 16, 1 << 8, 1]
+    assert len(np.unique(colors)) > 100
+    assert 0.05 < (colors != colors[0, 0]).mean() < 0.95
 
 
 def test_pictures_are_dark_where_the_page_is(open_page):
-    """Their ground is as dark, their lines as light and their colours of the same hue as on white."""
+    """Their ground is as dark, their lines as light and their colors of the same hue as on white."""
     looks = {}
     for scheme in ("light", "dark"):
         picture = open_page(color_scheme=scheme).locator("#task-b figure img").first
         pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("HSV")).reshape(-1, 3).astype(int)
-        coloured = pixels[(pixels[:, 1] > 150) & (pixels[:, 2] > 100)]
-        hues, counts = np.unique(coloured[:, 0] // 16, return_counts=True)
+        colored = pixels[(pixels[:, 1] > 150) & (pixels[:, 2] > 100)]
+        hues, counts = np.unique(colored[:, 0] // 16, return_counts=True)
         looks[scheme] = np.median(pixels[:, 2]), pixels[:, 2].min(), pixels[:, 2].max(), set(hues[counts > 60])
     (ground, darkest, _, hues), (dark_ground, _, lightest, dark_hues) = looks["light"], looks["dark"]
     assert ground == 255 and darkest < 40
@@ -306,9 +306,9 @@ def test_paper_is_white_and_shows_what_is_closed(open_page):
 
 
 def test_only_who_likes_motion_gets_it(open_page):
-    behaviour = "getComputedStyle(document.documentElement).scrollBehavior"
-    assert open_page(reduced_motion="no-preference").evaluate(behaviour) == "smooth"
-    assert open_page(reduced_motion="reduce").evaluate(behaviour) == "auto"
+    behavior = "getComputedStyle(document.documentElement).scrollBehavior"
+    assert open_page(reduced_motion="no-preference").evaluate(behavior) == "smooth"
+    assert open_page(reduced_motion="reduce").evaluate(behavior) == "auto"
 
 
 # Finding one's way

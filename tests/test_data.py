@@ -23,15 +23,15 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from stages import download, prepare
-from stages.base.errors import UserError
-from stages.base.files import sha256_of
-from stages.data.images import read_images
+from stages.artifacts.images import read_images
+from stages.config.datasets import CIFAR10_CLASSES, ArchiveConfig, Cifar10Config, CsvConfig, DigitsConfig, FolderConfig
+from stages.core.errors import UserError
+from stages.core.files import sha256_of
 from stages.sources import archives, arrays, folders, workers, writing
 from stages.sources.decoding import SMALLEST_SIDE, decode
-from stages.sources.image import SourceImage, left_out
+from stages.sources.source_image import SourceImage, unusable_image
 from stages.sources.writing import write_images
-from stages.splitting.looks import NEAR_BITS
-from stages.study.schema import CIFAR10_CLASSES, Archive, Cifar10, Csv, Digits, Folder
+from stages.splitting.near_duplicates import NEAR_BITS
 from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +39,7 @@ FLOWERS = ROOT.parent / "shared" / "data" / "flowers.zip"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 SHAPES = ["zip", "tar", "tar.gz", "folder"]
-MADE_OF = {"made_of": "this source"}
+MADE_OF = {"fingerprint": "this source"}
 
 
 @pytest.fixture(autouse=True)
@@ -66,14 +66,14 @@ def archive_of(path, files, **settings):
 
 
 def archive_at(path, **settings):
-    return Archive(source="archive", image_size=8, url=path, sha256=sha256_of(Path(path)), **settings)
+    return ArchiveConfig(source="archive", image_size=8, url=path, sha256=sha256_of(Path(path)), **settings)
 
 
 def tree_of(shape, files, **settings):
     """The same files as an archive or as a folder, whichever `shape` says."""
     if shape != "folder":
         return archive_of(f"source.{shape}", files, **settings)
-    return Folder(source="folder", image_size=8, path=str(write_tree("source", files)), **settings)
+    return FolderConfig(source="folder", image_size=8, path=str(write_tree("source", files)), **settings)
 
 
 def tar_of(files, *others):
@@ -94,11 +94,11 @@ def csv_of(table, files, **settings):
     """A folder of files with a table of their labels, as a dataset of 8x8 images."""
     write_tree("source", files)
     Path("source/labels.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
-    return Csv(source="csv", image_size=8, path="source", **settings)
+    return CsvConfig(source="csv", image_size=8, path="source", **settings)
 
 
 def prepared(dataset):
-    if not isinstance(dataset, Folder | Csv):
+    if not isinstance(dataset, FolderConfig | CsvConfig):
         download.main(study(d=dataset), "d")
     prepare.main(study(d=dataset), "d")
     return read_images("d")
@@ -140,9 +140,9 @@ def test_the_folder_of_a_file_is_its_class(shape, top):
         ("red", 1, f"{top}red/1.png"),
     ]
     assert set(images.table["split"]) == set(images.table["group"]) == {""}
-    colours = {"red": RED, "blue": BLUE}
+    colors = {"red": RED, "blue": BLUE}
     for row in images.table.itertuples():
-        assert np.array_equal(images.pixels[row.index], plain(colours[images.classes[row.label]]))
+        assert np.array_equal(images.pixels[row.index], plain(colors[images.classes[row.label]]))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -405,9 +405,9 @@ def test_a_device_in_a_tar_is_no_image(kind):
 
 def test_of_a_name_that_an_archive_holds_twice_the_last_counts():
     with tarfile.open("a.tar", "w") as archive:
-        for colour in (RED, BLUE):
+        for color in (RED, BLUE):
             info = tarfile.TarInfo("a/1.png")
-            info.size = len(content := png(plain(colour)))
+            info.size = len(content := png(plain(color)))
             archive.addfile(info, io.BytesIO(content))
     images = prepared(archive_at("a.tar"))
     assert np.array_equal(images.pixels, [plain(BLUE)])
@@ -448,7 +448,7 @@ def test_a_damaged_archive_is_answered_in_a_sentence(name, damage, sentence):
 def test_an_archive_with_another_checksum_is_not_kept():
     write_archive(Path("a.zip"), {"a/1.png": png(plain(RED))})
     with pytest.raises(UserError, match="is not the file expected"):
-        prepared(Archive(source="archive", image_size=8, url="a.zip", sha256="0" * 64))
+        prepared(ArchiveConfig(source="archive", image_size=8, url="a.zip", sha256="0" * 64))
     assert not any(path.is_file() for path in Path("data/raw").rglob("*"))
 
 
@@ -513,7 +513,7 @@ def test_a_folder_and_an_archive_of_one_tree_give_equal_bytes(shape):
 def test_a_folder_may_be_moved(kind):
     def dataset(path):
         keys = {"source": kind, "image_size": 8, "max_unreadable": 0.8}
-        return Folder(path=path, **keys) if kind == "folder" else Csv(path=path, **keys)
+        return FolderConfig(path=path, **keys) if kind == "folder" else CsvConfig(path=path, **keys)
 
     table = b"path,label\na/1.png,a\nb/2.png,b\nb/text.png,b\nb/out.png,b\nb/gone.png,b\nb/round.png,b\n"
     write_tree(
@@ -540,7 +540,7 @@ def test_a_folder_may_be_moved(kind):
 )
 @pytest.mark.parametrize("there", ["nothing", "file"])
 def test_a_folder_that_is_not_there_is_answered_in_a_sentence(kind, sentence, there):
-    dataset = (Folder if kind == "folder" else Csv)(source=kind, path="source", image_size=8)
+    dataset = (FolderConfig if kind == "folder" else CsvConfig)(source=kind, path="source", image_size=8)
     if there == "file":
         Path("source").write_bytes(b"x")
         sentence = sentence if kind == "folder" else "'source/labels.csv' cannot be read as a table"
@@ -561,7 +561,7 @@ def test_a_link_to_a_folder_is_answered_in_a_sentence():
 def test_the_folder_itself_may_be_a_link():
     write_tree("disk/photos", {"a/1.png": png(plain(RED))})
     Path("photos").symlink_to(Path("disk/photos").resolve())
-    assert list(prepared(Folder(source="folder", path="photos", image_size=8)).table["name"]) == ["a/1.png"]
+    assert list(prepared(FolderConfig(source="folder", path="photos", image_size=8)).table["name"]) == ["a/1.png"]
 
 
 def test_a_link_to_a_file_is_followed_within_the_folder_only():
@@ -677,7 +677,7 @@ def test_a_label_in_a_table_may_be_written_in_any_letters():
 
 def test_a_table_may_have_another_name():
     write_tree("source", TWO | {"my.csv": b"path,label\n1.png,007\n"})
-    images = prepared(Csv(source="csv", image_size=8, path="source", table="my.csv"))
+    images = prepared(CsvConfig(source="csv", image_size=8, path="source", table="my.csv"))
     assert images.classes == ["007"]
 
 
@@ -760,7 +760,7 @@ def test_what_a_table_lists_and_cannot_be_read_is_left_out():
 
 
 def cifar10_pixels(number):
-    """An image in which each colour and each pixel has its own place, (32, 32, 3) uint8."""
+    """An image in which each color and each pixel has its own place, (32, 32, 3) uint8."""
     rows, columns = np.mgrid[:32, :32]
     return np.stack([rows * 8, columns * 8, np.full((32, 32), number)], axis=-1).astype(np.uint8)
 
@@ -779,7 +779,9 @@ def cifar10():
         }
         files = {f"cifar-10-batches-bin/{name}": content for name, content in change(files).items()}
         write_archive(Path("cifar.tar.gz"), files | {"cifar-10-batches-bin/readme.html": b"x"})
-        return Cifar10(source="cifar10", image_size=32, url="cifar.tar.gz", sha256=sha256_of(Path("cifar.tar.gz")))
+        return Cifar10Config(
+            source="cifar10", image_size=32, url="cifar.tar.gz", sha256=sha256_of(Path("cifar.tar.gz"))
+        )
 
     return write
 
@@ -831,7 +833,7 @@ def test_an_archive_that_is_not_cifar10_is_answered_in_a_sentence(change, senten
 def test_a_damaged_archive_of_cifar10_is_answered_in_a_sentence(damage, cifar10):
     cifar10()
     Path("cifar.tar.gz").write_bytes(damage(Path("cifar.tar.gz").read_bytes()))
-    dataset = Cifar10(source="cifar10", image_size=32, url="cifar.tar.gz", sha256=sha256_of(Path("cifar.tar.gz")))
+    dataset = Cifar10Config(source="cifar10", image_size=32, url="cifar.tar.gz", sha256=sha256_of(Path("cifar.tar.gz")))
     with pytest.raises(UserError, match=r"^'data/raw/d/cifar\.tar\.gz' is damaged \(.*\); give a whole archive\.$"):
         prepared(dataset)
     assert no_images()
@@ -906,7 +908,7 @@ def test_of_many_unreadable_files_the_first_are_named():
 
 
 def test_a_class_of_which_nothing_can_be_read_is_an_error():
-    source = [*source_of(*[png(plain(RED))] * 9), left_out("b/1.png", "b", "it is a link, no file")]
+    source = [*source_of(*[png(plain(RED))] * 9), unusable_image("b/1.png", "b", "it is a link, no file")]
     with pytest.raises(UserError) as error:
         write_images("d", source, 8, max_unreadable=0.5)
     assert str(error.value) == "d: no image of class 'b' can be read; mend its files, or remove the class."
@@ -982,7 +984,7 @@ def test_images_prepared_before_outlive_an_error():
         "BMP",
         "TIFF",
         "WebP",
-        "grey",
+        "gray",
         "16-bit PNG",
         "16-bit TIFF",
         "1-bit",
@@ -992,11 +994,11 @@ def test_images_prepared_before_outlive_an_error():
         "transparent",
         "half transparent",
         "transparent WebP",
-        "transparent grey",
-        "opaque grey",
+        "transparent gray",
+        "opaque gray",
         "transparent palette",
-        "transparent shade of grey",
-        "transparent colour",
+        "transparent shade of gray",
+        "transparent color",
         "CMYK TIFF",
     ],
 )
@@ -1018,7 +1020,7 @@ def test_a_cmyk_jpeg_becomes_rgb():
 
 @pytest.mark.parametrize("form", ["GIF", "PNG", "WEBP", "TIFF", "MPO"])
 def test_of_several_frames_the_first_is_taken(form):
-    first, *others = (Image.fromarray(plain(colour, 16)) for colour in (RED, GREEN, BLUE))
+    first, *others = (Image.fromarray(plain(color, 16)) for color in (RED, GREEN, BLUE))
     options = {"lossless": True} if form == "WEBP" else {}
     content = encode(first, form, save_all=True, append_images=others, **options)
     assert np.abs(decode(content, 8).pixels.astype(int) - RED).max() <= 3
@@ -1207,7 +1209,7 @@ def test_what_a_run_wrote_may_be_cut_anywhere(rows, pixels, undisturbed):
     assert all_files("data/images") == undisturbed
 
 
-@pytest.mark.parametrize("changed", [{"made_of": "another"}, {"image_size": 16}, {"resize": "stretch"}])
+@pytest.mark.parametrize("changed", [{"fingerprint": "another"}, {"image_size": 16}, {"resize": "stretch"}])
 def test_a_changed_run_starts_afresh(changed):
     with pytest.raises(KeyboardInterrupt):
         write_images("d", ended_source(12), 8, 0.5, **MADE_OF)
@@ -1289,7 +1291,7 @@ import os, signal
 from types import SimpleNamespace
 from stages import prepare
 from stages.sources import folders, workers, writing
-from stages.study.schema import Folder
+from stages.config.datasets import FolderConfig
 
 def read(*name, _read=folders._read, _asked=[]):
     _asked.append(name)
@@ -1444,11 +1446,11 @@ def test_prepared_images_are_one_array_with_a_table_beside():
     ]
     pixels = np.load(folder / "images.npy", allow_pickle=False)
     assert (pixels.shape, pixels.dtype) == ((2, 8, 8, 3), np.uint8)
-    red, green = (hashlib.sha256(b"8x8" + plain(colour).tobytes()).hexdigest() for colour in (RED, GREEN))
+    red, green = (hashlib.sha256(b"8x8" + plain(color).tobytes()).hexdigest() for color in (RED, GREEN))
     with (folder / "table.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     assert header == ["index", "label", "class", "split", "group", "sha256", "look", "name"]
-    looks = [decode(png(plain(colour)), 8).look for colour in (RED, GREEN)]
+    looks = [decode(png(plain(color)), 8).look for color in (RED, GREEN)]
     assert rows == [
         ["0", "1", "b", "test", "", red, looks[0], "test/b/1.png"],
         ["1", "0", "a", "train", "", green, looks[1], "train/a/1.png"],
@@ -1511,7 +1513,7 @@ def test_images_that_are_missing_are_answered_with_the_way_out():
 @pytest.fixture(scope="module")
 def digits(tmp_path_factory):
     with contextlib.chdir(tmp_path_factory.mktemp("digits")):
-        return prepared(Digits(source="digits", image_size=8))
+        return prepared(DigitsConfig(source="digits", image_size=8))
 
 
 def test_the_digits_are_those_of_scikit_learn(digits):
@@ -1525,7 +1527,7 @@ def test_the_digits_are_those_of_scikit_learn(digits):
 
 @pytest.mark.skipif(not FLOWERS.exists(), reason="the photos of ../shared/data/flowers.zip are not here")
 def test_real_photos_are_all_read():
-    dataset = Archive(source="archive", image_size=32, url=str(FLOWERS), sha256=sha256_of(FLOWERS))
+    dataset = ArchiveConfig(source="archive", image_size=32, url=str(FLOWERS), sha256=sha256_of(FLOWERS))
     images = prepared(dataset)
     assert images.table["class"].value_counts().to_dict() == dict.fromkeys(
         ["daisy", "dandelion", "roses", "sunflowers", "tulips"], 100

@@ -19,22 +19,22 @@ import urllib3
 
 from docs import make
 from stages import check, features, predict, prepare, split
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.data.images import read_images
-from stages.data.results import Origin
-from stages.data.tasks import SPLITS, Task
-from stages.fetching import fetch, kaggle
-from stages.networks.backbones import build_backbone
-from stages.networks.pretrained import load_weights
-from stages.reporting import sanity
-from stages.reporting.metrics import Answers, figures_of, split_metrics
-from stages.study import SECTIONS, load_study, read_params, study_of
-from stages.study.schema import Training
-from stages.training import solving
+from stages.artifacts.images import read_images
+from stages.artifacts.models import Provenance
+from stages.artifacts.tasks import SPLITS, Task
+from stages.backbones.building import build_backbone
+from stages.backbones.pretrained import load_weights
+from stages.config.training import TrainingConfig
+from stages.core.errors import UserError
+from stages.core.stage import run_stage
+from stages.core.yaml import read_yaml
+from stages.evaluation import sanity
+from stages.evaluation.metrics import SplitPredictions, compute_metrics, split_metrics
+from stages.sources import fetch, kaggle
+from stages.training import solving, trained_model
 from stages.training.batches import Examples
-from stages.training.repeats import Built, train_repeats
-from stages.using import models
+from stages.training.repeats import BuiltModel, train_repeats
+from stages.validation.study import SECTIONS, load_study, validate_study
 from tests.conftest import plain, png, write_tree
 from tests.pipeline import dvc, read_yaml, write_study
 
@@ -54,7 +54,7 @@ def test_the_page_of_keys_is_made_of_the_classes_that_check_them():
 
 
 def test_a_key_that_no_docstring_explains_is_an_error():
-    class Mute(Training):
+    class Mute(TrainingConfig):
         """A class that says nothing of its key."""
 
         riddle: int = 0
@@ -64,7 +64,7 @@ def test_a_key_that_no_docstring_explains_is_an_error():
 
 
 def test_the_smallest_study_is_sound_and_nothing_in_it_can_be_left_out():
-    study, problems = study_of(SMALLEST)
+    study, problems = validate_study(SMALLEST)
     assert not problems and list(study.models) == ["scratch"]
 
     def places(value, above=()):
@@ -79,7 +79,7 @@ def test_the_smallest_study_is_sound_and_nothing_in_it_can_be_left_out():
         for each in above:
             within = within[each]
         del within[key]
-        assert study_of(less)[1], (above, key)
+        assert validate_study(less)[1], (above, key)
 
 
 def test_the_strategies_are_one_study_that_is_sound_after_each_example():
@@ -89,8 +89,8 @@ def test_the_strategies_are_one_study_that_is_sound_after_each_example():
         for section, entries in example.items():
             assert not set(entries) & set(study[section])
             study[section] = study[section] | entries
-        assert study_of(study)[1] == []
-    assert len(study_of(study)[0].models) > 10
+        assert validate_study(study)[1] == []
+    assert len(validate_study(study)[0].models) > 10
 
 
 @pytest.mark.parametrize("page", ["data.md", "gpu.md"])
@@ -99,7 +99,7 @@ def test_the_entries_of_the_other_pages_are_sound(page):
     assert examples
     for example in examples:
         training = example.pop("training", {})
-        pydantic.TypeAdapter(Training).validate_python({**SMALLEST["training"], **training}, strict=True)
+        pydantic.TypeAdapter(TrainingConfig).validate_python({**SMALLEST["training"], **training}, strict=True)
         for section, entries in example.items():
             for entry in entries.values():
                 pydantic.TypeAdapter(SECTIONS[section]).validate_python(entry, strict=True)
@@ -154,7 +154,7 @@ def changed(changes: dict) -> dict:
 
 
 def of_study(**changes) -> str:
-    (problem,) = study_of(changed(changes))[1]
+    (problem,) = validate_study(changed(changes))[1]
     return problem
 
 
@@ -168,7 +168,7 @@ def of_dvc() -> str:
 
 def of_text(text: str) -> str:
     Path("params.yaml").write_text(text)
-    return refused(read_params, Path("params.yaml"))
+    return refused(read_yaml, Path("params.yaml"))
 
 
 def of_check() -> str:
@@ -182,7 +182,7 @@ def of_images(files: dict[str, bytes], **task) -> str:
     write_tree("my_images", files)
     folder = {"source": "folder", "path": "my_images", "image_size": 16}
     kinds = {"dataset": "photos", "validation": 0.2, "test": 0.2, **task}
-    study, problems = study_of(changed({"folders": {"photos": folder}, "tasks": {"kinds": kinds}}))
+    study, problems = validate_study(changed({"folders": {"photos": folder}, "tasks": {"kinds": kinds}}))
     assert not problems
 
     def work():
@@ -226,8 +226,8 @@ def of_kaggle() -> str:
         return refused(kaggle.fetch_kaggle, "owner/birds", 2, Path("data/raw/birds.zip"))
 
 
-SETTINGS = Training(**SMALLEST["training"] | {"repeats": 1})
-ORIGIN = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
+SETTINGS = TrainingConfig(**SMALLEST["training"] | {"repeats": 1})
+ORIGIN = Provenance(kind="head", task="t", backbone="b", weights_sha256=None)
 
 
 def of_training() -> str:
@@ -235,10 +235,10 @@ def of_training() -> str:
     examples = Examples(np.ones((4, 2), np.float32), rows, rows.astype(np.int32) % 2, rows, 2)
     parts = dict.fromkeys(SPLITS, examples)
 
-    def build(l2: float) -> Built:
+    def build(l2: float) -> BuiltModel:
         output = keras.layers.Dense(2, "softmax", kernel_initializer=keras.initializers.Constant(np.nan))
         model = keras.Sequential([keras.Input((2,)), output])
-        return Built(model, model)
+        return BuiltModel(model, model)
 
     return refused(train_repeats, "scratch", build, [(SETTINGS, 0.0)], parts, examples, 0, ORIGIN, None)
 
@@ -284,17 +284,19 @@ def of_full_disk(capsys) -> str:
     return capsys.readouterr().err.strip()
 
 
-def answers(right: int, repeats: int = 1) -> Answers:
+def answers(right: int, repeats: int = 1) -> SplitPredictions:
     """Of a hundred images of two classes so many are answered rightly, by every repeat."""
     labels = np.arange(100) % 2
     predicted = np.where(np.arange(100) < right, labels, 1 - labels)
-    return Answers(labels, np.tile(np.eye(2, dtype=np.float32)[predicted] * 0.8 + 0.1, (repeats, 1, 1)), np.arange(100))
+    return SplitPredictions(
+        labels, np.tile(np.eye(2, dtype=np.float32)[predicted] * 0.8 + 0.1, (repeats, 1, 1)), np.arange(100)
+    )
 
 
-def of_report(validation: Answers, test: Answers) -> str:
+def of_report(validation: SplitPredictions, test: SplitPredictions) -> str:
     """The warnings of a model of which there are these answers."""
     found = {"train": validation, "validation": validation, "test": test}
-    metrics = {split: split_metrics(each, figures_of(each)) for split, each in found.items()}
+    metrics = {split: split_metrics(each, compute_metrics(each)) for split, each in found.items()}
     history = pd.DataFrame({"repeat": range(len(test.probabilities)), "epoch": 1, "validation_loss": 0.1})
     return "\n".join(sanity.warnings_of("b-scratch", ["cat", "dog"], found, metrics, history, 0, 0))
 
@@ -306,7 +308,7 @@ def of_divergence() -> str:
 
 
 def of_one_class() -> str:
-    always = Answers(np.arange(100) % 2, np.tile(np.float32([0.9, 0.1]), (1, 100, 1)), np.arange(100))
+    always = SplitPredictions(np.arange(100) % 2, np.tile(np.float32([0.9, 0.1]), (1, 100, 1)), np.arange(100))
     return of_report(always, always)
 
 
@@ -314,7 +316,7 @@ def of_predict(capsys) -> str:
     Path("notes.txt").write_text("no image")
     given = Namespace(images=[Path("notes.txt")], model="frozen", top=1, format="text")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "load_model", lambda *_: Mock(image_size=8, resize="crop"))
+        patch.setattr(trained_model, "load_model", lambda *_: Mock(image_size=8, resize="crop"))
         assert predict.main(None, given) == 1
     return capsys.readouterr().err.strip()
 
@@ -357,7 +359,7 @@ ASKED = {
     "validation far from test": lambda: of_report(answers(95), answers(70)),
     "divergence": of_divergence,
     "a class that is never named": of_one_class,
-    "an unknown model": lambda: refused(models.load_model, load_study(ROOT / "params.yaml"), "b-two-layer"),
+    "an unknown model": lambda: refused(trained_model.load_model, load_study(ROOT / "params.yaml"), "b-two-layer"),
     "no image": of_predict,
 }
 

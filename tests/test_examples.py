@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from benchmarks import examples
-from stages.base.errors import UserError
+from stages.core.errors import UserError
 
 
 def test_a_run_that_is_not_there_is_answered_with_the_command_that_makes_it(tmp_path, monkeypatch):

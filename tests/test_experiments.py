@@ -178,7 +178,7 @@ def test_values_arrive_as_what_they_are(project):
         "++heads.b-one-layer.hidden=[64,32]": [64, 32],
         "++heads.b-one-layer.l2=[1e-05,0.1]": [1e-05, 0.1],
         "+heads.b-one-layer.early_stopping=null": None,
-        "+heads.b-one-layer.standardise=false": False,
+        "+heads.b-one-layer.standardize=false": False,
         "+heads.b-wide={task: digits-b, features: b-fc1, hidden: [512]}": {
             "task": "digits-b", "features": "b-fc1", "hidden": [512],
         },
@@ -229,8 +229,8 @@ def test_changes_that_are_not_committed_are_part_of_an_experiment_and_untracked_
 
 
 def test_images_below_the_folder_go_along_where_they_are_named(project):
-    colours = {"dark": [0, 40], "light": [200, 240]}
-    write_tree(project / "pictures", {f"{name}/{c}.png": png(plain(c)) for name, of in colours.items() for c in of})
+    colors = {"dark": [0, 40], "light": [200, 240]}
+    write_tree(project / "pictures", {f"{name}/{c}.png": png(plain(c)) for name, of in colors.items() for c in of})
     folder = {"source": "folder", "path": "pictures", "image_size": 8}
     edit_study(project, lambda study: study["folders"].update(mine=folder))
     command = ["exp", "run", "--temp", "--name", "own", "prepare_folder@mine"]

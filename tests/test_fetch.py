@@ -19,10 +19,10 @@ from types import SimpleNamespace
 import h5py
 import pytest
 
-from stages.base.errors import UserError
-from stages.data.weights import read_weights_record
-from stages.fetching.fetch import LONGEST_PAUSE, PARTIAL, fetch, is_address
-from stages.study.architectures import ARCHITECTURES, Architecture
+from stages.artifacts.weights import read_weights_record
+from stages.backbones.registry import ARCHITECTURES, Architecture
+from stages.core.errors import UserError
+from stages.sources.fetch import LONGEST_PAUSE, PARTIAL, fetch, is_url
 from stages.weights import main as weights_stage
 
 CONTENT = bytes(range(256)) * 2000
@@ -170,7 +170,7 @@ def project(tmp_path, monkeypatch):
 
 def settings(monkeypatch, **constants):
     for name, value in constants.items():
-        monkeypatch.setattr(f"stages.fetching.fetch.{name}", value)
+        monkeypatch.setattr(f"stages.sources.fetch.{name}", value)
 
 
 @pytest.fixture
@@ -469,7 +469,7 @@ def test_a_mirror_goes_on_where_the_first_server_failed(server):
 
 def test_the_next_run_goes_on_where_the_last_one_was_killed(server):
     server.script = [sends(stop=HALF, then=hangs)]
-    code = f"from stages.fetching.fetch import *; fetch({server.address!r}, Path({str(TARGET)!r}), {SHA256!r})"
+    code = f"from stages.sources.fetch import *; fetch({server.address!r}, Path({str(TARGET)!r}), {SHA256!r})"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen([sys.executable, "-c", code], env=environment) as run:
         while run.poll() is None and not any(path.stat().st_size for path in left()):
@@ -607,7 +607,7 @@ def test_a_file_is_found_by_its_path_or_file_url(form, name, tmp_path):
     )
     fetch(source, TARGET, SHA256)
     assert TARGET.read_bytes() == CONTENT
-    assert not is_address(source)
+    assert not is_url(source)
 
 
 def test_a_local_file_other_than_expected_is_refused():

@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-from stages.base import files
-from stages.base.errors import UserError
-from stages.base.files import (
+from stages.core import files
+from stages.core.errors import UserError
+from stages.core.files import (
     atomic_directory,
     atomic_file,
     keep_only,
@@ -99,14 +99,14 @@ def another_mark(partial):
 
 
 @pytest.mark.parametrize(
-    ("made_of", "change"), [("that", lambda partial: None), ("this", no_mark), ("this", another_mark)]
+    ("fingerprint", "change"), [("that", lambda partial: None), ("this", no_mark), ("this", another_mark)]
 )
-def test_work_that_may_be_of_something_else_is_begun_afresh(made_of, change, tmp_path):
+def test_work_that_may_be_of_something_else_is_begun_afresh(fingerprint, change, tmp_path):
     with pytest.raises(KeyboardInterrupt), resumable_directory(tmp_path / "a", "this") as partial:
         (partial / "part").write_text("done")
         raise KeyboardInterrupt
     change(tmp_path / ".partial-a")
-    with resumable_directory(tmp_path / "a", made_of) as partial:
+    with resumable_directory(tmp_path / "a", fingerprint) as partial:
         assert not (partial / "part").exists()
         (partial / "new").write_text("done")
     assert names(tmp_path) == ["a", "a/new"]

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages import gallery, mistakes
-from stages.base.errors import UserError
-from stages.base.files import sha256_of, write_json
-from stages.data import gallery as data
-from stages.data.gallery import GALLERY, MISTAKES, Tile, read_tiles, write_tiles
-from stages.data.images import QUARANTINE_COLUMNS, TABLE_COLUMNS
-from stages.data.tasks import NEAR_COLUMNS, Task, read_task, write_task
-from stages.study import study_of
-from stages.study.schema import Augmentation
+from stages.artifacts import tiles as data
+from stages.artifacts.images import IMAGE_COLUMNS, QUARANTINE_COLUMNS
+from stages.artifacts.tasks import NEAR_COLUMNS, Task, read_task, write_task
+from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER, Tile, read_tiles, write_tiles
+from stages.config.augmentation import AugmentationConfig
+from stages.core.errors import UserError
+from stages.core.files import sha256_of, write_json
+from stages.validation.study import validate_study
 from tests.pipeline import ROOT
 
 MISTAKE_COLUMNS = ["model", "index", "actual", "predicted", "probability", "actual_probability"]
@@ -56,7 +56,7 @@ def study_with(networks=None, features=None, heads=None, fine_tunes=None, seed=3
             "repeats": 1, "max_train_per_class": None,
         },
     }  # fmt: skip
-    study, problems = study_of(params)
+    study, problems = validate_study(params)
     assert problems == []
     return study, params
 
@@ -70,7 +70,7 @@ def write_images(size=16, classes=("cat", NASTY, "007")):
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", pixels)
     table = pd.DataFrame({"index": np.arange(rows), "label": labels, "class": [classes[label] for label in labels]})
-    table.reindex(columns=TABLE_COLUMNS, fill_value="").to_csv(folder / "table.csv", index=False)
+    table.reindex(columns=IMAGE_COLUMNS, fill_value="").to_csv(folder / "table.csv", index=False)
     pd.DataFrame(columns=QUARANTINE_COLUMNS).to_csv(folder / "quarantine.csv", index=False)
     sha256 = sha256_of(folder / "images.npy")
     write_json(folder / "record.json", {"classes": list(classes), "images_sha256": sha256})
@@ -97,12 +97,12 @@ def pixels(tmp_path, monkeypatch):
 
 def made(**sections):
     gallery.main(study_with(**sections)[0], "t")
-    return read_tiles(GALLERY / "t")
+    return read_tiles(GALLERY_FOLDER / "t")
 
 
 def made_of_mistakes():
     mistakes.main(study_with()[0], "t")
-    return read_tiles(MISTAKES / "t")
+    return read_tiles(MISTAKES_FOLDER / "t")
 
 
 def of_role(tiles, role):
@@ -118,7 +118,7 @@ def content(folder="data/gallery/t"):
 
 
 def leftovers():
-    return [path for folder in (GALLERY, MISTAKES) for path in folder.glob("*") if path.name != "t"]
+    return [path for folder in (GALLERY_FOLDER, MISTAKES_FOLDER) for path in folder.glob("*") if path.name != "t"]
 
 
 # What is shown
@@ -263,7 +263,7 @@ def test_an_augmentation_that_changes_nothing_is_shown_as_such(pixels):
 
 @given(st.builds(dict, rotation=st.floats(0, 180), shift=st.floats(0, 0.9), fill=st.sampled_from(["nearest", "wrap"])))
 def test_the_words_name_exactly_what_is_not_the_default(keys):
-    words = gallery.in_words(Augmentation(**keys), certain_flip=False)
+    words = gallery.in_words(AugmentationConfig(**keys), certain_flip=False)
     for key, value in keys.items():
         assert (key in words) == (value not in (0, "nearest"))
     assert words
@@ -326,8 +326,8 @@ TILES = st.lists(
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(TILES)
 def test_what_is_written_is_read_again(pixels, tiles):
-    write_tiles(GALLERY / "t", tiles)
-    assert read_tiles(GALLERY / "t") == tiles
+    write_tiles(GALLERY_FOLDER / "t", tiles)
+    assert read_tiles(GALLERY_FOLDER / "t") == tiles
 
 
 # Imports
@@ -355,7 +355,7 @@ def test_keras_is_imported_only_for_an_augmentation(networks, imported, pixels):
     assert done.returncode == 0, done.stderr
     said = f"gallery t: 15 training images, {int(imported != '[]')} augmentations"
     assert done.stdout.splitlines() == [said, imported]
-    assert len(read_tiles(GALLERY / "t")) == (15 if imported == "[]" else 15 + 12)
+    assert len(read_tiles(GALLERY_FOLDER / "t")) == (15 if imported == "[]" else 15 + 12)
 
 
 # Errors
@@ -365,7 +365,11 @@ def refused(make=made):
     """The sentence that a stage ends with; it leaves the pictures as they were and nothing beside them."""
 
     def pictures():
-        return {str(folder): content(folder / "t") for folder in (GALLERY, MISTAKES) if (folder / "t").exists()}
+        return {
+            str(folder): content(folder / "t")
+            for folder in (GALLERY_FOLDER, MISTAKES_FOLDER)
+            if (folder / "t").exists()
+        }
 
     before = pictures()
     with pytest.raises(UserError) as error:
@@ -426,14 +430,14 @@ def test_an_error_in_the_middle_leaves_the_gallery_as_it_was(pixels):
     before = content()
     good = Tile("a.png", "sample", "", 0, "cat", data.SIGNATURES[".png"])
     with pytest.raises(FileNotFoundError):
-        write_tiles(GALLERY / "t", [good, Tile("no/such.png", "sample", "", 0, "cat", b"")])
+        write_tiles(GALLERY_FOLDER / "t", [good, Tile("no/such.png", "sample", "", 0, "cat", b"")])
     assert content() == before
     assert leftovers() == []
 
 
 def test_a_gallery_that_is_not_there_is_an_error(pixels):
     with pytest.raises(UserError, match=r"tiles\.csv is missing; `dvc repro` makes it"):
-        read_tiles(GALLERY / "t")
+        read_tiles(GALLERY_FOLDER / "t")
 
 
 @pytest.mark.parametrize("damage", [b"", b"file,role\na,b\n", b"\xff\xfe\0"])
@@ -441,17 +445,17 @@ def test_a_damaged_table_of_tiles_is_an_error(damage, pixels):
     made()
     Path("data/gallery/t/tiles.csv").write_bytes(damage)
     with pytest.raises(UserError, match="is damaged"):
-        read_tiles(GALLERY / "t")
+        read_tiles(GALLERY_FOLDER / "t")
 
 
 def test_a_missing_or_damaged_picture_is_an_error(pixels):
     path = Path("data/gallery/t", made()[3].file)
     path.write_bytes(b"")
     with pytest.raises(UserError, match=f"is damaged \\({path.name} is no png picture\\)"):
-        read_tiles(GALLERY / "t")
+        read_tiles(GALLERY_FOLDER / "t")
     path.unlink()
     with pytest.raises(UserError, match=f"{path.name} is missing"):
-        read_tiles(GALLERY / "t")
+        read_tiles(GALLERY_FOLDER / "t")
 
 
 @pytest.mark.parametrize("file", ["../../../secret", "../../../secret.png", "secret.txt"])
@@ -462,4 +466,4 @@ def test_no_other_file_is_read_than_a_picture(file, pixels):
     Path("data/gallery/t/secret.txt").write_text("secret")
     Path("data/gallery/t/tiles.csv").write_text(f"file,role,title,index,class\n{file},sample,,0,cat\n")
     with pytest.raises(UserError, match="is damaged"):
-        read_tiles(GALLERY / "t")
+        read_tiles(GALLERY_FOLDER / "t")

@@ -30,12 +30,11 @@ import pytest
 import yaml
 from PIL import Image
 
-import stages.base.files
-from stages.base.files import sha256_of
-from stages.data.images import read_images
-from stages.data.tasks import SPLITS, read_task
-from stages.fetching import fetch
-from stages.sources import archives, folders, workers
+import stages.core.files
+from stages.artifacts.images import read_images
+from stages.artifacts.tasks import SPLITS, read_task
+from stages.core.files import sha256_of
+from stages.sources import archives, fetch, folders, workers
 from stages.sources.layout import printable
 from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
 
@@ -286,7 +285,7 @@ def no_room(project):
     def write_text(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    project.patch.setattr(stages.base.files, "write_text", write_text)
+    project.patch.setattr(stages.core.files, "write_text", write_text)
 
 
 def little_room(project):

@@ -15,7 +15,7 @@ import h5py
 import numpy as np
 import pytest
 
-from stages.base.files import sha256_of
+from stages.core.files import sha256_of
 from tests.conftest import png
 from tests.pipeline import ROOT, copy_of_project, dvc, read_yaml, run, stages_run, write_study
 from tests.tiny_study import STUDY as TINY

@@ -17,8 +17,8 @@ import kagglehub  # noqa: F401 - its log goes to the output of the moment it is 
 import pytest
 from kagglesdk import KaggleEnv, kaggle_env
 
-from stages.base.errors import UserError
-from stages.fetching.kaggle import fetch_kaggle
+from stages.core.errors import UserError
+from stages.sources.kaggle import fetch_kaggle
 
 HANDLE, VERSION = "some-owner/some-birds", 2
 NAMED = "'some-owner/some-birds' version 2"
@@ -46,7 +46,7 @@ def zipped(files):
 
 
 # Larger than the 1 MiB that the client writes at a time: of less, nothing is there when the connection breaks off.
-ARCHIVE = zipped({f"birds/{colour}/1.jpg": random.Random(colour).randbytes(2**20) for colour in ("black", "blue")})
+ARCHIVE = zipped({f"birds/{color}/1.jpg": random.Random(color).randbytes(2**20) for color in ("black", "blue")})
 
 
 class Handler(http.server.BaseHTTPRequestHandler):

@@ -13,15 +13,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from stages.base.errors import UserError
-from stages.data.tasks import SPLITS, read_task
-from stages.sources.image import SourceImage
+from stages.artifacts.tasks import SPLITS, read_task
+from stages.config.tasks import TaskConfig as Entry
+from stages.core.errors import UserError
+from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import main
-from stages.splitting import looks
-from stages.splitting.links import groups_in_names, linked
-from stages.splitting.looks import NEAR_BITS, alike_across, bits_of, near_pairs, sets_alike
-from stages.study.schema import Task as Entry
+from stages.splitting import near_duplicates
+from stages.splitting.groups import group_ids, groups_from_names
+from stages.splitting.near_duplicates import (
+    NEAR_BITS,
+    hash_bits,
+    near_duplicate_sets,
+    near_duplicates_across_splits,
+    near_pairs,
+)
 from tests.conftest import encode
 
 few_examples = settings(max_examples=30)
@@ -56,13 +62,13 @@ def families(draw):
 @few_examples
 @given(families())
 def test_a_look_is_read_bit_by_bit(family):
-    bits = bits_of(pd.Series(family))
+    bits = hash_bits(pd.Series(family))
     assert bits.shape == (len(family), 4)
     assert ["".join(f"{part:016x}" for part in row) for row in bits] == family
 
 
 def test_of_no_looks_there_are_no_bits():
-    assert bits_of(pd.Series([], dtype=str)).shape == (0, 4)
+    assert hash_bits(pd.Series([], dtype=str)).shape == (0, 4)
 
 
 @few_examples
@@ -70,8 +76,8 @@ def test_of_no_looks_there_are_no_bits():
 def test_pairs_are_those_that_a_comparison_of_all_finds_whatever_is_computed_at_once(some, others, block):
     others += some[:3]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looks, "BLOCK", block)
-        found = near_pairs(bits_of(pd.Series(some)), bits_of(pd.Series(others)))
+        patch.setattr(near_duplicates, "BLOCK", block)
+        found = near_pairs(hash_bits(pd.Series(some)), hash_bits(pd.Series(others)))
         pairs = [tuple(map(int, pair)) for block in found for pair in zip(*block, strict=True)]
     everything = [(i, j, distance(one, other)) for i, one in enumerate(some) for j, other in enumerate(others)]
     assert sorted(pairs) == [pair for pair in everything if pair[2] <= 24]
@@ -82,9 +88,9 @@ def test_looks_are_alike_up_to_24_bits_wherever_they_lie(part):
     look = "0" * 64
     near, far = (f"{(2**bits - 1) << (64 * part):064x}" for bits in (24, 25))
     assert NEAR_BITS == 24
-    assert [pair[2].tolist() for pair in near_pairs(bits_of(pd.Series([look])), bits_of(pd.Series([near, far])))] == [
-        [24]
-    ]
+    assert [
+        pair[2].tolist() for pair in near_pairs(hash_bits(pd.Series([look])), hash_bits(pd.Series([near, far])))
+    ] == [[24]]
 
 
 def table_of_looks(rows):
@@ -98,8 +104,8 @@ def test_each_held_out_image_is_listed_with_the_most_similar_of_another_side(fam
     sides = data.draw(st.lists(st.sampled_from(SPLITS), min_size=len(family), max_size=len(family)))
     table = table_of_looks(list(zip(family, sides, strict=True)))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(looks, "BLOCK", block)
-        found = alike_across(table)
+        patch.setattr(near_duplicates, "BLOCK", block)
+        found = near_duplicates_across_splits(table)
     assert list(found) == ["name", "split", "like", "like_split", "bits"]
     assert found["name"].is_unique
     listed = found.set_index("name").to_dict("index")
@@ -120,7 +126,7 @@ def test_each_held_out_image_is_listed_with_the_most_similar_of_another_side(fam
 def test_images_of_one_side_are_not_listed():
     look = "5" * 64
     for side in SPLITS:
-        found = alike_across(table_of_looks([(look, side)] * 3))
+        found = near_duplicates_across_splits(table_of_looks([(look, side)] * 3))
         assert list(found) == ["name", "split", "like", "like_split", "bits"]
         assert len(found) == 0
 
@@ -128,7 +134,7 @@ def test_images_of_one_side_are_not_listed():
 def test_images_that_look_the_same_are_each_listed_with_one_of_another_side():
     look, other = "5" * 64, "a" * 64
     rows = [(look, "test"), (look, "test"), (look, "train"), (look, "train"), (other, "validation"), (other, "train")]
-    assert alike_across(table_of_looks(rows)).to_numpy().tolist() == [
+    assert near_duplicates_across_splits(table_of_looks(rows)).to_numpy().tolist() == [
         ["image 0", "test", "image 2", "train", 0],
         ["image 1", "test", "image 2", "train", 0],
         ["image 4", "validation", "image 5", "train", 0],
@@ -177,8 +183,8 @@ def test_images_of_equal_content_of_a_group_or_alike_hang_together_over_others(i
     rows = [(content, group, LOOKS[look]) for content, group, look in images]
     table = pd.DataFrame(rows, columns=["sha256", "group", "look"], index=range(7, 7 + len(rows)))
     table["named"] = ""
-    assert same_partition(linked(table, True), sets_by_hand(rows))
-    assert same_partition(linked(table, False), sets_by_hand([(content, group, "") for content, group, _ in rows]))
+    assert same_partition(group_ids(table, True), sets_by_hand(rows))
+    assert same_partition(group_ids(table, False), sets_by_hand([(content, group, "") for content, group, _ in rows]))
 
 
 def test_images_that_look_alike_hang_together_over_others():
@@ -186,8 +192,8 @@ def test_images_that_look_alike_hang_together_over_others():
     assert distance(first, second) == distance(second, third) == 20
     assert distance(first, third) == 40
     table = pd.DataFrame({"sha256": list("abcd"), "group": "", "named": "", "look": [first, LOOKS[3], third, second]})
-    assert same_partition(linked(table, True), [0, 1, 0, 0])
-    assert same_partition(linked(table, False), [0, 1, 2, 3])
+    assert same_partition(group_ids(table, True), [0, 1, 0, 0])
+    assert same_partition(group_ids(table, False), [0, 1, 2, 3])
 
 
 @pytest.mark.parametrize(
@@ -205,19 +211,19 @@ def test_a_pattern_finds_groups_in_file_names_and_not_in_folders(pattern, groups
         "y/person1_bacteria_3.png",
         "person5_virus/7.png",
     ]
-    found = groups_in_names(pattern, pd.Series(names, [3, 1, 4, 5]), "tasks.t")
+    found = groups_from_names(pattern, pd.Series(names, [3, 1, 4, 5]), "tasks.t")
     assert found.to_dict() == dict(zip([3, 1, 4, 5], groups, strict=True))
 
 
 def test_images_of_a_group_with_an_empty_name_belong_together():
-    found = groups_in_names(r"^(\d*)-", pd.Series(["-a.png", "b.png", "-c.png", "1-d.png"]), "tasks.t")
+    found = groups_from_names(r"^(\d*)-", pd.Series(["-a.png", "b.png", "-c.png", "1-d.png"]), "tasks.t")
     table = pd.DataFrame({"sha256": list("abcd"), "group": "", "named": found, "look": ""})
-    assert same_partition(linked(table, False), [0, 1, 0, 2])
+    assert same_partition(group_ids(table, False), [0, 1, 0, 2])
 
 
 def test_a_pattern_that_finds_nothing_is_answered_with_a_file_name():
     with pytest.raises(UserError) as error:
-        groups_in_names("patient_[0-9]+", pd.Series(["patient_1/a.png", "patient_2/b.png"]), "tasks.t")
+        groups_from_names("patient_[0-9]+", pd.Series(["patient_1/a.png", "patient_2/b.png"]), "tasks.t")
     assert str(error.value) == (
         "tasks.t.group: 'patient_[0-9]+' is found in none of 2 file names, such as 'a.png'; correct it, or leave it "
         "out."
@@ -233,9 +239,9 @@ def photograph(random, side=128):
         np.asarray(Image.fromarray(random.normal(size=(cells, cells))).resize((side, side), Image.Resampling.BICUBIC))
         for cells in (4, 8, 16, 32, 64)
     ]
-    grey = sum(layer / 2**number for number, layer in enumerate(layers))
-    grey = (grey - grey.min()) / np.ptp(grey) * 255
-    return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    gray = sum(layer / 2**number for number, layer in enumerate(layers))
+    gray = (gray - gray.min()) / np.ptp(gray) * 255
+    return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
 
 
 def saved_again(picture):
@@ -302,7 +308,7 @@ def test_the_frames_of_a_film_are_one_set_and_their_pairs_are_not_kept():
     frames[:, 0] = np.arange(4000)  # at most 12 bits apart
     frames[2000:, 1] = 2**64 - 1  # another scene
     tracemalloc.start()
-    sets = sets_alike(frames)
+    sets = near_duplicate_sets(frames)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert same_partition(sets, [0] * 2000 + [1] * 2000)

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
-from stages.base.files import sha256_of
-from stages.networks.backbones import build_backbone
+from stages.backbones.building import build_backbone
+from stages.core.files import sha256_of
 
 ROOT = Path(__file__).parents[1]
 FEW, MANY, SIZE = 2_000, 20_000, 64

@@ -9,18 +9,21 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
-from stages.base.errors import UserError
-from stages.data.weights import write_weights_record
-from stages.networks import layers
-from stages.networks.backbones import build_backbone
-from stages.networks.cuts import above, below, freeze_below, pooled
-from stages.networks.heads import build_head, channel_statistics, set_statistics, with_head
-from stages.networks.layers import layer_table
-from stages.networks.pretrained import load_backbone, load_weights, save_weights
-from stages.networks.runtime import computing_in
-from stages.study.architectures import ARCHITECTURES, LAYERS_FILE, layers_of
-from stages.study.naming import find_layer, names_of
-from stages.study.schema import Head, Layers
+from stages.artifacts.weights import write_weights_record
+from stages.backbones import write_layer_table
+from stages.backbones.building import build_backbone
+from stages.backbones.cuts import above_cut, freeze_below, pool_output, up_to_cut
+from stages.backbones.layer_names import find_layer, selectable_layers
+from stages.backbones.layer_table import LAYERS_FILE, layers_of
+from stages.backbones.pretrained import load_backbone, load_weights, save_weights
+from stages.backbones.registry import ARCHITECTURES
+from stages.backbones.runtime import computing_in
+from stages.backbones.write_layer_table import build_layer_table
+from stages.config.heads import HeadConfig
+from stages.config.networks import LayersConfig
+from stages.core.errors import UserError
+from stages.probes.standardization import channel_statistics
+from stages.training.heads import add_head, build_head, set_statistics
 
 REAL_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "weights"
 RANDOM = np.random.default_rng(0)
@@ -40,20 +43,20 @@ BUILT = [
 @pytest.mark.parametrize("name", BUILT)
 def test_the_table_of_layers_is_that_of_the_real_networks(name):
     # As lists: the order counts. Not the first network of the process, so that Keras counts its names on.
-    assert list(layers_of(name).items()) == list(layer_table([name])[name].items())
+    assert list(layers_of(name).items()) == list(build_layer_table([name])[name].items())
 
 
 def test_the_layers_of_one_architecture_are_written_anew_without_building_the_others(tmp_path, monkeypatch):
     table = tmp_path / "layers.json"
     before = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))
     table.write_text(json.dumps({**before, "four_conv": ["gone"]}))
-    monkeypatch.setattr(layers, "LAYERS_FILE", table)
-    assert layers.main(["four_conv"]) == f"layers.json: {len(ARCHITECTURES)} architectures"
+    monkeypatch.setattr(write_layer_table, "LAYERS_FILE", table)
+    assert write_layer_table.main(["four_conv"]) == f"layers.json: {len(ARCHITECTURES)} architectures"
     assert table.read_bytes() == LAYERS_FILE.read_bytes()
     with pytest.raises(
         SystemExit, match=r"^layers: there is no architecture 'four_con' \(did you mean 'four_conv'\?\)\.$"
     ):
-        layers.main(["four_con"])
+        write_layer_table.main(["four_con"])
 
 
 @pytest.mark.parametrize("name", BUILT)
@@ -128,13 +131,15 @@ def test_a_study_may_call_a_layer_by_its_short_name(architecture, name, end, lay
 
 def test_every_name_that_is_offered_names_a_layer():
     for architecture in ARCHITECTURES:
-        assert [name for name in names_of(architecture) if find_layer(architecture, name, "highest") is None] == []
+        assert [
+            name for name in selectable_layers(architecture) if find_layer(architecture, name, "highest") is None
+        ] == []
 
 
 def test_layers_inside_a_residual_block_do_not_separate():
-    layers = layers_of("mobilenet_v2")
-    assert layers["block_2_add"].separates and layers["out_relu"].separates
-    assert not layers["block_2_depthwise"].separates  # the shortcut passes beside it
+    write_layer_table = layers_of("mobilenet_v2")
+    assert write_layer_table["block_2_add"].separates and write_layer_table["out_relu"].separates
+    assert not write_layer_table["block_2_depthwise"].separates  # the shortcut passes beside it
 
 
 @pytest.mark.parametrize(
@@ -177,13 +182,13 @@ def test_preprocessing_is_that_of_the_architecture(architecture, expected):
 def test_the_parts_below_and_above_a_cut_make_the_whole(architecture, cut):
     backbone = build_backbone(architecture, 32)
     pixels = images(3, 32)
-    parts = above(backbone, cut)(below(backbone, cut)(pixels))
+    parts = above_cut(backbone, cut)(up_to_cut(backbone, cut)(pixels))
     np.testing.assert_allclose(parts, backbone(pixels), rtol=1e-4, atol=1e-5)
 
 
 def test_pooling_is_for_layers_whose_activations_are_an_image():
     backbone = build_backbone("four_conv", 16)
-    assert below(backbone, "conv4", "max").output.shape == (None, 64)
+    assert up_to_cut(backbone, "conv4", "max").output.shape == (None, 64)
     assert [layer for layer, of in layers_of("four_conv").items() if not of.image] == ["flatten", "fc1", "dropout"]
 
 
@@ -196,7 +201,7 @@ def test_frozen_layers_keep_their_weights_and_statistics_and_the_others_learn():
     backbone = build_backbone("mobilenet_v2", 32)
     freeze_below(backbone, "block_15_expand")
     before = {layer.name: [w.numpy().copy() for w in layer.weights] for layer in backbone.layers}
-    network = with_head(pooled(backbone, "average"), Layers(), 2, 0.0, "network")
+    network = add_head(pool_output(backbone, "average"), LayersConfig(), 2, 0.0, "network")
     train_a_step(network, images(8, 32), 2)
     names = list(layers_of("mobilenet_v2"))
     boundary = names.index("block_15_expand")
@@ -231,8 +236,8 @@ def test_what_is_dropped_at_random_is_not_dropped_in_the_frozen_part(architectur
     np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
 
 
-def head(**keys) -> Head:
-    return Head(task="t", features="f", **keys)
+def head(**keys) -> HeadConfig:
+    return HeadConfig(task="t", features="f", **keys)
 
 
 def test_a_head_has_the_layers_of_its_entry():
@@ -240,7 +245,7 @@ def test_a_head_has_the_layers_of_its_entry():
     built = build_head(entry, 3, [4, 4, 8], "four_conv", 32, "conv4", l2=0.01)
     of_each = ["dense", "normalization", "activation", "dropout"]
     assert [layer.name for layer in built.layers[1:]] == [
-        *("standardise", "features_flat"),
+        *("standardize", "features_flat"),
         *(f"{kind}{number}" for number in (1, 2) for kind in of_each),
         "predictions",
     ]
@@ -252,7 +257,7 @@ def test_a_head_has_the_layers_of_its_entry():
 
 
 def test_dropout_without_dense_layers_is_on_the_inputs_of_the_output_layer():
-    built = build_head(head(dropout=0.5, standardise=False), 2, [50], "four_conv", 32, "fc1")
+    built = build_head(head(dropout=0.5, standardize=False), 2, [50], "four_conv", 32, "fc1")
     ones = np.ones((4, 50), np.float32)
     assert not np.allclose(built(ones, training=True), built(ones))
 
@@ -268,7 +273,7 @@ def test_features_are_standardised_by_their_channels():
     assert variance[0] == variance[2] == pytest.approx(0.01 * expected.mean(), rel=1e-6)  # raised from 1 and 0
     built = build_head(head(), 2, [2, 2, 3], "four_conv", 32, "conv4")
     set_statistics(built, mean, variance)
-    scaled = keras.Model(built.input, built.get_layer("standardise").output)(values.astype(np.float32))
+    scaled = keras.Model(built.input, built.get_layer("standardize").output)(values.astype(np.float32))
     np.testing.assert_allclose(scaled, (values - mean) / np.sqrt(variance), rtol=1e-3, atol=1e-3)
 
 
@@ -276,13 +281,13 @@ def test_the_statistics_of_features_are_not_trained():
     built = build_head(head(), 2, [5], "four_conv", 32, "fc1")
     set_statistics(built, np.arange(5.0), np.arange(1.0, 6.0))
     train_a_step(built, RANDOM.normal(size=(8, 5)).astype(np.float32), 2)
-    np.testing.assert_array_equal(built.get_layer("standardise").get_weights(), [np.arange(5), np.arange(1, 6)])
+    np.testing.assert_array_equal(built.get_layer("standardize").get_weights(), [np.arange(5), np.arange(1, 6)])
 
 
 def test_layers_compute_in_bfloat16_where_asked_and_keep_weights_and_preprocessing_in_float32():
     with computing_in("bfloat16"):
         backbone = build_backbone("vgg16", 32)
-        network = with_head(pooled(backbone, "average"), Layers(), 2, 0.0, "network")
+        network = add_head(pool_output(backbone, "average"), LayersConfig(), 2, 0.0, "network")
     assert keras.config.dtype_policy().name == "float32"
     assert {str(weight.dtype) for weight in network.weights} == {"float32"}
     assert backbone.get_layer("block1_conv1").compute_dtype == "bfloat16"

@@ -8,9 +8,9 @@ torch = pytest.importorskip("torch")
 
 from benchmarks import accelerator  # noqa: E402
 from benchmarks.peer import peer_of, run_on_torch, train_on_torch  # noqa: E402
-from stages.networks.backbones import build_backbone, layer_names  # noqa: E402
-from stages.networks.cuts import below, freeze_below  # noqa: E402
-from stages.networks.engines import run_on_keras  # noqa: E402
+from stages.backbones.building import build_backbone, layer_names  # noqa: E402
+from stages.backbones.cuts import freeze_below, up_to_cut  # noqa: E402
+from stages.backbones.inference import keras_inference  # noqa: E402
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (5, 50, 50, 3), np.uint8)  # odd sides on the way down
 
@@ -23,13 +23,13 @@ def network(architecture):
     for layer in backbone.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.set_weights([random.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
-    return below(backbone, layer_names(backbone)[-1], "average")
+    return up_to_cut(backbone, layer_names(backbone)[-1], "average")
 
 
 @pytest.mark.parametrize("architecture", ["vgg16", "mobilenet", "mobilenet_v2", "resnet50", "resnet50_v2"])
 def test_the_peer_computes_the_features_of_keras(architecture):
     model = network(architecture)
-    (found,), (expected,) = run_on_torch(peer_of(model), "float32")(PIXELS), run_on_keras(model)(PIXELS)
+    (found,), (expected,) = run_on_torch(peer_of(model), "float32")(PIXELS), keras_inference(model)(PIXELS)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from stages.study import study_of
+from stages.validation.study import validate_study
 from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -83,7 +83,7 @@ def test_the_study_that_measures_the_pipeline_is_sound_and_has_forty_stages():
     from benchmarks import pipeline
 
     params = pipeline.study_of(pipeline.MANY)
-    assert study_of(params)[1] == []
+    assert validate_study(params)[1] == []
     entries = sum(len(params[STAGES[stage]["foreach"][2:-1]]) for stage in STAGES if "foreach" in STAGES[stage])
     assert entries + sum("foreach" not in of for of in STAGES.values()) >= 40
     assert pipeline.modules() == list(dict.fromkeys(map(module_name, STAGES)))

@@ -6,8 +6,17 @@ from typing import get_args
 
 import pydantic
 
-from stages.study import SECTIONS, study_of
-from stages.study.schema import Archive, Cifar10, Csv, Digits, Flowers, Folder, ImageFiles, Kaggle
+from stages.config.datasets import (
+    ArchiveConfig,
+    Cifar10Config,
+    CsvConfig,
+    DigitsConfig,
+    FilesConfig,
+    FlowersConfig,
+    FolderConfig,
+    KaggleConfig,
+)
+from stages.validation.study import SECTIONS, validate_study
 from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
@@ -27,15 +36,15 @@ def test_what_the_readme_adds_to_the_study_goes_with_it():
     for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
         for section, added in read_yaml(block).items():
             study[section] = study[section] | added
-    assert study_of(study)[1] == []
+    assert validate_study(study)[1] == []
 
 
 def test_every_source_is_in_the_readme_with_its_keys():
-    shared = set(ImageFiles.model_fields) | {"source"}
-    for source in (Digits, Cifar10, Flowers, Archive, Kaggle, Folder, Csv):
+    shared = set(FilesConfig.model_fields) | {"source"}
+    for source in (DigitsConfig, Cifar10Config, FlowersConfig, ArchiveConfig, KaggleConfig, FolderConfig, CsvConfig):
         name = get_args(source.model_fields["source"].annotation)[0]
         row = next(line for line in README.splitlines() if line.startswith(f"| `{name}` |"))
-        optional = {"sha256", "md5", "subfolder"} if source in (Cifar10, Flowers) else set()
+        optional = {"sha256", "md5", "subfolder"} if source in (Cifar10Config, FlowersConfig) else set()
         assert set(source.model_fields) - shared - optional <= set(re.findall(r"`(\w+)`", row)), name
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from stages import evaluate, recommend
-from stages.base.errors import UserError
-from stages.base.files import read_json, write_json
-from stages.data.images import read_images
+from stages.artifacts.images import read_images
+from stages.core.errors import UserError
+from stages.core.files import read_json, write_json
 from stages.export import TOLERANCES, stored_answers
 from tests.pipeline import ROOT
 from tests.tiny_study import study
@@ -22,7 +22,7 @@ SEVERAL = ["part", "above", "changed"]  # a network trained in bfloat16, a head,
 
 
 def choose(model, task="high"):
-    write_json(Path(f"reports/recommended/{task}.json"), evaluate.made_of(study(), model))
+    write_json(Path(f"reports/recommended/{task}.json"), evaluate.fingerprint(study(), model))
 
 
 @pytest.mark.parametrize("model", SEVERAL)
@@ -80,11 +80,11 @@ def test_missing_weights_are_named(here):
 @pytest.mark.parametrize("model", ["base", "above", "cached"])
 def test_other_weights_are_another_recommendation(here, model):
     parts = {"cached": ["cached", "above"]}.get(model, [model])
-    before = evaluate.made_of(study(), model)
-    assert before == evaluate.made_of(study(), model)
+    before = evaluate.fingerprint(study(), model)
+    assert before == evaluate.fingerprint(study(), model)
     for part in parts:
         with Path(f"models/{part}.weights.h5").open("ab") as file:
             file.write(b"more")
-        after = evaluate.made_of(study(), model)
+        after = evaluate.fingerprint(study(), model)
         assert after != before
         before = after

@@ -19,30 +19,30 @@ from sklearn import metrics as sk
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 
 from stages import evaluate, report
-from stages.base.errors import UserError
-from stages.data.costs import Cost, write_cost
-from stages.data.gallery import GALLERY, MISTAKES, Tile, write_tiles
-from stages.data.results import (
+from stages.artifacts.costs import Cost, write_cost
+from stages.artifacts.models import (
     Candidate,
-    FeatureMap,
     ModelRecord,
+    ModelResult,
+    PcaProjection,
     Predictions,
-    Result,
     cross_entropy,
     read_result,
     write_result,
 )
-from stages.data.tasks import NEAR_COLUMNS, SPLITS, Findings, Task, read_task, write_task
-from stages.reporting.choices import choice_of
-from stages.reporting.comparisons import Comparison, bootstrap_interval, compare_models, mcnemar, resampled_accuracies
-from stages.reporting.costs import images_used, parts_of
+from stages.artifacts.tasks import NEAR_COLUMNS, SPLITS, SplitSummary, Task, read_task, write_task
+from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER, Tile, write_tiles
+from stages.config.augmentation import AugmentationConfig
+from stages.core.errors import UserError
+from stages.evaluation.candidates import describe_candidates
+from stages.evaluation.comparisons import Comparison, bootstrap_interval, compare_models, mcnemar, resampled_accuracies
+from stages.evaluation.costs import built_on, images_used
+from stages.evaluation.metrics import SplitPredictions, compute_metrics, split_metrics
+from stages.evaluation.sanity import better_than_shuffled, far_apart, of_all_orders
+from stages.evaluation.verdict import choose, contradiction, sentence
 from stages.reporting.figures import leader
-from stages.reporting.metrics import Answers, figures_of, split_metrics
 from stages.reporting.page import markdown
-from stages.reporting.sanity import better_than_shuffled, far_apart, of_all_orders
-from stages.reporting.verdict import choose, contradiction, sentence
-from stages.study import study_of
-from stages.study.schema import Augmentation
+from stages.validation.study import validate_study
 
 ROOT = Path(__file__).parents[1]
 NASTY = "<script>alert(1)</script>|x"
@@ -53,7 +53,7 @@ SECONDS = {"a-net": 10.0, "b-net": 5.0, "b-head": 2.0, "b-tune": 3.0}
 
 def sound_study(**sections):
     """A study of these sections, on the digits."""
-    study, problems = study_of(
+    study, problems = validate_study(
         {
             "seed": 3,
             "training": {
@@ -105,7 +105,9 @@ def make_task(name, first_row):
     table = table.assign(
         sha256="0", split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]]
     )
-    findings = Findings(near_duplicates=3, unreadable=1, first_unreadable=[{"name": "a/x|y.jpg", "reason": "<empty>"}])
+    findings = SplitSummary(
+        near_duplicates=3, unreadable=1, first_unreadable=[{"name": "a/x|y.jpg", "reason": "<empty>"}]
+    )
     return Task(name, "d", CLASSES, "0" * 64, table, findings=findings)
 
 
@@ -138,12 +140,12 @@ def write_model(name, task, repeats=2):
     record = ModelRecord(
         kind=kind, task=task.name, backbone="blank", weights_sha256=None,
         cut=None if kind == "network" else "flatten", train_images=240, repeats=repeats,
-        kept_repeat=0, epochs=[3] * repeats, trained_parameters=10, total_parameters=20,
+        best_repeat=0, epochs=[3] * repeats, trained_parameters=10, total_parameters=20,
     )  # fmt: skip
     rows = task.rows("validation").head(20)["index"].to_numpy()
-    feature_map = FeatureMap(rows, random.normal(size=(20, 2)).astype(np.float32), np.array([0.5, 0.2]))
+    feature_map = PcaProjection(rows, random.normal(size=(20, 2)).astype(np.float32), np.array([0.5, 0.2]))
     cost = Cost(SECONDS[name], 100.0, "test machine")
-    write_result(name, Result(record, cost, history, predictions, feature_map if head else None))
+    write_result(name, ModelResult(record, cost, history, predictions, feature_map if head else None))
     Path("models", f"{name}.weights.h5").write_bytes(b"weights of " + name.encode())
 
 
@@ -172,7 +174,7 @@ def write_galleries(name):
         for role, title, rows in shown
         for row, label in zip(rows["index"], rows["class"], strict=True)
     ]
-    for folder, shown in ((GALLERY, ("sample", "augmented")), (MISTAKES, ("mistake",))):
+    for folder, shown in ((GALLERY_FOLDER, ("sample", "augmented")), (MISTAKES_FOLDER, ("mistake",))):
         write_tiles(folder / name, [tile for tile in tiles if tile.role in shown])
 
 
@@ -196,16 +198,16 @@ def change(name, **changes):
 # Metrics
 
 
-def answers_to(labels, probabilities, groups=None) -> Answers:
-    return Answers(labels, probabilities, np.arange(len(labels)) if groups is None else groups)
+def answers_to(labels, probabilities, groups=None) -> SplitPredictions:
+    return SplitPredictions(labels, probabilities, np.arange(len(labels)) if groups is None else groups)
 
 
 def metrics_of(labels, probabilities, seed=None):
     answers = answers_to(labels, probabilities)
-    return split_metrics(answers, figures_of(answers, seed))
+    return split_metrics(answers, compute_metrics(answers, seed))
 
 
-def answers_that(correct) -> Answers:
+def answers_that(correct) -> SplitPredictions:
     """Answers to one class of two, right where `correct`, (repeats, n) bool, says."""
     return answers_to(np.zeros(correct.shape[1], int), np.stack([correct, ~correct], axis=2).astype(np.float32))
 
@@ -231,7 +233,7 @@ def test_the_settings_a_head_chose_from_are_all_reported():
         candidate(learning_rate=rate, l2=0.001, validation_loss=loss, validation_accuracy=0.5, chosen=rate == 0.1)
         for rate, loss in ((0.01, 0.75), (0.1, 0.5), (1.0, None))
     ]
-    assert choice_of("my-head", tried) == (
+    assert describe_candidates("my-head", tried) == (
         "my-head: of 3 settings the one of the lowest validation loss was taken, learning rate 0.1 and l2 0.001 "
         "(50.0 %, 0.500); the others (validation accuracy, loss): learning rate 0.01 and l2 0.001 (50.0 %, 0.750), "
         "learning rate 1 and l2 0.001 (50.0 %, not finite)"
@@ -239,7 +241,9 @@ def test_the_settings_a_head_chose_from_are_all_reported():
     solved = [
         candidate(learning_rate=None, l2=l2, validation_loss=l2, validation_accuracy=1, chosen=l2 == 1) for l2 in (1, 2)
     ]
-    assert "taken, l2 1 (100.0 %, 1.000); the others (validation accuracy, loss): l2 2 (" in choice_of("probe", solved)
+    assert "taken, l2 1 (100.0 %, 1.000); the others (validation accuracy, loss): l2 2 (" in describe_candidates(
+        "probe", solved
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])
@@ -377,7 +381,7 @@ def test_two_groups_of_which_one_is_right_are_compared(study):
     """Half an image's worth of knowledge: neither a division by zero nor a warning."""
     labels = np.repeat([0, 1], 20)
     answers = answers_to(labels, np.tile(np.float32([1, 0]), (1, 40, 1)), groups=labels)
-    found = split_metrics(answers, figures_of(answers))
+    found = split_metrics(answers, compute_metrics(answers))
     assert 0 < found["effective_images"] < 0.1
     assert far_apart(found, found) == []
 
@@ -422,7 +426,7 @@ def test_what_is_known_without_shuffling_is_what_shuffling_shows(right, monkeypa
     told = np.where(random.random(2000) < right, labels, random.integers(0, 10, 2000))
     answers = answers_to(labels, np.eye(10, dtype=np.float32)[told][None])
     p = better_than_shuffled(answers, answers.predicted, 0)
-    monkeypatch.setattr("stages.reporting.sanity.of_all_orders", lambda *_: (np.inf, 0.0))
+    monkeypatch.setattr("stages.evaluation.sanity.of_all_orders", lambda *_: (np.inf, 0.0))
     shuffled = better_than_shuffled(answers, answers.predicted, 0)
     assert shuffled == pytest.approx(1 / 1001)
     assert p <= shuffled
@@ -474,7 +478,7 @@ def test_a_better_model_on_the_test_images_is_a_warning():
 
 
 def test_total_cost_counts_a_shared_part_once(study, tmp_path):
-    assert parts_of(study, "b-tune") == [
+    assert built_on(study, "b-tune") == [
         ("fine_tunes", "b-tune"), ("networks", "a-net"), ("heads", "b-head"), ("features", "f"),
     ]  # fmt: skip
     evaluate.main(study)
@@ -487,16 +491,16 @@ def test_total_cost_counts_a_shared_part_once(study, tmp_path):
 def test_of_a_cache_of_features_the_images_count_that_a_model_takes(study):
     """240 training and 120 validation images; the head sees its training images in as many views as it asks for."""
     results = {name: read_result(name) for name in study.models}
-    flips = [Augmentation(flip="horizontal")] * 3
+    flips = [AugmentationConfig(flip="horizontal")] * 3
     wide = replace(study, features={"f": study.features["f"].model_copy(update={"views": flips})})
     fewer = replace(wide, heads={"b-head": study.heads["b-head"].model_copy(update={"views": 2})})
     other = replace(wide, features={**wide.features, "g": study.features["f"]})
     other = replace(other, fine_tunes={"b-tune": study.fine_tunes["b-tune"].model_copy(update={"features": "g"})})
-    assert images_used(study, "f", parts_of(study, "b-head"), results) == 240 + 120
-    assert images_used(wide, "f", parts_of(wide, "b-head"), results) == 4 * 240 + 120
-    assert images_used(fewer, "f", parts_of(fewer, "b-tune"), results) == 2 * 240 + 120
-    assert images_used(other, "f", parts_of(other, "b-tune"), results) == 4 * 240 + 120
-    assert images_used(other, "g", parts_of(other, "b-tune"), results) == 0  # a cut above conv4: from the images
+    assert images_used(study, "f", built_on(study, "b-head"), results) == 240 + 120
+    assert images_used(wide, "f", built_on(wide, "b-head"), results) == 4 * 240 + 120
+    assert images_used(fewer, "f", built_on(fewer, "b-tune"), results) == 2 * 240 + 120
+    assert images_used(other, "f", built_on(other, "b-tune"), results) == 4 * 240 + 120
+    assert images_used(other, "g", built_on(other, "b-tune"), results) == 0  # a cut above conv4: from the images
 
 
 def test_a_fine_tune_pays_for_a_cache_only_where_it_starts_from_it(study):
@@ -505,16 +509,16 @@ def test_a_fine_tune_pays_for_a_cache_only_where_it_starts_from_it(study):
     few = results["b-head"]
     results["b-head"] = replace(few, record=replace(few.record, train_images=30))
     results["b-tune"] = replace(results["b-tune"], record=replace(results["b-tune"].record, cut="flatten"))
-    flips = [Augmentation(flip="horizontal")] * 3
+    flips = [AugmentationConfig(flip="horizontal")] * 3
     from_images = replace(study, features={"f": study.features["f"].model_copy(update={"views": flips})})
     from_cache = replace(
         study, features={"f": from_images.features["f"].model_copy(update={"cut": ["flatten", "pool1"]})}
     )
-    changed = from_cache.fine_tunes["b-tune"].model_copy(update={"augmentation": Augmentation(flip="horizontal")})
+    changed = from_cache.fine_tunes["b-tune"].model_copy(update={"augmentation": AugmentationConfig(flip="horizontal")})
     augmented = replace(from_cache, fine_tunes={"b-tune": changed})
-    assert images_used(from_images, "f", parts_of(from_images, "b-tune"), results) == 4 * 30 + 120
-    assert images_used(from_cache, "f", parts_of(from_cache, "b-tune"), results) == 240 + 3 * 30 + 120
-    assert images_used(augmented, "f", parts_of(augmented, "b-tune"), results) == 4 * 30 + 120
+    assert images_used(from_images, "f", built_on(from_images, "b-tune"), results) == 4 * 30 + 120
+    assert images_used(from_cache, "f", built_on(from_cache, "b-tune"), results) == 240 + 3 * 30 + 120
+    assert images_used(augmented, "f", built_on(augmented, "b-tune"), results) == 4 * 30 + 120
 
 
 def test_evaluate_writes_equal_bytes_and_no_stale_model(study, tmp_path):

@@ -9,8 +9,9 @@ import pytest
 import yaml
 
 from benchmarks import results
-from stages.base.errors import UserError
-from stages.study import read_params, study_of
+from stages.core.errors import UserError
+from stages.core.yaml import read_yaml
+from stages.validation.study import validate_study
 
 ROOT = Path(__file__).parents[1]
 SETTINGS = yaml.safe_load(results.RUNS.read_text(encoding="utf-8"))
@@ -33,7 +34,7 @@ def files(tmp_path):
 def test_a_run_is_a_sound_study_and_what_is_told_of_models_is_of_its_models(name, files):
     settings = RUNS[name]
     path = ROOT / "studies" / f"{settings.get('study', name)}.yaml"
-    study, problems = study_of(results.changed(read_params(path), settings["changes"], files))
+    study, problems = validate_study(results.changed(read_yaml(path), settings["changes"], files))
     assert not problems
     for key in ("published", "extrapolated", "export", "first_epochs"):
         assert set(settings.get(key, ())) <= set(study.models), key
@@ -80,7 +81,7 @@ def finished(tmp_path):
     shutil.copytree(ROOT / "reports", clone / "reports")
     shutil.copy(ROOT / "params.yaml", clone)
     (clone / "data/costs/features").mkdir(parents=True)
-    for name in read_params(clone / "params.yaml")["features"]:
+    for name in read_yaml(clone / "params.yaml")["features"]:
         cost = {"seconds": 2.0, "images_per_second": 450.0, "machine": "some"}
         (clone / f"data/costs/features/{name}.json").write_text(json.dumps(cost))
     (clone / results.DONE).write_text(json.dumps({"exports": ["export b-one-layer: all well"]}))

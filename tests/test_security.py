@@ -18,13 +18,13 @@ import numpy as np
 import pytest
 
 from stages import evaluate, report, sound, weights
-from stages.base.errors import UserError
-from stages.base.files import sha256_of
-from stages.fetching import fetch
-from stages.networks.backbones import build_backbone
-from stages.networks.pretrained import load_backbone
+from stages.backbones.building import build_backbone
+from stages.backbones.pretrained import load_backbone
+from stages.core.errors import UserError
+from stages.core.files import sha256_of
+from stages.sources import fetch
 from stages.sources.layout import printable
-from stages.study import study_of
+from stages.validation.study import validate_study
 from tests.conftest import png
 from tests.pipeline import copy_of_project, dvc, edit_study, read_yaml
 from tests.tiny_study import STUDY
@@ -203,7 +203,7 @@ def test_a_credential_in_a_study_is_refused_without_being_shown(address):
         "datasets": {**STUDY["datasets"], "d": {"source": "archive", "url": address, "image_size": 16, **file}},
         "backbones": {**STUDY["backbones"], "b": {"architecture": "four_conv", "weights": address, **file}},
     }
-    _, problems = study_of(study)
+    _, problems = validate_study(study)
     assert [problem.partition(":")[0] for problem in problems] == ["datasets.d", "backbones.b"]
     for problem in problems:
         assert "the address of 'example.org' holds " in problem
@@ -222,13 +222,13 @@ def test_a_credential_in_a_study_is_refused_without_being_shown(address):
 )
 def test_an_address_without_a_credential_is_accepted(address):
     study = {"d": {"source": "archive", "url": address, "image_size": 16, "sha256": "0" * 64}}
-    assert study_of({**STUDY, "datasets": {**STUDY["datasets"], **study}})[1] == []
+    assert validate_study({**STUDY, "datasets": {**STUDY["datasets"], **study}})[1] == []
 
 
 @pytest.mark.parametrize("path", ["ssh://jane:pw@example.org/x", "s3://bucket/x", "remote://team/x"])
 def test_a_folder_of_this_machine_is_no_address_to_which_dvc_would_connect(path):
     study = {**STUDY, "folders": {"mine": {"source": "folder", "path": path, "image_size": 16}}}
-    assert study_of(study)[1] == [
+    assert validate_study(study)[1] == [
         "folders.mine: the path of a folder of this machine is needed, and this is an address; give the path."
     ]
 
@@ -391,7 +391,7 @@ def test_hostile_weights_are_refused_in_a_sentence(name, make, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     make(path := Path(name))
     own = {"architecture": "four_conv", "weights": name, "sha256": sha256_of(path)}
-    study, problems = study_of({**STUDY, "backbones": {**STUDY["backbones"], "own": own}})
+    study, problems = validate_study({**STUDY, "backbones": {**STUDY["backbones"], "own": own}})
     assert not problems
     with pytest.raises(
         UserError, match=r"^backbones\.own\.weights: .* give weights (of it|that Keras saved)\.$"
@@ -439,7 +439,7 @@ def hostile(tmp_path_factory):
             (images / UNREADABLE).write_bytes(b"no picture")
             rows.writerow([UNREADABLE, CLASSES[0]])
         sound_weights(Path("w <b>'$(touch pwned).weights.h5"))
-        study, problems = study_of(
+        study, problems = validate_study(
             {
                 **STUDY,
                 "datasets": {},

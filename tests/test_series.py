@@ -10,13 +10,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages import evaluate, report
-from stages.data.costs import Cost, write_cost
-from stages.data.results import ModelRecord, read_record, read_result, write_result
-from stages.data.tasks import read_task, write_task
-from stages.reporting.comparisons import Comparison
-from stages.reporting.series import Crossing, Series, crossings, depths, learning_curves
-from stages.reporting.series_figures import crossing_sentence, depth_title, spread
-from stages.study.architectures import layers_of
+from stages.artifacts.costs import Cost, write_cost
+from stages.artifacts.models import ModelRecord, read_model_record, read_result, write_result
+from stages.artifacts.tasks import read_task, write_task
+from stages.backbones.layer_table import layers_of
+from stages.evaluation.comparisons import Comparison
+from stages.evaluation.learning_curves import Crossover, ModelSeries, cut_curves, find_crossovers, learning_curves
+from stages.reporting.curve_figures import crossing_sentence, depth_title, spread
 from tests import test_reporting
 from tests.test_reporting import NO_NEAR_DUPLICATES, make_task, sound_study, write_galleries, write_model
 
@@ -68,7 +68,7 @@ def record_of(study, model):
     cut = CUTS[head.cut or "pool2"] if head else None  # train records none
     return ModelRecord(
         kind="head", task="b", backbone="vgg", weights_sha256="0", cut=cut, train_images=IMAGES.get(model, 240),
-        repeats=2, kept_repeat=0, epochs=[3, 3], trained_parameters=1, total_parameters=2,
+        repeats=2, best_repeat=0, epochs=[3, 3], trained_parameters=1, total_parameters=2,
     )  # fmt: skip
 
 
@@ -84,9 +84,9 @@ def records(study):
 
 def test_learning_curves_join_models_that_differ_in_the_number_of_images_alone(study, records):
     assert learning_curves(study, list(study.models), records, classes=3) == [
-        Series("all", {"few": 10, "some": 40, "all": 80}),
-        Series("solved-all", {"solved-few": 10, "solved-all": 80}),
-        Series("tuned-all", {"tuned-few": 10, "tuned-all": 80}),
+        ModelSeries("all", {"few": 10, "some": 40, "all": 80}),
+        ModelSeries("solved-all", {"solved-few": 10, "solved-all": 80}),
+        ModelSeries("tuned-all", {"tuned-few": 10, "tuned-all": 80}),
     ]
 
 
@@ -94,7 +94,7 @@ def test_what_is_called_otherwise_or_repeated_more_often_is_still_the_same(study
     again = study.heads["few"].model_copy(update={"cut": "block3_pool", "repeats": 5})
     again = again.model_copy(update={"__pydantic_fields_set__": again.model_fields_set})
     renamed = replace(study, heads={**study.heads, "few": again})
-    assert learning_curves(renamed, ["few", "all"], records, classes=3) == [Series("all", {"few": 10, "all": 80})]
+    assert learning_curves(renamed, ["few", "all"], records, classes=3) == [ModelSeries("all", {"few": 10, "all": 80})]
 
 
 def test_fine_tunes_of_other_heads_are_another_line(study, records):
@@ -104,30 +104,32 @@ def test_fine_tunes_of_other_heads_are_another_line(study, records):
     records = {**records, "deep-few": replace(records["all"], train_images=30)}
     tunes = list(wide.fine_tunes)
     assert learning_curves(wide, tunes, records, classes=3) == [
-        Series("tuned-deep", {"deep-few": 10, "tuned-deep": 80}),
-        Series("tuned-all", {"tuned-few": 10, "tuned-all": 80}),
+        ModelSeries("tuned-deep", {"deep-few": 10, "tuned-deep": 80}),
+        ModelSeries("tuned-all", {"tuned-few": 10, "tuned-all": 80}),
     ]
 
 
 def test_of_two_models_with_equally_many_images_the_first_counts(study, records):
     every = {**records, "few": replace(records["few"], train_images=120)}
-    assert learning_curves(study, ["few", "some", "all"], every, classes=3) == [Series("all", {"few": 40, "all": 80})]
+    assert learning_curves(study, ["few", "some", "all"], every, classes=3) == [
+        ModelSeries("all", {"few": 40, "all": 80})
+    ]
     every["some"] = every["few"] = records["all"]
     assert learning_curves(study, ["few", "some", "all"], every, classes=3) == []
 
 
 def test_depths_join_models_that_differ_in_the_frozen_layers_alone(study, records):
     """VGG16 has its blocks of 2, 2, 3, 3 and 3 convolutions, each with a pooling layer."""
-    found = depths(study, list(study.models), records)
+    found = cut_curves(study, list(study.models), records)
     assert found == {
         "vgg16": [
-            Series("frozen", {"whole": 0, "upper": 14, "frozen": 18}),
-            Series("cut-off", {"cut-top": 12, "cut-off": 14}),
-            Series("high", {"low": 6, "all": 10, "high": 18}),
-            Series("tuned-all", {"tuned-deep": 0, "tuned-all": 6}),
+            ModelSeries("frozen", {"whole": 0, "upper": 14, "frozen": 18}),
+            ModelSeries("cut-off", {"cut-top": 12, "cut-off": 14}),
+            ModelSeries("high", {"low": 6, "all": 10, "high": 18}),
+            ModelSeries("tuned-all", {"tuned-deep": 0, "tuned-all": 6}),
         ]
     }
-    assert depths(study, ["few", "solved-all", "apart"], records) == {}
+    assert cut_curves(study, ["few", "solved-all", "apart"], records) == {}
 
 
 def test_the_architecture_of_a_network_of_the_study_is_that_of_its_backbone():
@@ -136,7 +138,7 @@ def test_the_architecture_of_a_network_of_the_study_is_that_of_its_backbone():
                (("b-head", "flatten"), ("other", "conv4"))}  # fmt: skip
     heads = {name: study.heads["b-head"] for name in records}
     wide = replace(study, heads=heads)
-    assert list(depths(wide, list(heads), records)) == ["four_conv"]
+    assert list(cut_curves(wide, list(heads), records)) == ["four_conv"]
 
 
 # Crossings
@@ -150,21 +152,21 @@ def accuracies(**found):
     return {model: {"test": {"accuracy": accuracy}} for model, accuracy in found.items()}
 
 
-ONE, OTHER = Series("a100", {"a1": 1, "a100": 100}), Series("b100", {"b1": 1, "b100": 100})
+ONE, OTHER = ModelSeries("a100", {"a1": 1, "a100": 100}), ModelSeries("b100", {"b1": 1, "b100": 100})
 CROSSED = accuracies(a1=0.6, a100=0.7, b1=0.4, b100=0.9)
 
 
 def test_lines_of_equal_and_opposite_distance_cross_in_the_middle_of_the_logarithm():
     test = [pair("a1", "b1", 0.2), pair("a100", "b100", -0.2)]
-    expected = [Crossing("a100", "b100", pytest.approx(10), True)]
-    assert crossings([ONE, OTHER], CROSSED, test) == expected
-    assert crossings([OTHER, ONE], CROSSED, [pair("b1", "a1", -0.2), pair("b100", "a100", 0.2)]) == expected
+    expected = [Crossover("a100", "b100", pytest.approx(10), True)]
+    assert find_crossovers([ONE, OTHER], CROSSED, test) == expected
+    assert find_crossovers([OTHER, ONE], CROSSED, [pair("b1", "a1", -0.2), pair("b100", "a100", 0.2)]) == expected
 
 
 @pytest.mark.parametrize("clear", [(True, False), (False, True), (False, False)])
 def test_a_crossing_is_beyond_chance_only_where_both_sides_are_distinguishable(clear):
     test = [pair("a1", "b1", 0.2, clear[0]), pair("a100", "b100", -0.2, clear[1])]
-    (found,) = crossings([ONE, OTHER], CROSSED, test)
+    (found,) = find_crossovers([ONE, OTHER], CROSSED, test)
     assert not found.beyond_chance
     assert "which may be chance" in crossing_sentence(vars(found))
     assert "are distinguishable" in crossing_sentence({**vars(found), "beyond_chance": True})
@@ -173,38 +175,38 @@ def test_a_crossing_is_beyond_chance_only_where_both_sides_are_distinguishable(c
 def test_a_difference_the_other_way_round_is_no_evidence():
     """A pair of models of other lines, and one that says the opposite of the lines."""
     test = [pair("a1", "b1", -0.2), pair("a100", "b100", 0.2), pair("a1", "b100", 0.2), pair("a100", "a1", 0.1)]
-    assert [crossing.beyond_chance for crossing in crossings([ONE, OTHER], CROSSED, test)] == [False]
+    assert [crossing.beyond_chance for crossing in find_crossovers([ONE, OTHER], CROSSED, test)] == [False]
 
 
 def test_a_pair_is_evidence_only_up_to_where_the_lines_cross_again():
-    a, b = (Series(f"{name}1000", {f"{name}{images}": images for images in (1, 10, 100, 1000)}) for name in "ab")
+    a, b = (ModelSeries(f"{name}1000", {f"{name}{images}": images for images in (1, 10, 100, 1000)}) for name in "ab")
     metrics = accuracies(a1=0.6, a10=0.59, a100=0.61, a1000=0.6, b1=0.5, b10=0.6, b100=0.6, b1000=0.7)
     ends = [pair("a1", "b1", 0.1), pair("a1000", "b1000", -0.1)]
-    found = crossings([a, b], metrics, ends)
+    found = find_crossovers([a, b], metrics, ends)
     assert [(each.after, each.beyond_chance) for each in found] == [
         ("b1000", False),
         ("a1000", False),
         ("b1000", False),
     ]
     middle = [pair("a10", "b10", -0.01), pair("a100", "b100", 0.01)]
-    assert [each.beyond_chance for each in crossings([a, b], metrics, ends + middle)] == [True, True, True]
+    assert [each.beyond_chance for each in find_crossovers([a, b], metrics, ends + middle)] == [True, True, True]
 
 
 def test_lines_that_are_level_for_a_while_cross_in_the_middle_of_it():
-    a, b = (Series(f"{name}100", {f"{name}{images}": images for images in (1, 10, 100)}) for name in "ab")
-    (touch,) = crossings([a, b], accuracies(a1=0.7, a10=0.8, a100=0.8, b1=0.5, b10=0.8, b100=0.9), [])
+    a, b = (ModelSeries(f"{name}100", {f"{name}{images}": images for images in (1, 10, 100)}) for name in "ab")
+    (touch,) = find_crossovers([a, b], accuracies(a1=0.7, a10=0.8, a100=0.8, b1=0.5, b10=0.8, b100=0.9), [])
     assert touch.at == pytest.approx(10)
-    four = [Series(f"{name}1000", {f"{name}{images}": images for images in (1, 10, 100, 1000)}) for name in "ab"]
+    four = [ModelSeries(f"{name}1000", {f"{name}{images}": images for images in (1, 10, 100, 1000)}) for name in "ab"]
     level = accuracies(a1=0.7, a10=0.8, a100=0.8, a1000=0.8, b1=0.5, b10=0.8, b100=0.8000004, b1000=0.9)
-    (stretch,) = crossings(four, level, [])
+    (stretch,) = find_crossovers(four, level, [])
     assert stretch.at == pytest.approx(10**1.5)
 
 
 def test_lines_that_touch_or_do_not_overlap_do_not_cross():
-    assert crossings([ONE, OTHER], accuracies(a1=0.5, a100=0.7, b1=0.5, b100=0.9), []) == []
-    assert crossings([ONE, OTHER], accuracies(a1=0.6, a100=0.9, b1=0.4, b100=0.9), []) == []
-    late = Series("b900", {"b200": 200, "b900": 900})
-    assert crossings([ONE, late], accuracies(a1=0.9, a100=0.1, b200=0.9, b900=0.1), []) == []
+    assert find_crossovers([ONE, OTHER], accuracies(a1=0.5, a100=0.7, b1=0.5, b100=0.9), []) == []
+    assert find_crossovers([ONE, OTHER], accuracies(a1=0.6, a100=0.9, b1=0.4, b100=0.9), []) == []
+    late = ModelSeries("b900", {"b200": 200, "b900": 900})
+    assert find_crossovers([ONE, late], accuracies(a1=0.9, a100=0.1, b200=0.9, b900=0.1), []) == []
 
 
 lines = st.dictionaries(st.integers(1, 1000), st.integers(0, 100), min_size=2, max_size=6)
@@ -214,7 +216,7 @@ lines = st.dictionaries(st.integers(1, 1000), st.integers(0, 100), min_size=2, m
 @example({1: 70, 10: 80, 100: 80}, {1: 50, 10: 80, 100: 90})
 def test_at_every_crossing_the_lines_are_equal_and_the_order_changes(one, other):
     both = {"a": one, "b": other}
-    series = [Series(name, {f"{name}{place}": place for place in sorted(line)}) for name, line in both.items()]
+    series = [ModelSeries(name, {f"{name}{place}": place for place in sorted(line)}) for name, line in both.items()]
     metrics = accuracies(**{f"{name}{place}": line[place] / 100 for name, line in both.items() for place in line})
     low, high = max(min(one), min(other)), min(max(one), max(other))
 
@@ -224,7 +226,7 @@ def test_at_every_crossing_the_lines_are_equal_and_the_order_changes(one, other)
         ]
         return heights[0] - heights[1]
 
-    found = crossings(series, metrics, [])
+    found = find_crossovers(series, metrics, [])
     for crossing in found:
         assert low * 0.999 <= crossing.at <= high * 1.001
         assert ahead(crossing.at) == pytest.approx(0, abs=1e-6)
@@ -281,7 +283,7 @@ def test_the_report_shows_both(study, tmp_path, monkeypatch):
             rows = result.predictions["validation"].index[:20]
             feature_map = test_reporting.FeatureMap(rows, np.zeros((20, 2), np.float32), np.array([0.5, 0.2]))
         write_result(model, replace(result, record=made, feature_map=feature_map))
-        assert read_record(model) == made
+        assert read_model_record(model) == made
     for features in study.features:
         write_cost("features", features, Cost(20.0, 50.0, "test machine"))
     write_galleries("b")

@@ -19,21 +19,24 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.utils.class_weight import compute_sample_weight
 
-from stages.base.errors import UserError
-from stages.data.results import Origin
-from stages.networks.augmentation import Augment, augmented
-from stages.networks.heads import build_head, channel_statistics, set_statistics
-from stages.networks.ridge import calibrated, scores, solve
-from stages.networks.runtime import make_deterministic
-from stages.study.schema import Augmentation, Head, Training
-from stages.training import compiling, fitting, steps
-from stages.training.batches import Examples, class_weights, mixed
-from stages.training.compiling import compile_model, layer_factors
-from stages.training.fitting import Run, fit
-from stages.training.repeats import Built, train_repeats
+from stages.artifacts.models import Provenance
+from stages.backbones.augmentation import Augment, with_augmentation
+from stages.backbones.runtime import make_deterministic
+from stages.config.augmentation import AugmentationConfig
+from stages.config.heads import HeadConfig
+from stages.config.training import TrainingConfig
+from stages.core.errors import UserError
+from stages.probes.ridge import calibrate, probe_scores, solve_ridge
+from stages.probes.standardization import channel_statistics
+from stages.training import fitting, optimizers, trainers
+from stages.training.batches import Examples, class_weights, mixup
+from stages.training.fitting import TrainingRun, fit_runs
+from stages.training.heads import build_head, set_statistics
+from stages.training.optimizers import compile_model, learning_rate_factors
+from stages.training.repeats import BuiltModel, train_repeats
 from stages.training.schedules import learning_rate_at
 from stages.training.solving import solve_head
-from stages.training.steps import Alone, Batches, Single, Together, trainers_of
+from stages.training.trainers import Batches, KerasTrainer, LoopTrainer, StackedTrainer, make_trainers
 
 ROOT = Path(__file__).parents[1]
 RANDOM = np.random.default_rng(0)
@@ -44,9 +47,9 @@ def nowhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def training(**changes) -> Training:
+def training(**changes) -> TrainingConfig:
     given = {"epochs": 3, "batch_size": 8, "optimizer": "adam", "learning_rate": 0.01, "early_stopping": None}
-    return Training(**{**given, "repeats": 1, "max_train_per_class": None, **changes})
+    return TrainingConfig(**{**given, "repeats": 1, "max_train_per_class": None, **changes})
 
 
 def examples(count: int = 40, classes: int = 2, seed: int = 0, channels: int = 4) -> Examples:
@@ -64,17 +67,17 @@ def small_model(classes: int = 2, channels: int = 4, l2: float = 0.0) -> keras.M
     return keras.Model(inputs, keras.layers.Dense(classes, "softmax", kernel_regularizer=penalty, name="upper")(x))
 
 
-def run_of(settings: Training, **options) -> Run:
+def run_of(settings: TrainingConfig, **options) -> TrainingRun:
     make_deterministic(0)
     model = small_model(**options)
     compile_model(model, settings)
-    return Run(model, settings)
+    return TrainingRun(model, settings)
 
 
 # The learning rate.
 
 
-def rates(settings: Training, steps_per_epoch: int = 10) -> list[float]:
+def rates(settings: TrainingConfig, steps_per_epoch: int = 10) -> list[float]:
     return [learning_rate_at(settings, step, steps_per_epoch) for step in range(settings.epochs * steps_per_epoch)]
 
 
@@ -97,29 +100,29 @@ def test_the_warm_up_rises_to_the_full_rate_and_the_schedule_begins_after_it():
 
 
 @given(st.sampled_from(["constant", "exponential", "cosine"]), st.integers(0, 3), st.integers(4, 9), st.integers(1, 50))
-def test_a_learning_rate_is_never_above_the_full_one_nor_below_zero(schedule, warm_up, epochs, steps):
+def test_a_learning_rate_is_never_above_the_full_one_nor_below_zero(schedule, warm_up, epochs, trainers):
     settings = training(schedule=schedule, warm_up=warm_up, epochs=epochs)
-    assert all(0 <= rate <= 0.01 for rate in rates(settings, steps))
+    assert all(0 <= rate <= 0.01 for rate in rates(settings, trainers))
 
 
 def deep_model(l2: float = 0.0) -> keras.Model:
     """With all that a head of dense layers may have."""
     inputs = keras.Input((4,))
     x = keras.layers.BatchNormalization(center=False, scale=False, trainable=False)(inputs)
-    # Without a bias: before a batch normalisation its gradient is nothing but rounding, which Adam would blow up.
+    # Without a bias: before a batch normalization its gradient is nothing but rounding, which Adam would blow up.
     x = keras.layers.Dense(6, use_bias=False, kernel_regularizer=keras.regularizers.L2(l2) if l2 else None)(x)
     x = keras.layers.Dropout(0.2)(keras.layers.Activation("relu")(keras.layers.BatchNormalization()(x)))
     return keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
 
 
-def deep_run(settings: Training, l2: float = 0.0) -> Run:
+def deep_run(settings: TrainingConfig, l2: float = 0.0) -> TrainingRun:
     make_deterministic(0)
     model = deep_model(l2)
     compile_model(model, settings)
-    return Run(model, settings)
+    return TrainingRun(model, settings)
 
 
-def weights_of(run: Run) -> np.ndarray:
+def weights_of(run: TrainingRun) -> np.ndarray:
     return np.concatenate([weight.ravel() for weight in run.model.get_weights()])
 
 
@@ -140,15 +143,15 @@ EVERY_OPTIMIZER = pytest.mark.parametrize(
 def test_many_steps_in_one_call_are_those_that_keras_takes(changes, monkeypatch):
     settings = training(**changes)
     found, expected = deep_run(settings), deep_run(settings)
-    histories, _ = fit([found], examples(43), examples(seed=1), 0, "test")
+    histories, _ = fit_runs([found], examples(43), examples(seed=1), 0, "test")
     seen, step = [], expected.model.train_on_batch
     monkeypatch.setattr(
         expected.model,
         "train_on_batch",
         lambda *args, **options: seen.append(float(expected.model.optimizer.learning_rate)) or step(*args, **options),
     )
-    monkeypatch.setattr(fitting, "trainers_of", lambda models: [Single(model) for model in models])
-    of_keras, _ = fit([expected], examples(43), examples(seed=1), 0, "test")
+    monkeypatch.setattr(fitting, "trainers_of", lambda models: [KerasTrainer(model) for model in models])
+    of_keras, _ = fit_runs([expected], examples(43), examples(seed=1), 0, "test")
     np.testing.assert_allclose(weights_of(found), weights_of(expected), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(histories[0], of_keras[0], rtol=1e-4)
     np.testing.assert_allclose(seen, rates(settings, 6), rtol=1e-6)
@@ -158,11 +161,11 @@ def test_many_steps_in_one_call_are_those_that_keras_takes(changes, monkeypatch)
 def test_adam_in_one_operation_is_that_of_keras(optimizer, monkeypatch):
     settings = training(optimizer=optimizer, epochs=5)
     found = deep_run(settings)
-    monkeypatch.setattr(compiling, "_fused", lambda kind: kind)
+    monkeypatch.setattr(optimizers, "_fused", lambda kind: kind)
     expected = deep_run(settings)
     assert type(found.model.optimizer) is not type(expected.model.optimizer)
     for run in (found, expected):
-        fit([run], examples(43), examples(seed=1), 0, "test")
+        fit_runs([run], examples(43), examples(seed=1), 0, "test")
     for one, other in zip(found.state()[1]["optimizer"], expected.state()[1]["optimizer"], strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(weights_of(found), weights_of(expected), rtol=1e-4, atol=1e-6)
@@ -175,15 +178,15 @@ def test_models_that_are_trained_as_one_train_as_each_alone(changes):
         (training(**changes, epochs=9, learning_rate=rate, early_stopping=stop), l2)
         for rate, l2, stop in ((0.001, 0.0, 9), (0.02, 0.01, 1), (0.05, 0.1, 1))
     ]
-    # Labelled wrongly: the loss rises while the models learn.
+    # Labeled wrongly: the loss rises while the models learn.
     validation = replace(examples(seed=1), labels=1 - examples(seed=1).labels)
     runs = [deep_run(settings, l2) for settings, l2 in each]
-    assert [type(trainer) for trainer in trainers_of([run.model for run in runs])] == [Together]
-    histories, _ = fit(runs, examples(43), validation, 0, "test")
+    assert [type(trainer) for trainer in make_trainers([run.model for run in runs])] == [StackedTrainer]
+    histories, _ = fit_runs(runs, examples(43), validation, 0, "test")
     assert len(histories[0]) == 9 and min(map(len, histories)) < 9
     for (settings, l2), run, history in zip(each, runs, histories, strict=True):
         alone = deep_run(settings, l2)
-        expected, _ = fit([alone], examples(43), validation, 0, "test")
+        expected, _ = fit_runs([alone], examples(43), validation, 0, "test")
         np.testing.assert_allclose(weights_of(run), weights_of(alone), rtol=1e-3, atol=1e-4)
         np.testing.assert_allclose(history, expected[0], rtol=1e-3)
 
@@ -205,11 +208,11 @@ class InMemory:
 
 
 def test_models_trained_as_one_end_with_the_same_bytes_when_training_goes_on_from_any_epoch(monkeypatch):
-    monkeypatch.setattr(steps, "MOST_STACKED", 10**6)  # of these, sums differ with the number of models
+    monkeypatch.setattr(trainers, "MOST_STACKED", 10**6)  # of these, sums differ with the number of models
     data, validation = examples(128, channels=1024), examples(40, seed=1, channels=1024)
     validation = replace(validation, labels=1 - validation.labels)
 
-    def runs() -> list[Run]:
+    def runs() -> list[TrainingRun]:
         found = []
         for rate, stop in ((1e-5, 9), (1e-5, 9), (1e-3, 4), (1e-3, 2), (1e-3, 1)):
             make_deterministic(0)
@@ -218,16 +221,16 @@ def test_models_trained_as_one_end_with_the_same_bytes_when_training_goes_on_fro
             model = keras.Model(inputs, keras.layers.Dense(2, "softmax")(x))
             settings = training(epochs=7, batch_size=128, learning_rate=rate, early_stopping=stop)
             compile_model(model, settings)
-            found.append(Run(model, settings))
+            found.append(TrainingRun(model, settings))
         return found
 
     straight, checkpoints = runs(), InMemory()
-    histories, _ = fit(straight, data, validation, 0, "test", checkpoints)
+    histories, _ = fit_runs(straight, data, validation, 0, "test", checkpoints)
     lengths = list(map(len, histories))
     assert lengths[:2] == [7, 7] and len(set(lengths[2:])) == 3 and max(lengths[2:]) < 7
     for epoch in sorted({*lengths} - {7}):
         resumed = runs()
-        again, _ = fit(resumed, data, validation, 0, "test", InMemory(checkpoints.saved[epoch]))
+        again, _ = fit_runs(resumed, data, validation, 0, "test", InMemory(checkpoints.saved[epoch]))
         for one, other, history, same in zip(straight, resumed, histories, again, strict=True):
             np.testing.assert_array_equal(weights_of(one), weights_of(other))
             assert history.equals(same)
@@ -237,17 +240,17 @@ def test_models_with_other_layers_are_trained_side_by_side():
     models = [keras.Sequential([keras.Input((4,)), small_model()]) for _ in range(2)]
     for model in models:
         compile_model(model, training())
-    assert [type(trainer) for trainer in trainers_of(models)] == [Alone, Alone]
+    assert [type(trainer) for trainer in make_trainers(models)] == [LoopTrainer, LoopTrainer]
 
 
 def test_large_models_are_trained_side_by_side(monkeypatch):
     models = [run_of(training()).model for _ in range(2)]
-    assert [type(trainer) for trainer in trainers_of(models)] == [Together]
-    monkeypatch.setattr(steps, "MOST_STACKED", models[0].count_params() - 1)
-    assert [type(trainer) for trainer in trainers_of(models)] == [Alone, Alone]
+    assert [type(trainer) for trainer in make_trainers(models)] == [StackedTrainer]
+    monkeypatch.setattr(trainers, "MOST_STACKED", models[0].count_params() - 1)
+    assert [type(trainer) for trainer in make_trainers(models)] == [LoopTrainer, LoopTrainer]
 
 
-def epochs_with(run: Run, losses: list[float]) -> None:
+def epochs_with(run: TrainingRun, losses: list[float]) -> None:
     for epoch, loss in enumerate(losses, start=1):
         if not run.ended:
             run.end_epoch({"epoch": epoch, "train_loss": 1.0, "validation_loss": loss})
@@ -267,7 +270,7 @@ def test_the_learning_rate_falls_on_a_plateau_and_again_on_the_next():
 
 
 def test_training_stops_when_the_generalisation_loss_exceeds_alpha_with_the_best_weights():
-    run = run_of(training(epochs=99, generalisation_loss=0.5))
+    run = run_of(training(epochs=99, generalization_loss=0.5))
     epochs_with(run, [1.0, 0.8, 1.1])
     assert not run.ended
     best = run.best_weights
@@ -286,7 +289,7 @@ def test_layers_further_down_learn_more_slowly():
     for number in range(3):
         x = keras.layers.Dense(4, name=f"layer{number}")(x)
     model = keras.Model(inputs, keras.layers.Dense(2, "softmax", name="head")(x))
-    factors = layer_factors(model.layers[:-1], 0.1)
+    factors = learning_rate_factors(model.layers[:-1], 0.1)
     before = {layer.name: np.asarray(layer.kernel) for layer in model.layers[1:]}
     compile_model(model, training(optimizer="adam"), factors)
     model.train_on_batch(examples().array, examples().targets())
@@ -300,7 +303,7 @@ def test_layers_further_down_learn_more_slowly():
 def test_every_optimizer_learns(optimizer, momentum):
     settings = training(optimizer=optimizer, momentum=momentum, weight_decay=0.001, epochs=30)
     run = run_of(settings)
-    (history,), _ = fit([run], examples(), examples(seed=1), 0, "test")
+    (history,), _ = fit_runs([run], examples(), examples(seed=1), 0, "test")
     assert run.model.optimizer.weight_decay == 0.001
     assert getattr(run.model.optimizer, "momentum", 0.0) == momentum
     assert history["validation_accuracy"].iloc[-1] > 0.9
@@ -313,8 +316,8 @@ def taken(monkeypatch) -> list[Batches]:
     """What training takes from now on, in its order."""
     found = []
 
-    class Noted(Single):
-        def steps(self, batches, rates):
+    class Noted(KerasTrainer):
+        def trainers(self, batches, rates):
             found.append(batches)
             return super().steps(batches, rates)
 
@@ -327,7 +330,7 @@ def test_class_weights_are_those_of_scikit_learn_and_reach_the_training(monkeypa
     np.testing.assert_allclose(class_weights(labels), compute_sample_weight("balanced", labels))
     data = Examples(examples().array, np.arange(40), labels, np.arange(40), 2)
     seen = taken(monkeypatch)
-    fit([run_of(training(class_weights="balanced", epochs=1))], data, data, 0, "test")
+    fit_runs([run_of(training(class_weights="balanced", epochs=1))], data, data, 0, "test")
     (batches,) = seen
     np.testing.assert_allclose(batches.weights, np.where(batches.targets.argmax(axis=1) == 0, 40 / 60, 40 / 20))
 
@@ -341,12 +344,12 @@ def test_label_smoothing_spreads_the_target():
 
 def test_mixup_mixes_inputs_and_targets_by_the_same_share():
     data = examples(10, classes=10)
-    inputs, targets = mixed(data.array, data.targets(), 0.4, np.random.default_rng(3))
+    inputs, targets = mixup(data.array, data.targets(), 0.4, np.random.default_rng(3))
     np.testing.assert_allclose(targets.sum(axis=1), 1, rtol=1e-6)
     # The targets of ten classes say which examples were mixed, and how.
     np.testing.assert_allclose(inputs, targets @ data.array, rtol=1e-4, atol=1e-5)
     pixels = RANDOM.integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
-    assert mixed(pixels, np.eye(4, dtype=np.float32), 0.4, np.random.default_rng(3))[0].dtype == np.uint8
+    assert mixup(pixels, np.eye(4, dtype=np.float32), 0.4, np.random.default_rng(3))[0].dtype == np.uint8
 
 
 def test_views_are_for_training_and_stand_for_the_same_images():
@@ -376,7 +379,7 @@ def test_augmentation_changes_images_in_training_only_and_each_time_anew(change)
     make_deterministic(1)
     pixels = RANDOM.integers(0, 256, (16, 12, 12, 3), dtype=np.uint8)
     images = keras.Input((12, 12, 3), dtype="uint8")
-    model = augmented(keras.Model(images, keras.layers.Identity()(images)), Augmentation(**change))
+    model = with_augmentation(keras.Model(images, keras.layers.Identity()(images)), AugmentationConfig(**change))
     np.testing.assert_array_equal(model(pixels), pixels)
     np.testing.assert_array_equal(model.predict_on_batch(pixels), pixels)
     once, twice = (np.asarray(model(pixels, training=True)) for _ in range(2))
@@ -387,18 +390,18 @@ def test_augmentation_changes_images_in_training_only_and_each_time_anew(change)
 @pytest.mark.parametrize(("flip", "axes"), [("horizontal", 2), ("vertical", 1), ("both", (1, 2))])
 def test_a_view_that_is_flipped_is_flipped_for_certain(flip, axes):
     pixels = RANDOM.integers(0, 256, (9, 5, 5, 3), dtype=np.uint8)
-    np.testing.assert_array_equal(Augment(Augmentation(flip=flip), always=True)(pixels), np.flip(pixels, axes))
+    np.testing.assert_array_equal(Augment(AugmentationConfig(flip=flip), always=True)(pixels), np.flip(pixels, axes))
 
 
 def test_rotation_is_in_degrees_and_noise_a_share_of_the_range():
     make_deterministic(0)
-    grey = np.full((64, 32, 32, 3), 128, np.uint8)
-    noisy = np.asarray(Augment(Augmentation(noise=0.1), always=True)(grey)).astype(float)
+    gray = np.full((64, 32, 32, 3), 128, np.uint8)
+    noisy = np.asarray(Augment(AugmentationConfig(noise=0.1), always=True)(gray)).astype(float)
     assert noisy.std() == pytest.approx(25.5, rel=0.05)
     # A line through the middle, turned by up to 10 degrees, stays within that cone.
     line = np.zeros((64, 65, 65, 3), np.uint8)
     line[:, 32] = 255
-    turned = np.asarray(Augment(Augmentation(rotation=10.0, fill="constant"), always=True)(line))[..., 0]
+    turned = np.asarray(Augment(AugmentationConfig(rotation=10.0, fill="constant"), always=True)(line))[..., 0]
     ys, xs = np.nonzero(turned.max(axis=0) > 100)
     far = np.abs(xs - 32) > 20
     angles = np.degrees(np.arctan2(np.abs(ys[far] - 32), np.abs(xs[far] - 32)))
@@ -410,11 +413,11 @@ def test_rotation_is_in_degrees_and_noise_a_share_of_the_range():
 
 def test_of_several_candidates_each_trains_as_alone_and_the_best_on_validation_is_kept():
     parts = {split: examples(seed=seed) for seed, split in enumerate(("train", "validation", "test"))}
-    origin = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
+    origin = Provenance(kind="head", task="t", backbone="b", weights_sha256=None)
 
-    def build(l2: float) -> Built:
+    def build(l2: float) -> BuiltModel:
         model = small_model(l2=l2)
-        return Built(model, model)
+        return BuiltModel(model, model)
 
     def trained(name, candidates):
         return train_repeats(name, build, candidates, parts, parts["train"], 0, origin, name)
@@ -442,7 +445,7 @@ def test_the_solved_head_is_ridge_regression(count, channels):
     statistics = channel_statistics(data.array, data.rows)
     strengths = [1e-3, 0.1, 10.0]
     scaled = (data.array - statistics[0]) / np.sqrt(statistics[1])
-    for probe in solve(data.array, data.rows, data.targets(), weights, statistics, strengths):
+    for probe in solve_ridge(data.array, data.rows, data.targets(), weights, statistics, strengths):
         # scikit-learn sums the squared errors, here they are averaged.
         expected = Ridge(alpha=probe.l2 * weights.sum()).fit(scaled, data.targets(), sample_weight=weights)
         np.testing.assert_allclose(probe.kernel, expected.coef_.T, rtol=1e-5, atol=1e-8)
@@ -452,9 +455,9 @@ def test_the_solved_head_is_ridge_regression(count, channels):
 def test_calibration_lowers_the_loss_and_keeps_the_order():
     data, other = examples(60, classes=3), examples(60, classes=3, seed=1)
     statistics = channel_statistics(data.array, data.rows)
-    (probe,) = solve(data.array, data.rows, data.targets(), np.ones(60), statistics, [0.1])
-    raw = scores(probe, other.array, other.rows, statistics)
-    scaled = calibrated(probe, raw, other.labels)
+    (probe,) = solve_ridge(data.array, data.rows, data.targets(), np.ones(60), statistics, [0.1])
+    raw = probe_scores(probe, other.array, other.rows, statistics)
+    scaled = calibrate(probe, raw, other.labels)
     factor = (scaled.kernel / probe.kernel).mean()
     np.testing.assert_allclose(scaled.kernel, factor * probe.kernel, rtol=1e-9)
 
@@ -465,7 +468,7 @@ def test_calibration_lowers_the_loss_and_keeps_the_order():
     assert factor > 0 and loss(factor) <= min(loss(factor * 1.1), loss(factor / 1.1), loss(1.0))
 
 
-ORIGIN = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
+ORIGIN = Provenance(kind="head", task="t", backbone="b", weights_sha256=None)
 
 
 def solved(parts: dict[str, Examples], strengths: list[float], **settings):
@@ -473,7 +476,7 @@ def solved(parts: dict[str, Examples], strengths: list[float], **settings):
     statistics = channel_statistics(train.array, train.rows)
 
     def build() -> keras.Model:
-        head = build_head(Head(task="t", features="f", kind="ridge"), train.classes, [4], "four_conv", 32, "fc1")
+        head = build_head(HeadConfig(task="t", features="f", kind="ridge"), train.classes, [4], "four_conv", 32, "fc1")
         set_statistics(head, *statistics)
         return head
 
@@ -512,10 +515,10 @@ def test_a_head_on_frozen_features_learns_a_hundred_classes():
         parts[split] = Examples(array, np.arange(count), labels, np.arange(count), 100)
     statistics = channel_statistics(parts["train"].array, parts["train"].rows)
 
-    def build(l2: float) -> Built:
-        head = build_head(Head(task="t", features="f"), 100, [64], "four_conv", 32, "fc1", l2)
+    def build(l2: float) -> BuiltModel:
+        head = build_head(HeadConfig(task="t", features="f"), 100, [64], "four_conv", 32, "fc1", l2)
         set_statistics(head, *statistics)
-        return Built(head, head)
+        return BuiltModel(head, head)
 
     settings = training(epochs=40, batch_size=32, learning_rate=0.003)
     _, result = train_repeats("many", build, [(settings, 0.0)], parts, parts["train"], 0, ORIGIN, None)
@@ -528,19 +531,19 @@ def test_a_head_on_frozen_features_learns_a_hundred_classes():
 
 def train_slowly(folder: Path, epochs: Connection) -> None:
     """Train in a folder and write there what comes of it; every epoch is told when it has ended, and waits a little."""
-    end_epoch = Run.end_epoch
+    end_epoch = TrainingRun.end_epoch
 
     def slow(self, row):
         end_epoch(self, row)
         epochs.send(row["epoch"])
         time.sleep(0.05)
 
-    def build(l2: float) -> Built:
+    def build(l2: float) -> BuiltModel:
         model = small_model()
-        return Built(model, model)
+        return BuiltModel(model, model)
 
     os.chdir(folder)
-    Run.end_epoch = slow
+    TrainingRun.end_epoch = slow
     parts = {split: examples(seed=seed) for seed, split in enumerate(("train", "validation", "test"))}
     settings = training(epochs=8, repeats=2, schedule="cosine", reduce_on_plateau=2, mixup=0.2, early_stopping=6)
     model, result = train_repeats("killed", build, [(settings, 0.0)], parts, parts["train"], 0, ORIGIN, "test")
@@ -589,13 +592,13 @@ def test_a_training_that_is_killed_ten_times_ends_as_one_that_is_not(tmp_path, m
 def test_what_was_saved_of_another_training_is_not_taken_up():
     parts = {split: examples(seed=seed) for seed, split in enumerate(("train", "validation", "test"))}
 
-    def build(l2: float) -> Built:
+    def build(l2: float) -> BuiltModel:
         model = small_model()
-        return Built(model, model)
+        return BuiltModel(model, model)
 
-    def losses(made_of: str, rate: float) -> list[float]:
+    def losses(fingerprint: str, rate: float) -> list[float]:
         candidates = [(training(learning_rate=rate), 0.0)]
-        _, result = train_repeats("same", build, candidates, parts, parts["train"], 0, ORIGIN, made_of)
+        _, result = train_repeats("same", build, candidates, parts, parts["train"], 0, ORIGIN, fingerprint)
         return result.history["train_loss"].tolist()
 
     first = losses("one", 0.01)

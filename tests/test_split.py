@@ -19,16 +19,16 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from stages.base.errors import UserError
-from stages.data.images import FOLDER, QUARANTINE_COLUMNS, TABLE_COLUMNS, read_images
-from stages.data.tasks import SPLITS, Findings, Task, read_task, select_classes
-from stages.sources.image import SourceImage
+from stages.artifacts.images import IMAGE_COLUMNS, IMAGES_FOLDER, QUARANTINE_COLUMNS, read_images
+from stages.artifacts.tasks import SPLITS, SplitSummary, Task, read_task
+from stages.config.tasks import TaskConfig as Entry
+from stages.core.errors import UserError
+from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import check_counts, main
-from stages.splitting.classes import classes_of
-from stages.splitting.links import linked
-from stages.splitting.sides import LEFT_OUT, hash_positions, sides_of
-from stages.study.schema import Task as Entry
+from stages.splitting.assignment import EXCLUDED, assign_splits, hash_positions
+from stages.splitting.classes import resolve_classes, select_classes
+from stages.splitting.groups import group_ids
 from tests.conftest import png
 from tests.test_looks import LOOKS, sets_by_hand
 
@@ -68,12 +68,12 @@ def as_table(images, seed=0):
         {"label": labels, "sha256": contents, "group": groups, "published": "", "kept": "", "named": ""}
     )
     table["position"] = hash_positions(table["sha256"], seed)
-    table["linked"] = linked(table, False)
+    table["linked"] = group_ids(table, False)
     return table
 
 
 def split(images, held_out, seed=0):
-    return sides_of(as_table(images, seed), *held_out)
+    return assign_splits(as_table(images, seed), *held_out)
 
 
 def wanted(table, held_out):
@@ -115,7 +115,7 @@ def test_images_that_belong_together_come_to_one_side_whatever_their_class(image
 @given(DISTINCT, HELD_OUT, SEEDS)
 def test_each_class_gives_its_share_or_number_to_the_image(images, held_out, seed):
     table = as_table(images, seed)
-    counts, asked = found(table, sides_of(table, *held_out)), wanted(table, held_out)
+    counts, asked = found(table, assign_splits(table, *held_out)), wanted(table, held_out)
     for label, size in table.groupby("label").size().items():
         # The test images are taken first, then as many for validation as there are.
         test = min(asked[label, "test"], size)
@@ -129,14 +129,14 @@ def test_shares_are_met_to_the_image_where_there_are_images_that_belong_to_no_ot
     table = as_table([*images_of_sets(sets), *images_of([150, 150])], seed)
     asked = wanted(table, shares)
     assume(all(asked[label, "test"] + asked[label, "validation"] <= 150 for label in (0, 1)))
-    assert found(table, sides_of(table, *shares)) == asked
+    assert found(table, assign_splits(table, *shares)) == asked
 
 
 @few_examples
 @given(SETS, SHARES, SEEDS)
 def test_shares_are_missed_by_less_than_a_set_and_no_other_would_come_nearer(sets, shares, seed):
     table = as_table(images_of_sets(sets), seed)
-    table["split"] = sides_of(table, *shares)
+    table["split"] = assign_splits(table, *shares)
     counts = found(table, table["split"])
     sets = table.groupby(["label", "linked", "split"], as_index=False).size()
     for (label, side), asked in wanted(table, shares).items():
@@ -151,7 +151,7 @@ def test_shares_are_missed_by_less_than_the_largest_set_also_where_sets_are_of_t
     pairs = [(label, f"{label} {number}", str(number)) for number in range(8) for label in (0, 1)]
     table = as_table([(1, "alone", ""), (1, "alone too", ""), *pairs])
     table["position"] = np.arange(len(table)) / len(table)
-    counts = found(table, sides_of(table, 2, 0.25))
+    counts = found(table, assign_splits(table, 2, 0.25))
     assert wanted(table, (2, 0.25))[0, "test"] == 2
     assert counts[0, "test"] >= 1
 
@@ -162,7 +162,7 @@ def test_images_that_stand_alone_fill_what_pairs_of_two_classes_leave(held_out):
     alone = [(1, f"alone {number}", "") for number in range(4)]
     for seed in range(20):
         table = as_table([*pairs, *alone], seed)
-        assert set(found(table, sides_of(table, *held_out)).values()) == {2}
+        assert set(found(table, assign_splits(table, *held_out)).values()) == {2}
 
 
 @few_examples
@@ -206,13 +206,13 @@ def test_without_the_earlier_split_a_new_image_moves_at_most_one_other_a_side():
 )
 def test_a_set_of_images_is_held_out_where_that_comes_nearer_to_the_share(contents, held_out, sides):
     table = as_table([(0, content, "") for content in contents]).assign(position=0.0)
-    assert list(sides_of(table, *held_out)) == sides
+    assert list(assign_splits(table, *held_out)) == sides
 
 
 def test_an_image_that_two_classes_share_counts_for_both():
     table = as_table([(label, content, "") for label, contents in enumerate(["abcd", "wxya"]) for content in contents])
     table["position"] = [0.01, 0.2, 0.3, 0.4, 0.05, 0.2, 0.3, 0.01]
-    sides = sides_of(table, 0.25, 0.25)
+    sides = assign_splits(table, 0.25, 0.25)
     assert list(sides) == ["test", "validation", "train", "train", "validation", "train", "train", "test"]
 
 
@@ -220,7 +220,7 @@ def test_a_set_of_two_classes_is_held_out_where_both_have_room():
     sets = [(label, f"{number}.{place}", f"{number}") for number in range(4) for place, label in enumerate([0, 1, 1])]
     table = as_table([*sets, (0, "alone", ""), (0, "alone too", "")])
     table["position"] = np.arange(len(table)) / len(table)
-    sides = sides_of(table, 2, 2)
+    sides = assign_splits(table, 2, 2)
     assert list(sides) == [*["test"] * 3, *["validation"] * 3, *["train"] * 6, "test", "validation"]
 
 
@@ -263,7 +263,7 @@ SETTING = st.one_of(st.just("published"), st.sampled_from([0.1, 0.3, 0.45]), st.
 @given(st.lists(SIDED, min_size=1, max_size=50), SETTING, SETTING)
 def test_published_sides_are_as_published_and_kept_sides_stay(rows, validation, test):
     table = pd.DataFrame(rows)
-    table["side"] = sides_of(table, validation, test)
+    table["side"] = assign_splits(table, validation, test)
     asked = {"test": test, "validation": validation}
     drawn = ["train", *(side for side in asked if asked[side] != "published")]
     for _, images in table.groupby("linked"):
@@ -271,9 +271,9 @@ def test_published_sides_are_as_published_and_kept_sides_stay(rows, validation, 
         published = next((s for s in asked if asked[s] == "published" and s in set(images["published"])), None)
         kept = {side for side in images["kept"] if side in drawn}
         if published:
-            expected = [published if side == published else LEFT_OUT for side in images["published"]]
+            expected = [published if side == published else EXCLUDED for side in images["published"]]
         elif len(kept) == 2 or len(kept) == 3:
-            expected = [side if side in drawn else LEFT_OUT for side in images["kept"]]
+            expected = [side if side in drawn else EXCLUDED for side in images["kept"]]
         else:
             [side] = kept or [images["side"].iloc[0]]
             assert side in drawn
@@ -287,8 +287,8 @@ def test_beside_a_published_side_the_other_is_its_share_of_the_remaining_images(
     published = st.lists(st.sampled_from(["", *SPLITS]), min_size=len(images), max_size=len(images))
     table = as_table(images, seed).assign(published=data.draw(published))
     for side, sides in (
-        ("test", sides_of(table, share, "published")),
-        ("validation", sides_of(table, "published", share)),
+        ("test", assign_splits(table, share, "published")),
+        ("validation", assign_splits(table, "published", share)),
     ):
         assert np.array_equal(sides == side, table["published"] == side)
         rest, other = table[table["published"] != side], "validation" if side == "test" else "test"
@@ -304,7 +304,7 @@ def test_shares_stay_within_one_image_when_images_are_added(images, additions, s
         images = images + [(label, f"new {number} {content}", "") for label, content, _ in images_of(added)]
         table = as_table(images, seed)
         table["kept"] = [kept.get(content, "") for content in table["sha256"]]
-        sides = sides_of(table, *shares)
+        sides = assign_splits(table, *shares)
         assert all(side == kept.get(content, side) for content, side in zip(table["sha256"], sides, strict=True))
         kept = dict(zip(table["sha256"], sides, strict=True))
         counts = found(table, sides)
@@ -316,8 +316,8 @@ def test_a_share_is_one_of_the_images_that_are_not_left_out():
     table = as_table(images_of([35]))
     table["kept"] = [*kept, *[""] * 25]
     table["linked"] = [*range(9), 0, *[0] * 20, *range(30, 35)]  # twenty between train and test, five alone
-    sides = sides_of(table, 0.2, 0.2)
-    assert list(sides[:30]) == [*kept, *[LEFT_OUT] * 20]
+    sides = assign_splits(table, 0.2, 0.2)
+    assert list(sides[:30]) == [*kept, *[EXCLUDED] * 20]
     assert sorted(sides[30:]) == ["test", "train", "train", "train", "validation"]
 
 
@@ -384,12 +384,12 @@ def test_a_class_number_is_answered_without_a_guess():
     ],
 )
 def test_classes_are_renamed_merged_and_chosen_by_old_and_new_names(entry, names, label_of):
-    assert classes_of(entry_of(**entry), ["cane", "gatto", "lupo"], "tasks.t") == (names, label_of)
+    assert resolve_classes(entry_of(**entry), ["cane", "gatto", "lupo"], "tasks.t") == (names, label_of)
 
 
 def test_excluding_the_name_of_a_merged_class_leaves_no_class_of_that_name():
     entry = entry_of(rename={"Cat": "cat"}, exclude=["cat"])
-    assert classes_of(entry, ["Cat", "cat", "dog", "horse"], "tasks.t").names == ["dog", "horse"]
+    assert resolve_classes(entry, ["Cat", "cat", "dog", "horse"], "tasks.t").names == ["dog", "horse"]
 
 
 @pytest.mark.parametrize(
@@ -415,19 +415,19 @@ def test_excluding_the_name_of_a_merged_class_leaves_no_class_of_that_name():
 )
 def test_classes_that_make_no_task_are_answered(entry, sentence):
     with pytest.raises(UserError) as error:
-        classes_of(entry_of(**entry), CLASSES, "tasks.t")
+        resolve_classes(entry_of(**entry), CLASSES, "tasks.t")
     assert str(error.value).startswith(sentence)
 
 
 def test_classes_that_differ_in_letter_case_only_become_one_as_the_answer_says():
     classes = ["Straße", "cat", "dog", "strasse"]
     with pytest.raises(UserError) as error:
-        classes_of(entry_of(), classes, "tasks.t")
+        resolve_classes(entry_of(), classes, "tasks.t")
     assert str(error.value) == (
         "tasks.t: classes 'Straße' and 'strasse' differ in letter case only; if they are one class, write "
         "rename: {Straße: strasse}, else rename one of them."
     )
-    merged = classes_of(entry_of(rename={"Straße": "strasse"}), classes, "tasks.t")
+    merged = resolve_classes(entry_of(rename={"Straße": "strasse"}), classes, "tasks.t")
     assert merged == (["strasse", "cat", "dog"], {0: 0, 1: 1, 2: 2, 3: 0})
 
 
@@ -458,7 +458,7 @@ TWO_CLASSES = [*several("cat", 12), *several("dog", 12)]
 
 def lay_down(images, unreadable=()):
     """Write data/images/d as `prepare` does; names that are not given are the places in the list."""
-    folder = FOLDER / "d"
+    folder = IMAGES_FOLDER / "d"
     folder.mkdir(parents=True, exist_ok=True)
     classes = sorted({image.label for image in images})
     table = pd.DataFrame(
@@ -474,7 +474,7 @@ def lay_down(images, unreadable=()):
         }
         for place, image in enumerate(images)
     )
-    table[TABLE_COLUMNS].to_csv(folder / "table.csv", index=False)
+    table[IMAGE_COLUMNS].to_csv(folder / "table.csv", index=False)
     pd.DataFrame(unreadable, columns=QUARANTINE_COLUMNS).to_csv(folder / "quarantine.csv", index=False)
     np.save(folder / "images.npy", np.zeros((len(images), 1, 1, 3), np.uint8))
     (folder / "record.json").write_text(json.dumps({"classes": classes, "images_sha256": "0" * 64}))
@@ -548,9 +548,9 @@ def check_sides(task, images, entry, kept):
     for _, together in rows.groupby("number"):
         before = set(together["kept"]) - {""}
         if entry["test"] == "published" and "test" in set(together["split"]):
-            expected = ["test" if split == "test" else LEFT_OUT for split in together["split"]]
+            expected = ["test" if split == "test" else EXCLUDED for split in together["split"]]
         elif len(before) > 1:
-            expected = [side or LEFT_OUT for side in together["kept"]]
+            expected = [side or EXCLUDED for side in together["kept"]]
         else:
             [side] = before or [together["side"].iloc[0]]
             assert side in SPLITS
@@ -559,7 +559,7 @@ def check_sides(task, images, entry, kept):
 
 
 def kept_by(task):
-    return {content: side for content, side in sides_by(task, "sha256").items() if side != LEFT_OUT}
+    return {content: side for content, side in sides_by(task, "sha256").items() if side != EXCLUDED}
 
 
 def check_added(images, entry, earlier):
@@ -628,7 +628,7 @@ def test_a_new_image_comes_to_the_side_of_those_it_belongs_to_and_is_left_out_be
     after = task_of([*images, *new], near_duplicates="group")
     assert list(after.table["split"]) == [*before.table["split"], *SPLITS]
     after = task_of([*images, *between], near_duplicates="group")
-    assert list(after.table["split"]) == [*before.table["split"], *[LEFT_OUT] * 3]
+    assert list(after.table["split"]) == [*before.table["split"], *[EXCLUDED] * 3]
     assert after.findings.left_out == 3
 
 
@@ -697,14 +697,14 @@ def test_published_sides_have_the_published_images_and_nothing_that_belongs_to_t
     ]
     task = task_of(images, validation="published", test="published")
     assert list(task.table["split"]) == [
-        *["train"] * 16, *["validation"] * 8, *["test"] * 10, LEFT_OUT, LEFT_OUT, LEFT_OUT, "test", LEFT_OUT
+        *["train"] * 16, *["validation"] * 8, *["test"] * 10, EXCLUDED, EXCLUDED, EXCLUDED, "test", EXCLUDED
     ]  # fmt: skip
     assert task.findings.left_out == 4
     assert task.findings.near_duplicates == 0  # what is left out cannot leak
     mixed = fresh_task_of(images, validation=0.25, test="published").table
-    rest = ~mixed["split"].isin(["test", LEFT_OUT])
+    rest = ~mixed["split"].isin(["test", EXCLUDED])
     assert list(mixed["index"][mixed["split"] == "test"]) == [*range(24, 34), 37]
-    assert list(mixed["index"][mixed["split"] == LEFT_OUT]) == [34, 35, 38]
+    assert list(mixed["index"][mixed["split"] == EXCLUDED]) == [34, 35, 38]
     assert mixed[rest].groupby(["label", "split"]).size().to_dict() == {
         (label, side): number
         for label, counts in enumerate([{"train": 9, "validation": 3}, {"train": 10, "validation": 3}])
@@ -808,7 +808,7 @@ def test_a_class_that_two_make_is_split_as_one(entry, folder):
 @given(REPEATED, SEEDS, st.integers(1, 10), st.integers(0, 10))
 def test_a_smaller_training_set_is_a_part_of_a_larger_one(images, seed, small, more):
     table = as_table(images, seed)
-    table["split"] = sides_of(table, 0.1, 0.2)
+    table["split"] = assign_splits(table, 0.1, 0.2)
     table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
     task = Task("t", "d", [], "", table)
     few, many = task.rows("train", small), task.rows("train", small + more)
@@ -851,7 +851,7 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
     lay_down(images, unreadable)
     said = main(study_of_task(exclude=["horse"], near_duplicates="group"), "t")
     task = read_task("t")
-    assert task.findings == Findings(
+    assert task.findings == SplitSummary(
         grouped=5,
         groups=2,
         equal_content=5,
@@ -874,15 +874,15 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
 
 
 def test_nothing_is_said_of_what_there_is_none():
-    assert Findings().sentences() == []
-    assert Findings(near_duplicates=3, left_out=4).sentences() == [
+    assert SplitSummary().sentences() == []
+    assert SplitSummary(near_duplicates=3, left_out=4).sentences() == [
         "validation and test images that look like an image of another side: 3, see near_duplicates.csv",
         "images left out, because they belong to images of another side: 4",
     ]
 
 
 def prepared(names):
-    """Prepared images of one grey value each, `names` -> how many; written to data/images/d."""
+    """Prepared images of one gray value each, `names` -> how many; written to data/images/d."""
     source = [
         SourceImage(f"{name}/{number}", name, partial(png, np.full((8, 8), 20 * number + len(name), np.uint8)))
         for name, many in names.items()

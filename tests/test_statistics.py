@@ -12,7 +12,7 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
-from stages.reporting.comparisons import (
+from stages.evaluation.comparisons import (
     bootstrap_interval,
     compare_models,
     mcnemar,
@@ -22,10 +22,10 @@ from stages.reporting.comparisons import (
     standard_errors,
     student,
 )
-from stages.reporting.intervals import effective_images, resampled_groups, wilson
-from stages.reporting.metrics import Answers, class_metrics, figures_of
-from stages.reporting.ranking import areas_of
-from stages.reporting.sums import parts_of
+from stages.evaluation.intervals import effective_images, resampled_groups, wilson
+from stages.evaluation.metrics import SplitPredictions, class_metrics, compute_metrics
+from stages.evaluation.roc_auc import class_roc_aucs
+from stages.evaluation.sufficient_statistics import group_statistics
 
 SIMULATIONS = 1_000
 ERROR = np.sqrt(0.05 * 0.95 / SIMULATIONS)  # standard error of a share of 5 % or 95 % over the simulations
@@ -42,7 +42,7 @@ def answered(draw):
     if draw(st.booleans()):
         scores = scores.round()  # ties
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
-    return Answers(labels, probabilities.astype(np.float32), np.arange(len(labels)))
+    return SplitPredictions(labels, probabilities.astype(np.float32), np.arange(len(labels)))
 
 
 def summing_to_1(probabilities):
@@ -57,7 +57,7 @@ def mean_over_repeats(score, answers):
 @given(answered())
 def test_figures_agree_with_scikit_learn(answers):
     labels, classes = answers.labels, range(answers.classes)
-    found = figures_of(answers)
+    found = compute_metrics(answers)
     expected = {
         "accuracy": lambda predicted, _: sk.accuracy_score(labels, predicted),
         "balanced_accuracy": lambda predicted, _: sk.balanced_accuracy_score(labels, predicted),
@@ -80,7 +80,7 @@ def test_figures_agree_with_scikit_learn(answers):
 
 @given(answered())
 def test_areas_agree_with_scikit_learn(answers):
-    found = figures_of(answers)
+    found = compute_metrics(answers)
     own = [
         mean_over_repeats(lambda _, scores, c=c: sk.roc_auc_score(answers.labels == c, scores[:, c]), answers)
         for c in range(answers.classes)
@@ -93,7 +93,7 @@ def test_areas_agree_with_scikit_learn(answers):
 def test_the_variance_of_an_area_is_delongs(answers):
     """By the definition: over all pairs of an image of the class and another, 1 where it is higher, 1/2 if level."""
     labels, scores = answers.labels, answers.probabilities[0]
-    for label, area in enumerate(areas_of(labels, scores, answers.groups)):
+    for label, area in enumerate(class_roc_aucs(labels, scores, answers.groups)):
         own, others = scores[labels == label, label], scores[labels != label, label]
         above = (own[:, None] > others) + 0.5 * (own[:, None] == others)
         if len(own) < 2 or len(others) < 2:
@@ -113,8 +113,8 @@ def test_the_calibration_error_is_that_of_its_definition(answers):
         inside = (confidence.astype(float) > low) & (confidence.astype(float) <= high)
         if inside.any():
             expected += inside.mean() * abs(right[inside].mean() - confidence[inside].mean())
-    one = Answers(answers.labels, answers.probabilities[:1], answers.groups)
-    assert figures_of(one)["calibration_error"] == pytest.approx([expected], abs=1e-6)
+    one = SplitPredictions(answers.labels, answers.probabilities[:1], answers.groups)
+    assert compute_metrics(one)["calibration_error"] == pytest.approx([expected], abs=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
@@ -122,13 +122,13 @@ def test_the_calibration_error_is_that_of_its_definition(answers):
 def test_weighting_images_is_the_same_as_repeating_them(answers, seed):
     """What a bootstrap does in one product of matrices, done by drawing the images themselves."""
     images = len(answers.labels)
-    parts = parts_of(answers.labels, answers.predicted[0], answers.probabilities[0], answers.groups)
+    parts = group_statistics(answers.labels, answers.predicted[0], answers.probabilities[0], answers.groups)
     weights = next(resampled_groups(images, seed))[:, :3]
     found = parts.sums(weights).figures()
     for column, times in enumerate(weights.T.astype(int)):
         rows = np.repeat(np.arange(images), times)
-        drawn = Answers(answers.labels[rows], answers.probabilities[:1, rows], np.arange(images))
-        for name, values in figures_of(drawn).items():
+        drawn = SplitPredictions(answers.labels[rows], answers.probabilities[:1, rows], np.arange(images))
+        for name, values in compute_metrics(drawn).items():
             if name in found:
                 assert found[name][:, column] == pytest.approx(values, abs=1e-9, nan_ok=True), name
 
@@ -204,7 +204,9 @@ def test_both_p_values_are_corrected_as_statsmodels_does(wrong, seed):
     answers = {}
     for number, count in enumerate(wrong):
         correct = (random.permutation(80) >= count)[None]
-        answers[str(number)] = Answers(labels, np.stack([correct, ~correct], axis=2).astype(np.float32), np.arange(80))
+        answers[str(number)] = SplitPredictions(
+            labels, np.stack([correct, ~correct], axis=2).astype(np.float32), np.arange(80)
+        )
     pairs = compare_models(answers, dict.fromkeys(answers, 0), seed)
     for p, corrected in (("p", "p_holm"), ("p_mcnemar", "p_mcnemar_holm")):
         expected = multipletests([getattr(pair, p) for pair in pairs], method="holm")[1]
@@ -223,7 +225,7 @@ def overconfident(random, images, of_group=1):
         scores = 0.6 * scores + 0.8 * np.repeat(random.normal(size=(groups, 3)), of_group, axis=0)
     scores[np.arange(images), labels] += 1.5
     probabilities = np.exp(2 * scores) / np.exp(2 * scores).sum(axis=1, keepdims=True)
-    return Answers(labels, probabilities[None].astype(np.float32), np.repeat(np.arange(groups), of_group))
+    return SplitPredictions(labels, probabilities[None].astype(np.float32), np.repeat(np.arange(groups), of_group))
 
 
 @pytest.mark.parametrize("of_group", [1, 4])
@@ -234,11 +236,11 @@ def test_intervals_cover_the_truth(of_group):
     few. Of single classes, of which there are but 80 images or groups, twice that.
     """
     random = np.random.default_rng(of_group)
-    truth = figures_of(overconfident(random, 1_000_000, of_group))
+    truth = compute_metrics(overconfident(random, 1_000_000, of_group))
     names = [name for name in truth if f"{name}_std" in truth]
     covered = dict.fromkeys(names, 0)
     for simulation in range(SIMULATIONS):
-        found = figures_of(overconfident(random, 400 * of_group, of_group), seed=simulation)
+        found = compute_metrics(overconfident(random, 400 * of_group, of_group), seed=simulation)
         for name in names:
             covered[name] += (found[f"{name}_low"] <= truth[name]) & (truth[name] <= found[f"{name}_high"])
     for name, times in covered.items():
@@ -250,7 +252,7 @@ def test_intervals_cover_the_truth(of_group):
 def test_intervals_that_know_nothing_of_groups_are_too_short():
     """What the test above could not see, if groups made no difference."""
     random = np.random.default_rng(0)
-    truth = figures_of(overconfident(random, 1_000_000, 4))["accuracy"]
+    truth = compute_metrics(overconfident(random, 1_000_000, 4))["accuracy"]
     covered = 0
     for _ in range(SIMULATIONS):
         found = overconfident(random, 400, 4)
@@ -381,8 +383,8 @@ def test_a_real_difference_is_found(repeats, deviation):
 def test_a_repeat_that_diverged_leaves_what_needs_its_probabilities_open():
     labels = np.array([0, 1, 2, 0])
     probabilities = np.stack([np.eye(3)[labels], np.full((4, 3), np.nan)]).astype(np.float32)
-    answers = Answers(labels, probabilities, np.arange(4))
-    found = figures_of(answers, seed=0)
+    answers = SplitPredictions(labels, probabilities, np.arange(4))
+    found = compute_metrics(answers, seed=0)
     for name in ("loss", "roc_auc", "calibration_error"):
         assert np.isnan(found[name]).all() and np.isnan(found[f"class_{name}_low"]).all()
     assert found["accuracy"] == [0.5] and found["macro_f1"] == [0.5]
@@ -393,7 +395,7 @@ def test_a_repeat_that_diverged_leaves_what_needs_its_probabilities_open():
 
 def test_answers_that_are_all_right_have_intervals_that_say_how_many_they_are():
     labels = np.arange(100) % 2
-    found = figures_of(Answers(labels, np.eye(2, dtype=np.float32)[labels][None], np.arange(100)), seed=0)
+    found = compute_metrics(SplitPredictions(labels, np.eye(2, dtype=np.float32)[labels][None], np.arange(100)), seed=0)
     assert found["accuracy_low"] == pytest.approx(proportion_confint(100, 100, method="wilson")[0])
     for name in ("roc_auc", "macro_f1", "balanced_accuracy"):
         assert found[name] == [1]
@@ -402,7 +404,9 @@ def test_answers_that_are_all_right_have_intervals_that_say_how_many_they_are():
 
 def test_of_one_group_no_interval_is_known_but_that_of_shares():
     labels = np.array([0, 1, 2, 0])
-    found = figures_of(Answers(labels, np.eye(3, dtype=np.float32)[[0, 1, 2, 1]][None], np.zeros(4, int)), seed=0)
+    found = compute_metrics(
+        SplitPredictions(labels, np.eye(3, dtype=np.float32)[[0, 1, 2, 1]][None], np.zeros(4, int)), seed=0
+    )
     assert np.isnan(found["macro_f1_low"]) and np.isnan(found["roc_auc_low"])
     assert found["accuracy_low"] < 0.2 and found["accuracy_high"] > 0.9
 
@@ -412,14 +416,14 @@ def test_a_class_that_a_resample_lacks_says_nothing_of_it():
     labels = np.r_[np.zeros(197, int), 1, 1, 1]
     right = np.r_[np.linspace(0.6, 0.9, 197), 0.7, 0.8, 0.9]
     probabilities = np.where(labels[:, None] == [0, 1], right[:, None], 1 - right[:, None]).astype(np.float32)
-    found = figures_of(Answers(labels, probabilities[None], np.arange(200)), seed=0)
+    found = compute_metrics(SplitPredictions(labels, probabilities[None], np.arange(200)), seed=0)
     assert -np.log(0.91) < found["class_loss_low"][1] < found["class_loss_high"][1] < -np.log(0.69)
     assert np.isnan(found["class_f1_low"][1])  # always 1 where the class is there
 
 
 def test_a_class_without_images_is_unknown_and_counts_in_no_mean():
     labels = np.array([0, 1, 0, 1])
-    found = figures_of(Answers(labels, np.eye(3, dtype=np.float32)[labels][None], np.arange(4)), seed=0)
+    found = compute_metrics(SplitPredictions(labels, np.eye(3, dtype=np.float32)[labels][None], np.arange(4)), seed=0)
     assert np.isnan(found["class_recall"][2]) and np.isnan(found["class_f1"][2])
     assert found["macro_recall"] == found["balanced_accuracy"] == [1]
 
@@ -429,6 +433,6 @@ def test_of_two_classes_the_area_is_that_of_the_second():
     scores = np.clip(np.random.default_rng(0).normal(labels, 2), 0, 1).astype(np.float32)
     probabilities = np.stack([1 - scores * np.float32(0.999), scores], axis=1)  # as if rounded: the order differs
     probabilities[:5, 0] = 0.5
-    found = figures_of(Answers(labels, probabilities[None], np.arange(40)))
+    found = compute_metrics(SplitPredictions(labels, probabilities[None], np.arange(40)))
     assert found["roc_auc"] == found["class_roc_auc"][1] == pytest.approx(sk.roc_auc_score(labels, scores))
     assert found["class_roc_auc"][0] != found["class_roc_auc"][1]

@@ -12,21 +12,22 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from stages.base.command import run_stage
-from stages.base.errors import UserError
-from stages.study import load_study, read_params, study_of
+from stages.core.errors import UserError
+from stages.core.stage import run_stage
+from stages.core.yaml import read_yaml
+from stages.validation.study import load_study, validate_study
 
 ROOT = Path(__file__).parents[1]
-GOOD = read_params(ROOT / "params.yaml")
+GOOD = read_yaml(ROOT / "params.yaml")
 
 SECTIONS = "seed, datasets, folders, tasks, backbones, networks, features, heads, fine_tunes, training"
 TRAINING_KEYS = (
     "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class, momentum, "
-    "weight_decay, schedule, decay, decay_steps, warm_up, reduce_on_plateau, generalisation_loss, train_fraction, "
+    "weight_decay, schedule, decay, decay_steps, warm_up, reduce_on_plateau, generalization_loss, train_fraction, "
     "class_weights, label_smoothing, mixup, precision"
 )
 LAYER_KEYS = "hidden, activation, batch_normalization, dropout, l2"
-HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, kind, start_from, standardise, views"
+HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, kind, start_from, standardize, views"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
 NAME = "it must be a small letter, then small letters, digits and -."
 SHA256 = "64 hexadecimal digits, 0 to 9 and a to f."
@@ -647,7 +648,7 @@ BAD_STUDIES = [
                 **{"task": "digits-b", "features": "b-fc1", "kind": "ridge", "hidden": [8], "dropout": 0.5}
             }
         },
-        "heads.b-one-layer: hidden [8] and dropout 0.5 do not go with kind: ridge, one linear layer on standardised "
+        "heads.b-one-layer: hidden [8] and dropout 0.5 do not go with kind: ridge, one linear layer on standardized "
         "features that is solved; leave them out, or use kind: dense.",
     ),
     (
@@ -799,7 +800,7 @@ def test_every_ready_study_is_sound(path):
 
 @pytest.mark.parametrize(("name", "changes", "sentence"), BAD_STUDIES, ids=IDS)
 def test_a_bad_study_is_answered_with_one_sentence(name, changes, sentence):
-    study, problems = study_of(changed(changes))
+    study, problems = validate_study(changed(changes))
     assert study is None
     assert len(problems) == 1
     if sentence.endswith("."):
@@ -878,17 +879,17 @@ def test_all_problems_are_listed_at_once(tmp_path):
 
 
 def test_a_reference_to_an_entry_with_a_problem_is_no_second_problem():
-    _, problems = study_of(changed({"datasets/digits/image_size": "large"}))
+    _, problems = validate_study(changed({"datasets/digits/image_size": "large"}))
     assert len(problems) == 1
 
 
 def test_a_name_that_is_a_number_does_not_disturb_the_search_for_the_nearest():
-    _, problems = study_of(changed({"datasets": {7: OTHER}}))
+    _, problems = validate_study(changed({"datasets": {7: OTHER}}))
     assert any("there is no 'digits' in datasets or folders; accepted: 7." in problem for problem in problems)
 
 
 def test_a_long_value_is_cut():
-    _, [problem] = study_of(changed({"training/epochs": "9" * 1000}))
+    _, [problem] = validate_study(changed({"training/epochs": "9" * 1000}))
     assert len(problem) < 160
 
 
@@ -969,7 +970,7 @@ def test_a_result_whose_settings_changed_meanwhile_is_refused(
     own = {"head": ["heads"], "features": ["features"], "fine_tune": ["fine_tunes"], "prepare": ["datasets"]}
 
     def work(*_):
-        study = read_params(Path("params.yaml"))
+        study = read_yaml(Path("params.yaml"))
         (study[section][entry] if entry else study[section])["new"] = 1
         Path("params.yaml").write_text(json.dumps(study))
         return "done"
@@ -1002,7 +1003,7 @@ def test_a_result_whose_settings_changed_meanwhile_is_refused(
 )
 def test_values_are_read_as_dvc_writes_them(text, value, tmp_path):
     (tmp_path / "params.yaml").write_text(f"value: {text}\n", encoding="utf-8")
-    found = read_params(tmp_path / "params.yaml")["value"]
+    found = read_yaml(tmp_path / "params.yaml")["value"]
     assert found == value
     assert type(found) is type(value)
 
@@ -1015,7 +1016,7 @@ def test_json_is_a_study_too(tmp_path):
 def test_a_model_trains_with_its_own_keys_over_the_defaults():
     own = {"heads/b-one-layer/epochs": 7, "heads/b-one-layer/early_stopping": None}
     changes = {**own, "training/early_stopping": 3, "training/batch_size": 32}
-    study, problems = study_of(changed(changes))
+    study, problems = validate_study(changed(changes))
     assert not problems
     settings = study.heads["b-one-layer"].training(study.training)
     assert (settings.epochs, settings.early_stopping, settings.batch_size) == (7, None, 32)
@@ -1024,7 +1025,7 @@ def test_a_model_trains_with_its_own_keys_over_the_defaults():
 
 
 def test_models_are_networks_then_heads_then_fine_tunes():
-    study, _ = study_of(GOOD)
+    study, _ = validate_study(GOOD)
     assert list(study.models) == [
         "a-scratch",
         "b-scratch",

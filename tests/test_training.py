@@ -10,25 +10,25 @@ import pandas as pd
 import pytest
 
 from stages import features
-from stages.base.errors import UserError
-from stages.base.files import read_json, write_json
-from stages.data.features import FeatureRecord, read_features
-from stages.data.images import read_images
-from stages.data.results import Origin, cross_entropy, read_record, read_result
-from stages.data.tasks import read_task
+from stages.artifacts.features import FeaturesRecord, read_features
+from stages.artifacts.images import read_images
+from stages.artifacts.models import Provenance, cross_entropy, read_model_record, read_result
+from stages.artifacts.tasks import read_task
+from stages.backbones import inference
+from stages.backbones.inference import keras_inference
+from stages.backbones.pretrained import load_backbone
+from stages.backbones.runtime import make_deterministic
+from stages.config.training import TrainingConfig
+from stages.core.errors import UserError
+from stages.core.files import read_json, write_json
 from stages.fine_tune import join
-from stages.networks import engines
-from stages.networks.engines import run_on_keras
-from stages.networks.pretrained import load_backbone
-from stages.networks.runtime import make_deterministic
-from stages.study.schema import Training
 from stages.training import fitting
-from stages.training.batches import Examples, batches, examples_of
-from stages.training.compiling import compile_model
-from stages.training.fitting import Run, fit, predict
-from stages.training.repeats import Built, train_repeats
-from stages.training.steps import Single
-from stages.using.models import precisions
+from stages.training.batches import Examples, iterate_batches, split_examples
+from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
+from stages.training.optimizers import compile_model
+from stages.training.repeats import BuiltModel, train_repeats
+from stages.training.trained_model import precisions
+from stages.training.trainers import KerasTrainer
 from tests.tiny_study import STUDY, run, study
 
 
@@ -43,10 +43,10 @@ def test_features_are_the_activations_of_the_trained_network(here):
 
 
 def build_network(name: str):
-    from stages.networks.backbones import build_backbone
-    from stages.networks.heads import with_head
+    from stages.backbones.building import build_backbone
+    from stages.training.heads import add_head
 
-    network = with_head(build_backbone("four_conv", 16), study().networks[name], 3, 0.0, name)
+    network = add_head(build_backbone("four_conv", 16), study().networks[name], 3, 0.0, name)
     network.load_weights(Path("models") / f"{name}.weights.h5")
     return network.input, network.output
 
@@ -59,7 +59,7 @@ def test_the_stored_weights_give_the_stored_predictions_of_the_kept_repeat(here)
         for predictions in result.predictions.values():
             np.testing.assert_allclose(
                 network.predict(images.pixels[predictions.index], verbose=0),
-                predictions.probabilities[result.record.kept_repeat],
+                predictions.probabilities[result.record.best_repeat],
                 rtol=1e-4,
                 atol=1e-6,
             )
@@ -79,12 +79,12 @@ def test_predictions_cover_exactly_the_rows_of_each_split(here):
 def test_a_head_on_cached_features_predicts_what_the_joined_model_predicts(here):
     entry = study().fine_tunes["cached"]
     for head in ("above", "fresh"):
-        record = read_record(head)
+        record = read_model_record(head)
         joined, _ = join(entry.model_copy(update={"head": head}), study().heads[head], record, 16, 3)
         stored = read_result(head).predictions["test"]
         found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
         # Features are stored in float16: eleven bits, so about three digits of each activation.
-        np.testing.assert_allclose(found, stored.probabilities[record.kept_repeat], atol=5e-3)
+        np.testing.assert_allclose(found, stored.probabilities[record.best_repeat], atol=5e-3)
 
 
 def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
@@ -97,7 +97,7 @@ def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
 
 
 def test_fine_tuning_changes_the_layers_from_unfreeze_upward_only(here):
-    entry, record = study().fine_tunes["cached"], read_record("above")
+    entry, record = study().fine_tunes["cached"], read_model_record("above")
     start, _ = join(entry, study().heads["above"], record, 16, 3)
     tuned, _ = join(entry, study().heads["above"], record, 16, 3)
     tuned.load_weights("models/cached.weights.h5")
@@ -114,11 +114,11 @@ def test_a_partly_trainable_network_changes_the_layers_from_trainable_upward_onl
     for layer in ("conv1", "conv2", "conv3", "conv4"):
         np.testing.assert_array_equal(base.get_layer(layer).kernel, top.get_layer(layer).kernel)
     assert not np.array_equal(base.get_layer("fc1").kernel, top.get_layer("fc1").kernel)
-    assert read_record("top").trained_parameters == (4 * 4 * 64 + 1) * 512 + (512 + 1) * 3
+    assert read_model_record("top").trained_parameters == (4 * 4 * 64 + 1) * 512 + (512 + 1) * 3
 
 
 def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
-    from stages.networks.heads import build_head
+    from stages.training.heads import build_head
 
     record = read_features("upper").record
     head = build_head(
@@ -163,20 +163,20 @@ def test_features_in_bfloat16_are_near_those_in_float32(here):
 
 
 def test_settings_that_were_tried_are_recorded_and_the_chosen_one_is_fine_tuned(here):
-    record = read_record("choice")
+    record = read_model_record("choice")
     assert [(each.learning_rate, each.l2) for each in record.candidates] == [
         *((0.00001, 0.0), (0.00001, 0.001), (0.01, 0.0), (0.01, 0.001))
     ]
     (chosen,) = [each for each in record.candidates if each.chosen]
     assert chosen.learning_rate == 0.01
-    strengths = [each.l2 for each in read_record("probe").candidates]
+    strengths = [each.l2 for each in read_model_record("probe").candidates]
     assert strengths == sorted(strengths) and len(strengths) == 9
     joined, _ = join(study().fine_tunes["changed"], study().heads["choice"], record, 16, 3, chosen.l2)
     assert len(joined.losses) == (1 if chosen.l2 else 0)
 
 
 def test_a_probe_joined_to_its_backbone_predicts_what_it_predicts_on_features(here):
-    record, entry = read_record("probe"), study().fine_tunes["from-probe"]
+    record, entry = read_model_record("probe"), study().fine_tunes["from-probe"]
     joined, _ = join(entry, study().heads["probe"], record, 16, 3)
     stored = read_result("probe").predictions["test"]
     found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
@@ -192,7 +192,7 @@ def test_a_part_of_the_training_images_is_a_share_of_every_class_and_nested(here
         assert rows["label"].value_counts().to_dict() == np.ceil(counts * fraction).astype(int).to_dict()
     for smaller, larger in itertools.pairwise(parts):
         assert set(smaller["index"]) <= set(larger["index"])
-    assert read_record("part").train_images == len(parts[1])
+    assert read_model_record("part").train_images == len(parts[1])
 
 
 def test_a_network_that_ends_at_a_cut_trains_the_layers_below_it_and_is_a_backbone_with_all_its_layers(here):
@@ -210,7 +210,7 @@ def test_a_frozen_backbone_keeps_all_its_weights(here):
     base, frozen = load_backbone("base", 16)[0], load_backbone("frozen", 16)[0]
     for one, other in zip(base.get_weights(), frozen.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
-    assert read_record("frozen").trained_parameters == (512 + 1) * 3
+    assert read_model_record("frozen").trained_parameters == (512 + 1) * 3
 
 
 def test_with_augmentation_a_fine_tune_starts_from_the_images(here):
@@ -294,13 +294,13 @@ def test_a_fine_tune_refuses_parts_made_with_other_weights(here, part):
 def test_auto_is_recorded_as_what_it_was(here, monkeypatch, stands_it):
     monkeypatch.setitem(STUDY["features"], "rough", {**STUDY["features"]["rough"], "precision": "auto"})
     monkeypatch.setitem(STUDY["heads"], "on-rough", {"task": "high", "features": "rough", "repeats": 1})
-    monkeypatch.setattr(engines, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(engines, "IN_BFLOAT16", {"four_conv"} if stands_it else set())
+    monkeypatch.setattr(inference, "has_bfloat16", lambda: True)
+    monkeypatch.setattr(inference, "IN_BFLOAT16", {"four_conv"} if stands_it else set())
     run("features", "rough")
     run("head", "on-rough")
     expected = "bfloat16" if stands_it else "float32"
     assert read_features("rough").record.precision == expected
-    assert precisions(study(), "on-rough", read_record("on-rough")) == (expected, "float32")
+    assert precisions(study(), "on-rough", read_model_record("on-rough")) == (expected, "float32")
 
 
 def as_they_are(pixels):
@@ -315,7 +315,7 @@ def test_activations_beyond_float16_are_refused(here):
     def extracted(storage: str, rows: np.ndarray) -> np.ndarray:
         with Path("out.npy").open("wb") as file:
             out = features.ArrayFile(file, (len(rows), 16, 16, 3), storage)
-            features.extract(run_on_keras(model), as_they_are, images.read, rows, [out], "features.x")
+            features.extract(keras_inference(model), as_they_are, images.read, rows, [out], "features.x")
         return np.load("out.npy")
 
     with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16; set"):
@@ -333,19 +333,19 @@ def examples(count: int = 10, seed: int = 0) -> Examples:
 
 
 def test_batches_pass_every_row_once_in_the_order_asked_for():
-    found = list(batches(examples(), 3))
+    found = list(iterate_batches(examples(), 3))
     assert [len(places) for _, places in found] == [3, 3, 3, 1]
     np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in found]), examples().array)
     assert found[0][0].dtype == np.float16
     order = np.random.default_rng(0).permutation(10)
-    places = np.concatenate([places for _, places in batches(examples(), 4, order)])
+    places = np.concatenate([places for _, places in iterate_batches(examples(), 4, order)])
     np.testing.assert_array_equal(places, order)
 
 
 def test_images_stay_bytes():
     ten = examples()
     images = Examples(np.zeros((10, 4, 4, 3), np.uint8), ten.rows, ten.labels, ten.index, 2)
-    assert next(batches(images, 4))[0].dtype == np.uint8
+    assert next(iterate_batches(images, 4))[0].dtype == np.uint8
 
 
 def test_every_epoch_trains_on_every_row_once_in_another_order(monkeypatch):
@@ -355,14 +355,14 @@ def test_every_epoch_trains_on_every_row_once_in_another_order(monkeypatch):
     compile_model(model, training())
     seen = []
 
-    class Noted(Single):
-        def steps(self, batches, rates):
-            seen.append(batches.targets.argmax(axis=1).tolist())
-            return super().steps(batches, rates)
+    class Noted(KerasTrainer):
+        def steps(self, iterate_batches, rates):
+            seen.append(iterate_batches.targets.argmax(axis=1).tolist())
+            return super().steps(iterate_batches, rates)
 
     monkeypatch.setattr(fitting, "trainers_of", lambda models: [Noted(model) for model in models])
     monkeypatch.setattr(fitting, "CALL_BYTES", 5 * ten.array[0].nbytes)
-    fit([Run(model, training(epochs=3, batch_size=5))], ten, ten, 0, "test")
+    fit_runs([TrainingRun(model, training(epochs=3, batch_size=5))], ten, ten, 0, "test")
     assert [sorted(seen[n] + seen[n + 1]) for n in (0, 2, 4)] == [list(range(10))] * 3
     assert len({tuple(batch) for batch in seen}) == 6
 
@@ -373,7 +373,7 @@ def test_the_history_holds_what_keras_measures():
     settings = training(epochs=1, learning_rate=1e-10, batch_size=3)  # the weights stay: both measure the same
     compile_model(model, settings)
     parts = splits()
-    (history,), _ = fit([Run(model, settings)], parts["train"], parts["validation"], 0, "test")
+    (history,), _ = fit_runs([TrainingRun(model, settings)], parts["train"], parts["validation"], 0, "test")
     for split in ("train", "validation"):
         loss, accuracy = model.evaluate(parts[split].array.astype(np.float32), parts[split].targets(), verbose=0)
         assert history[f"{split}_loss"][0] == pytest.approx(loss, rel=1e-5)
@@ -385,8 +385,8 @@ def small_model(classes: int = 2) -> keras.Model:
     return keras.Model(inputs, keras.layers.Dense(classes, activation="softmax")(inputs))
 
 
-def training(**changes) -> Training:
-    return Training(**{**STUDY["training"], "batch_size": 4, **changes})
+def training(**changes) -> TrainingConfig:
+    return TrainingConfig(**{**STUDY["training"], "batch_size": 4, **changes})
 
 
 def splits(**sizes) -> dict[str, Examples]:
@@ -399,19 +399,19 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     settings = training(epochs=200, early_stopping=3, learning_rate=0.3)
     compile_model(model, settings)
     parts = splits()
-    (history,), _ = fit([Run(model, settings)], parts["train"], parts["validation"], 0, "test")
+    (history,), _ = fit_runs([TrainingRun(model, settings)], parts["train"], parts["validation"], 0, "test")
     best = history["validation_loss"].idxmin()
     assert len(history) == best + 1 + 3 < 200
-    found = cross_entropy(predict(model, parts["validation"]), parts["validation"].labels)
+    found = cross_entropy(predict_probabilities(model, parts["validation"]), parts["validation"].labels)
     assert found == pytest.approx(history["validation_loss"][best], rel=1e-6)
 
 
-ORIGIN = Origin(kind="head", task="t", backbone="b", weights_sha256=None)
+ORIGIN = Provenance(kind="head", task="t", backbone="b", weights_sha256=None)
 
 
-def trained(build, parts, *settings: Training, made_of=None):
+def trained(build, parts, *settings: TrainingConfig, fingerprint=None):
     candidates = [(each, 0.0) for each in settings]
-    return train_repeats("test", build, candidates, parts, parts["train"], 0, ORIGIN, made_of)
+    return train_repeats("test", build, candidates, parts, parts["train"], 0, ORIGIN, fingerprint)
 
 
 @pytest.fixture(autouse=True)
@@ -423,21 +423,23 @@ def nowhere_else(tmp_path, monkeypatch):
 def test_the_repeat_of_the_lowest_validation_loss_is_kept():
     def build(l2):
         model = small_model()
-        return Built(model, model)
+        return BuiltModel(model, model)
 
     parts = splits()
     model, result = trained(build, parts, training(repeats=4))
     final = result.history.groupby("repeat")["validation_loss"].last()
-    kept = result.record.kept_repeat
+    kept = result.record.best_repeat
     assert kept == final.idxmin() and final.nunique() == 4
-    np.testing.assert_array_equal(predict(model, parts["test"]), result.predictions["test"].probabilities[kept])
+    np.testing.assert_array_equal(
+        predict_probabilities(model, parts["test"]), result.predictions["test"].probabilities[kept]
+    )
 
 
 def test_a_loss_that_is_no_number_in_every_repeat_is_an_error():
     def build(l2):
         model = small_model()
         model.layers[1].kernel.assign(np.full((4, 2), np.nan))
-        return Built(model, model)
+        return BuiltModel(model, model)
 
     with pytest.raises(UserError, match=r"^test: the loss of every repeat .* lower learning_rate \(now 0\.001\)"):
         trained(build, splits(), training())
@@ -448,7 +450,7 @@ def test_test_rows_do_not_change_training():
 
     def build(l2):
         model = small_model()
-        return Built(model, model)
+        return BuiltModel(model, model)
 
     one, _ = trained(build, splits(test=10), training())
     two, _ = trained(build, splits(test=4), training())
@@ -459,7 +461,7 @@ def test_test_rows_do_not_change_training():
 def test_fewer_training_images_are_chosen_from_train_only(here):
     task, images = read_task("high"), read_images("digits")
     few, more = (
-        examples_of(task, images.pixels, lambda rows: rows, training(max_train_per_class=most)) for most in (2, 5)
+        split_examples(task, images.pixels, lambda rows: rows, training(max_train_per_class=most)) for most in (2, 5)
     )
     assert set(few["train"].index) < set(more["train"].index) <= set(task.rows("train")["index"])
     assert np.bincount(few["train"].labels).tolist() == [2, 2, 2]
@@ -469,7 +471,7 @@ def test_fewer_training_images_are_chosen_from_train_only(here):
 
 def test_a_feature_record_says_what_its_features_are_made_of(here):
     record = read_features("upper").record
-    assert isinstance(record, FeatureRecord)
+    assert isinstance(record, FeaturesRecord)
     assert record.images_sha256 == read_images("digits").sha256
     assert (record.cut, record.pooling, record.storage, record.precision) == ("flatten", "none", "float16", "float32")
     assert record.weights_sha256 == read_json(Path("data/weights/base/backbone.json"))["sha256"]

@@ -19,16 +19,16 @@ import yaml
 from PIL import Image
 
 from stages import export, predict
-from stages.base.errors import UserError
-from stages.base.files import read_json, write_json
-from stages.data.images import read_images
-from stages.data.results import read_result
-from stages.networks.backbones import Preprocessing, affine, build_backbone, layer_names
-from stages.networks.cuts import below
-from stages.networks.portable import plain, write_onnx
-from stages.study.architectures import ARCHITECTURES
-from stages.using.command import run_command
-from stages.using.models import load_model
+from stages.artifacts.images import read_images
+from stages.artifacts.models import read_result
+from stages.backbones.building import Preprocessing, affine_preprocessing, build_backbone, layer_names
+from stages.backbones.cuts import up_to_cut
+from stages.backbones.onnx_export import inference_model, write_onnx
+from stages.backbones.registry import ARCHITECTURES
+from stages.core.command import run_command
+from stages.core.errors import UserError
+from stages.core.files import read_json, write_json
+from stages.training.trained_model import load_trained_model
 from tests.pipeline import ROOT
 from tests.tiny_study import STUDY, study
 
@@ -39,7 +39,7 @@ def stored(name):
     """Rows of the test images, and what the kept repeat said to them."""
     result = read_result(name)
     test = result.predictions["test"]
-    return test.index, test.probabilities[result.record.kept_repeat]
+    return test.index, test.probabilities[result.record.best_repeat]
 
 
 @pytest.fixture
@@ -56,7 +56,7 @@ def photos(here):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_predicts_what_it_predicted_after_its_training(here, name):
     index, probabilities = stored(name)
-    trained = load_model(study(), name)
+    trained = load_trained_model(study(), name)
     found = trained.model.predict(read_images("digits").pixels[index], verbose=0)
     # A fine-tune and a head may have seen features stored in float16.
     coarse = 5e-3 if name in ("fresh", "above", "cached", "uncached") else 1e-5
@@ -72,24 +72,24 @@ def test_a_model_is_not_joined_to_other_weights_than_it_was_trained_with(here, n
     with pytest.raises(
         UserError, match=rf"models/{name} was made with other weights of 'base' than there are now; run"
     ):
-        load_model(study(), name)
+        load_trained_model(study(), name)
 
 
 def test_an_unknown_model_is_answered_with_those_there_are(here):
     with pytest.raises(
         UserError, match=r"no model 'abov' in the study \(did you mean 'above'\?\); accepted: base, top"
     ):
-        load_model(study(), "abov")
+        load_trained_model(study(), "abov")
 
 
 def test_a_model_that_is_not_there_is_named(here):
     Path("models/above.weights.h5").unlink()
     for model in ("above", "cached"):  # which is made of it
         with pytest.raises(UserError, match=r"^models/above\.weights\.h5 is missing; `dvc repro` makes it\.$"):
-            load_model(study(), model)
+            load_trained_model(study(), model)
     Path("models/above/record.json").unlink()
     with pytest.raises(UserError, match=r"models/above/record\.json is missing; `dvc repro` makes it"):
-        load_model(study(), "above")
+        load_trained_model(study(), "above")
 
 
 # Predicting.
@@ -223,7 +223,7 @@ def test_an_exported_model_needs_nothing_of_the_project_and_predicts_the_same(he
 
 
 def test_a_model_that_does_not_predict_what_is_stored_is_not_exported(here):
-    network = load_model(study(), "base").model
+    network = load_trained_model(study(), "base").model
     network.get_layer("predictions").kernel.assign(-network.get_layer("predictions").kernel)
     network.save_weights("models/base.weights.h5")
     with pytest.raises(
@@ -254,7 +254,7 @@ def test_a_study_that_wants_its_images_otherwise_than_they_were_prepared_is_refu
     record = Path("data/images/digits/record.json")
     write_json(record, {**read_json(record), "resize": "pad"})
     with pytest.raises(UserError, match=r"images of 'digits' were prepared with image_size 16, resize pad, which"):
-        load_model(study(), "base")
+        load_trained_model(study(), "base")
 
 
 def test_without_its_images_a_model_is_not_exported(here):
@@ -269,7 +269,7 @@ def test_without_its_images_a_model_is_not_exported(here):
 )
 def test_the_exported_preprocessing_is_that_of_the_architecture(architecture):
     layer = Preprocessing(architecture, dtype="float32")
-    kernel, bias = affine(layer)
+    kernel, bias = affine_preprocessing(layer)
     pixels = np.random.default_rng(0).integers(0, 256, (200, 3), dtype=np.uint8)
     expected = keras.ops.convert_to_numpy(layer(pixels.reshape(200, 1, 1, 3))).reshape(200, 3)
     np.testing.assert_allclose(pixels @ kernel + bias, expected, rtol=1e-6, atol=3e-5)
@@ -279,7 +279,7 @@ def test_every_preprocessing_is_an_affine_map_of_the_channels():
     pixels = np.random.default_rng(1).integers(0, 256, (50, 3), dtype=np.uint8)
     for architecture in ARCHITECTURES:
         layer = Preprocessing(architecture, dtype="float32")
-        kernel, bias = affine(layer)
+        kernel, bias = affine_preprocessing(layer)
         expected = keras.ops.convert_to_numpy(layer(pixels.reshape(50, 1, 1, 3))).reshape(50, 3)
         np.testing.assert_allclose(pixels @ kernel + bias, expected, rtol=1e-6, atol=3e-5, err_msg=architecture)
 
@@ -289,10 +289,10 @@ def test_a_published_network_is_exported_as_it_is(architecture, tmp_path):
     """Its lower quarter, which has all kinds of its layers: the whole of it takes a minute to convert."""
     backbone = build_backbone(architecture, 32)
     names = layer_names(backbone)
-    model = below(backbone, names[len(names) // 4])
+    model = up_to_cut(backbone, names[len(names) // 4])
     pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
     expected = model.predict_on_batch(pixels)
-    written = plain(model, "net")
+    written = inference_model(model, "net")
     export.write_keras(written, {"classes": []}, tmp_path / "net.keras")
     write_onnx(written, tmp_path / "net.onnx")
     for ask in (export.keras_model(tmp_path / "net.keras"), export.onnx_model(tmp_path / "net.onnx")):

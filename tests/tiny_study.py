@@ -2,7 +2,7 @@
 
 import importlib
 
-from stages.study import study_of
+from stages.validation.study import validate_study
 
 STUDY = {
     "seed": 3,
@@ -116,7 +116,7 @@ ORDER = [
 
 
 def study():
-    found, problems = study_of(STUDY)
+    found, problems = validate_study(STUDY)
     assert not problems
     return found
 

@@ -7,20 +7,20 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stages.reporting.curve_figures import draw_depths, draw_learning
 from stages.reporting.model_figures import draw_line, finish_curves
-from stages.reporting.series_figures import draw_depths, draw_learning
 from stages.reporting.style import (
     MARKERS,
     NAMES_UP_TO,
     PALETTE,
     STYLE,
     WIDTH,
-    Look,
+    LineStyle,
     Picture,
     headline,
     legend_of,
+    line_styles,
     log_axis,
-    looks_of,
     panel_title,
     percent_axis,
     shortened,
@@ -36,7 +36,7 @@ def draw_task(
     where images lie in features.
     """
     found = study["tasks"][task]
-    looks = looks_of(found["models"])
+    looks = line_styles(found["models"])
     pictures = []
     with matplotlib.rc_context(STYLE):
         if len(looks) > 1:
@@ -53,7 +53,7 @@ def draw_task(
     return pictures
 
 
-def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, Look]) -> Picture:
+def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, LineStyle]) -> Picture:
     """Test accuracy of every model with its interval and single repeats, the highest on top."""
     models = sorted(looks, key=lambda model: metrics[model]["test"]["accuracy"])
     figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(models)))
@@ -61,8 +61,8 @@ def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: d
     for height, model in enumerate(models):
         test, single = metrics[model]["test"], study["models"][model]["accuracies"]["test"]
         look, marker = looks[model], MARKERS[study["models"][model]["kind"]]
-        axes.plot([test["accuracy_low"], test["accuracy_high"]], [height] * 2, color=look.colour, linewidth=2)
-        axes.plot(test["accuracy"], height, marker, color=look.colour, markeredgecolor=look.edge, markersize=7)
+        axes.plot([test["accuracy_low"], test["accuracy_high"]], [height] * 2, color=look.color, linewidth=2)
+        axes.plot(test["accuracy"], height, marker, color=look.color, markeredgecolor=look.edge, markersize=7)
         axes.plot(single, [height - 0.27] * len(single), "|", color="#555555", markersize=6)
     labels = [f"{model} ✓" if model == of_task["recommended"] else model for model in models]
     axes.set_yticks(range(len(models)), labels)
@@ -90,22 +90,22 @@ def leader(best: str, pairs: list[dict]) -> str:
     return f"{best} leads, {others} be told apart from it"
 
 
-def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, Look]) -> Picture:
+def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, LineStyle]) -> Picture:
     """Test accuracy against seconds: the training alone, and with all that the model is built on."""
     legend = legend_of([*looks])
     figure = Figure(figsize=(WIDTH, 3.1 + legend.height))
     axes = figure.subplots()
     for model, look in looks.items():
-        colour = look.colour
+        color = look.color
         test, cost = metrics[model]["test"], metrics[model]["cost"]
         marker = MARKERS[study["models"][model]["kind"]]
         seconds = [max(cost["seconds"], 1e-3), max(cost["total_seconds"], 1e-3)]
-        axes.plot(seconds, [test["accuracy"]] * 2, color=colour, linewidth=1, linestyle=":")
-        axes.plot(seconds[0], test["accuracy"], marker, color=colour, markerfacecolor="white", markersize=6)
-        axes.plot([seconds[1]] * 2, [test["accuracy_low"], test["accuracy_high"]], color=colour, linewidth=1.5)
+        axes.plot(seconds, [test["accuracy"]] * 2, color=color, linewidth=1, linestyle=":")
+        axes.plot(seconds[0], test["accuracy"], marker, color=color, markerfacecolor="white", markersize=6)
+        axes.plot([seconds[1]] * 2, [test["accuracy_low"], test["accuracy_high"]], color=color, linewidth=1.5)
         name = f"{model} ✓" if model == of_task["recommended"] else model
         axes.plot(
-            seconds[1], test["accuracy"], marker, color=colour, markeredgecolor=look.edge, markersize=7, label=name
+            seconds[1], test["accuracy"], marker, color=color, markeredgecolor=look.edge, markersize=7, label=name
         )
     log_axis(axes.xaxis)
     percent_axis(axes.yaxis)
@@ -126,7 +126,7 @@ def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[
     )
 
 
-def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, Look]) -> Picture:
+def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, LineStyle]) -> Picture:
     """Accuracy and loss of all models over the epochs, overlaid."""
     legend = legend_of([*looks])
     figure = Figure(figsize=(WIDTH, 5.0 + legend.height))
@@ -134,7 +134,7 @@ def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, Look]) -> Pict
     for row, measure in zip(grid, ("accuracy", "loss"), strict=True):
         for axes, split in zip(row, ("train", "validation"), strict=True):
             for model, of_model in curves.groupby("model", sort=False):
-                draw_line(axes, of_model, f"{split}_{measure}", looks[model].colour, model, looks[model].line)
+                draw_line(axes, of_model, f"{split}_{measure}", looks[model].color, model, looks[model].line)
             axes.set_title(f"{split} {measure}")
     finish_curves(grid)
     headline(figure, f"{task}: how the models learn")
@@ -150,7 +150,7 @@ def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, Look]) -> Pict
 
 
 def draw_maps(task: str, classes: list[str], maps: pd.DataFrame) -> Picture:
-    """Validation images in the plane of the two principal components of each cache of features, coloured by class."""
+    """Validation images in the plane of the two principal components of each cache of features, colored by class."""
     panels = list(maps.groupby(["features", "cut"], sort=False))
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
@@ -160,9 +160,9 @@ def draw_maps(task: str, classes: list[str], maps: pd.DataFrame) -> Picture:
     for axes, ((features, cut), of_panel) in zip(grid.flat, panels, strict=False):
         for label, name in enumerate(classes):
             points = of_panel[of_panel["class"] == name]
-            shape = "o^sDv"[label // len(PALETTE) % 5]  # where the colours are used up
-            colour = PALETTE[label % len(PALETTE)]
-            axes.plot(points["x"], points["y"], shape, color=colour, markersize=3, label=shortened(name))
+            shape = "o^sDv"[label // len(PALETTE) % 5]  # where the colors are used up
+            color = PALETTE[label % len(PALETTE)]
+            axes.plot(points["x"], points["y"], shape, color=color, markersize=3, label=shortened(name))
         panel_title(axes, f"{features} at {cut}")
         axes.set_xlabel(f"{100 * of_panel['share_x'].iloc[0]:.0f} % of the variance", fontsize=8)
         axes.set_ylabel(f"{100 * of_panel['share_y'].iloc[0]:.0f} %", fontsize=8)

@@ -6,20 +6,20 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from stages.reporting.style import NAMES_UP_TO, STYLE, WIDTH, Look, Picture, log_axis, percent_axis, shortened
+from stages.reporting.style import NAMES_UP_TO, STYLE, WIDTH, LineStyle, Picture, log_axis, percent_axis, shortened
 
 NUMBERS_UP_TO = 10  # classes, in a confusion matrix
 
 
 def draw_model(
-    model: str, history: pd.DataFrame, confusion: pd.DataFrame, classes: list[str], look: Look
+    model: str, history: pd.DataFrame, confusion: pd.DataFrame, classes: list[str], look: LineStyle
 ) -> list[Picture]:
     """The pictures of a model. history: of the model; confusion: actual and predicted class of every test image."""
     with matplotlib.rc_context(STYLE):
         return [draw_training(model, history, look), draw_confusion(model, confusion, classes)]
 
 
-def draw_training(model: str, history: pd.DataFrame, look: Look) -> Picture:
+def draw_training(model: str, history: pd.DataFrame, look: LineStyle) -> Picture:
     """Training against validation: accuracy and loss over the epochs."""
     # Fixed margins: a layout that is computed would take most of the report's time where there are many models.
     figure = Figure(figsize=(WIDTH, 1.9), layout="none")
@@ -27,14 +27,14 @@ def draw_training(model: str, history: pd.DataFrame, look: Look) -> Picture:
     figure.subplots_adjust(left=0.12, right=0.98, bottom=0.25, top=0.88, wspace=0.3)
     for axes, measure in zip(grid[0], ("accuracy", "loss"), strict=True):
         draw_line(axes, history, f"train_{measure}", "#888888", "train", "--")
-        draw_line(axes, history, f"validation_{measure}", look.colour, "validation", "-")
+        draw_line(axes, history, f"validation_{measure}", look.color, "validation", "-")
         axes.set_title(measure)
     finish_curves(grid.T)
     grid[0][0].legend(loc="best")
     return Picture(
         f"training-{model}.png",
         figure,
-        "Accuracy and loss over the epochs: training dashed, validation in colour; thin lines are single repeats.",
+        "Accuracy and loss over the epochs: training dashed, validation in color; thin lines are single repeats.",
         f"Train and validation accuracy and loss of {model} over the epochs.",
     )
 
@@ -96,20 +96,20 @@ def write_shares(axes: Axes, shares: np.ndarray) -> None:
     """Whole per cents in the cells that are not 0."""
     for (row, column), share in np.ndenumerate(shares):
         if share > 0:
-            colour = "white" if share > 0.5 else "black"
+            color = "white" if share > 0.5 else "black"
             size = 8 if len(shares) <= 6 else 6.5
-            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=size)
+            axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=size)
 
 
-def draw_line(axes: Axes, history: pd.DataFrame, column: str, colour: str, label: str, line: str) -> None:
+def draw_line(axes: Axes, history: pd.DataFrame, column: str, color: str, label: str, line: str) -> None:
     """The mean over the repeats up to the epoch all of them reach, and the single repeats."""
     table = history.pivot(index="epoch", columns="repeat", values=column).replace([np.inf, -np.inf], np.nan)
     if table.shape[1] > 1:
-        axes.plot(table.index, table, color=colour, linewidth=0.7, alpha=0.45, linestyle=line)
+        axes.plot(table.index, table, color=color, linewidth=0.7, alpha=0.45, linestyle=line)
     shortest = history.groupby("repeat")["epoch"].max().min()
     mean = table.loc[:shortest].mean(axis=1)
     marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
-    axes.plot(mean.index, mean, color=colour, linewidth=1.8, label=label, linestyle=line, marker=marker)
+    axes.plot(mean.index, mean, color=color, linewidth=1.8, label=label, linestyle=line, marker=marker)
 
 
 def finish_curves(grid: np.ndarray) -> None:

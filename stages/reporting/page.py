@@ -11,9 +11,9 @@ from typing import Any
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
-from stages.data.gallery import Tile
+from stages.artifacts.tiles import Tile
+from stages.evaluation.formatting import duration, percent, points, small
 from stages.reporting.style import Picture
-from stages.reporting.words import duration, percent, points, small
 
 # Header, and where the value of a model comes from in metrics.json; see `cell` for the formats.
 COLUMNS = [

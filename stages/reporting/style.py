@@ -51,7 +51,7 @@ class Picture:
     alt: str
 
     def png(self) -> bytes:
-        """The figure as a PNG file of 256 colours, a third as large as one of all: reports are in git."""
+        """The figure as a PNG file of 256 colors, a third as large as one of all: reports are in git."""
         canvas = FigureCanvasAgg(self.figure)
         canvas.draw()  # once, where savefig draws twice
         image = Image.fromarray(np.asarray(canvas.buffer_rgba())[:, :, :3])
@@ -61,24 +61,24 @@ class Picture:
 
 
 @dataclass(frozen=True)
-class Look:
-    """How a model, or a series of models, is drawn; line and edge tell up to 35 apart, where colours are used up."""
+class LineStyle:
+    """How a model, or a series of models, is drawn; line and edge tell up to 35 apart, where colors are used up."""
 
-    colour: str
+    color: str
     line: str | tuple
     edge: str
 
 
-def look_of(place: int) -> Look:
+def line_style(place: int) -> LineStyle:
     """The look of the model at this place of its task, from 0."""
-    rounds, colour = divmod(place, len(PALETTE))
-    edges = [("-", PALETTE[colour]), ("--", "#000000"), (":", "#888888"), ("-.", "#ffffff"), ((0, (8, 2)), "#D55E00")]
-    return Look(PALETTE[colour], *edges[rounds % len(edges)])
+    rounds, color = divmod(place, len(PALETTE))
+    edges = [("-", PALETTE[color]), ("--", "#000000"), (":", "#888888"), ("-.", "#ffffff"), ((0, (8, 2)), "#D55E00")]
+    return LineStyle(PALETTE[color], *edges[rounds % len(edges)])
 
 
-def looks_of(models: list[str]) -> dict[str, Look]:
+def line_styles(models: list[str]) -> dict[str, LineStyle]:
     """The looks of the models of a task."""
-    return {model: look_of(place) for place, model in enumerate(models)}
+    return {model: line_style(place) for place, model in enumerate(models)}
 
 
 @dataclass(frozen=True)

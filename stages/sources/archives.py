@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from stages.base.errors import UserError
-from stages.sources.image import SourceImage, left_out
-from stages.sources.layout import places, printable
-from stages.study.schema import Archive, Flowers, Kaggle
+from stages.config.datasets import ArchiveConfig, FlowersConfig, KaggleConfig
+from stages.core.errors import UserError
+from stages.sources.layout import locate_images, printable
+from stages.sources.source_image import SourceImage, unusable_image
 
 # A file larger than this is no photograph: it is not read.
 LARGEST_FILE = 200 * 2**20
@@ -42,7 +42,7 @@ class Member(NamedTuple):
     read: Callable[[], bytes]
 
 
-def archive_images(dataset: Archive | Flowers | Kaggle, path: Path) -> Iterator[SourceImage]:
+def archive_images(dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a zip or tar archive.
 
     A zip is read in the order of its names, a tar in its own order: to go back in a compressed tar is to start again.
@@ -95,15 +95,15 @@ def _tar_members(archive: tarfile.TarFile) -> tuple[dict[str, Member], list[str]
 
 
 def _images(
-    dataset: Archive | Flowers | Kaggle, path: Path, members: dict[str, Member], folders: list[str]
+    dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: Path, members: dict[str, Member], folders: list[str]
 ) -> Iterator[SourceImage]:
-    for name, place in places(members, folders, dataset.subfolder, repr(str(path))).items():
+    for name, place in locate_images(members, folders, dataset.subfolder, repr(str(path))).items():
         member, text = members[name], printable(name)
         if place.problem:
-            yield left_out(text, place.label, place.problem)
+            yield unusable_image(text, place.label, place.problem)
         elif member.problem:
-            yield left_out(text, place.label, member.problem)
+            yield unusable_image(text, place.label, member.problem)
         elif member.size > LARGEST_FILE:
-            yield left_out(text, place.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}")
+            yield unusable_image(text, place.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}")
         else:
             yield SourceImage(text, place.label, member.read, place.split)

@@ -7,27 +7,27 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from stages.base.errors import UserError
-from stages.base.files import reading
+from stages.config.datasets import CIFAR10_CLASSES, Cifar10Config, DigitsConfig
+from stages.core.errors import UserError
+from stages.core.files import reading
 from stages.sources.archives import DAMAGE, LARGEST_FILE, damaged
-from stages.sources.image import SourceImage
-from stages.study.schema import CIFAR10_CLASSES, Cifar10, Digits
+from stages.sources.source_image import SourceImage
 
 # https://www.cs.toronto.edu/~kriz/cifar.html: one byte label, then 1,024 bytes each of red, green and blue, row by row.
 CIFAR10_RECORD = 1 + 3 * 32 * 32
 CIFAR10_FILES = {**{f"data_batch_{number}.bin": "train" for number in range(1, 6)}, "test_batch.bin": "test"}
 
 
-def digits_images(dataset: Digits, path: Path) -> Iterator[SourceImage]:
-    """The digits of scikit-learn's csv.gz, (8, 8) uint8 grey each."""
+def digits_images(dataset: DigitsConfig, path: Path) -> Iterator[SourceImage]:
+    """The digits of scikit-learn's csv.gz, (8, 8) uint8 gray each."""
     with reading(path), gzip.open(path, "rt") as file:
-        table = np.loadtxt(file, delimiter=",")  # (1797, 65): 64 grey values from 0 to 16, then the digit
+        table = np.loadtxt(file, delimiter=",")  # (1797, 65): 64 gray values from 0 to 16, then the digit
     for number, row in enumerate(table):
-        grey = np.rint(row[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8)
-        yield SourceImage(f"digit-{number:04d}", str(int(row[64])), lambda grey=grey: grey)
+        gray = np.rint(row[:64].reshape(8, 8) * (255 / 16)).astype(np.uint8)
+        yield SourceImage(f"digit-{number:04d}", str(int(row[64])), lambda gray=gray: gray)
 
 
-def cifar10_images(dataset: Cifar10, path: Path) -> Iterator[SourceImage]:
+def cifar10_images(dataset: Cifar10Config, path: Path) -> Iterator[SourceImage]:
     """The images of CIFAR-10's binary archive, (32, 32, 3) uint8 each, file by file as they stand in it."""
     found = set()
     try:

@@ -14,7 +14,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 Image.init()  # else Pillow knows only some of them before it has met a file that is none of those
 SMALLEST_SIDE = 4  # pixels; less is no picture, but what a web page counts its visitors with
 # 256 bits: the usual 64 take different chest X-rays for the same.
-LOOK_SIDE = 16
+HASH_SIDE = 16
 
 
 class Decoded(NamedTuple):
@@ -64,7 +64,7 @@ def _finished(rgb: Image.Image, image_size: int, resize: str) -> Decoded:
     if min(rgb.size) < SMALLEST_SIDE:
         raise ValueError(f"the image has {rgb.width}x{rgb.height} pixels; each side needs at least {SMALLEST_SIDE}")
     sha256 = hashlib.sha256(f"{rgb.width}x{rgb.height}".encode() + rgb.tobytes()).hexdigest()
-    look = str(imagehash.phash(rgb, hash_size=LOOK_SIDE))
+    look = str(imagehash.phash(rgb, hash_size=HASH_SIDE))
     size, method = (image_size, image_size), Image.Resampling.BICUBIC
     if resize == "crop":
         square = ImageOps.fit(rgb, size, method)
@@ -76,7 +76,7 @@ def _finished(rgb: Image.Image, image_size: int, resize: str) -> Decoded:
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB; transparent parts become white, 16-bit grey keeps its upper eight bits."""
+    """8-bit RGB; transparent parts become white, 16-bit gray keeps its upper eight bits."""
     if image.mode.startswith("I;16"):
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode in ("I", "F"):

@@ -6,32 +6,32 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.base.errors import UserError
+from stages.config.datasets import CsvConfig, FolderConfig
+from stages.core.errors import UserError
+from stages.core.wording import did_you_mean, listing
 from stages.sources.archives import LARGEST_FILE
-from stages.sources.image import SourceImage, left_out
-from stages.sources.layout import SPLIT_NAMES, is_litter, label_of, places, printable
-from stages.study.messages import listing, nearest
-from stages.study.schema import Csv, Folder
+from stages.sources.layout import SPLIT_NAMES, class_name, is_system_file, locate_images, printable
+from stages.sources.source_image import SourceImage, unusable_image
 
 COLUMNS = ["path", "label", "split", "group"]
 
 
-def folder_images(dataset: Folder, path: Path) -> Iterator[SourceImage]:
+def folder_images(dataset: FolderConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a folder of class folders, in the order of their names."""
-    for name, place in places(*_walk(path), None, repr(str(path))).items():
+    for name, place in locate_images(*_walk(path), None, repr(str(path))).items():
         if place.problem:
-            yield left_out(printable(name), place.label, place.problem)
+            yield unusable_image(printable(name), place.label, place.problem)
         else:
             content = lambda name=name: _read(path, name)  # noqa: E731
             yield SourceImage(printable(name), place.label, content, place.split)
 
 
-def csv_images(dataset: Csv, path: Path) -> Iterator[SourceImage]:
+def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
     """The images that a table in the folder lists, in the order of the table; paths are relative to the folder."""
     for row in list(_rows_of(path / dataset.table)):  # all are checked before the first is decoded
         content = lambda name=row["path"]: _read(path, name)  # noqa: E731
         yield SourceImage(
-            printable(row["path"]), label_of(row["label"]), content, row["split"], printable(row["group"])
+            printable(row["path"]), class_name(row["label"]), content, row["split"], printable(row["group"])
         )
 
 
@@ -46,7 +46,7 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
 
     for folder, inside, names in os.walk(path, onerror=unreadable):
         here = Path(folder)
-        inside[:] = [name for name in inside if not is_litter(name)]
+        inside[:] = [name for name in inside if not is_system_file(name)]
         for name in inside:
             if (here / name).is_symlink():
                 raise UserError(
@@ -91,7 +91,7 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
     for column in ("path", "label"):
         if column not in names:
             raise UserError(
-                f"{file!r} has no column {column!r}{nearest(column, names)}, only {listing(names)}; the first line "
+                f"{file!r} has no column {column!r}{did_you_mean(column, names)}, only {listing(names)}; the first line "
                 "must name path, label and maybe split and group."
             )
     seen = set()

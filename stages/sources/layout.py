@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from stages.base.errors import UserError
+from stages.core.errors import UserError
 
 # What published datasets call their parts, in small letters.
 SPLIT_NAMES = {
@@ -22,7 +22,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 LITTER = {"__macosx", "thumbs.db", "desktop.ini", "icon\r"}
 
 
-class Place(NamedTuple):
+class Location(NamedTuple):
     """Where a file belongs. split: empty where its path names none. problem: why it cannot be used, or empty."""
 
     label: str
@@ -30,7 +30,9 @@ class Place(NamedTuple):
     problem: str = ""
 
 
-def places(files: Iterable[str], folders: Iterable[str], subfolder: str | None, where: str) -> dict[str, Place]:
+def locate_images(
+    files: Iterable[str], folders: Iterable[str], subfolder: str | None, where: str
+) -> dict[str, Location]:
     """The place of every file that is meant to be an image, in the order given.
 
     files, folders: paths with `/` inside the source. subfolder: only what lies below it counts. where: what the source
@@ -54,12 +56,12 @@ def places(files: Iterable[str], folders: Iterable[str], subfolder: str | None, 
     found = {}
     for name, parts in below.items():
         if name in outside:
-            found[name] = Place("", problem="its path leads out of the source")
+            found[name] = Location("", problem="its path leads out of the source")
         elif len(parts) > 1 and parts[:-1] not in with_folders:
             split = SPLIT_NAMES.get(parts[-3].casefold(), "") if len(parts) > 2 else ""
-            found[name] = Place(label_of(parts[-2]), split)
+            found[name] = Location(class_name(parts[-2]), split)
         elif PurePosixPath(name).suffix.casefold() in SUFFIXES:
-            found[name] = Place("", problem="it lies beside the class folders, so that it has no class")
+            found[name] = Location("", problem="it lies beside the class folders, so that it has no class")
     good = [place for place in found.values() if not place.problem]
     if all(_is_split_alone(place) for place in good):
         within = " and ".join(sorted({place.label for place in good}))
@@ -82,11 +84,11 @@ def places(files: Iterable[str], folders: Iterable[str], subfolder: str | None, 
     if any(place.split for place in good):
         for name, place in found.items():
             if _is_split_alone(place):
-                found[name] = Place("", problem=f"it lies in {place.label!r} without a class folder")
+                found[name] = Location("", problem=f"it lies in {place.label!r} without a class folder")
     return found
 
 
-def _is_split_alone(place: Place) -> bool:
+def _is_split_alone(place: Location) -> bool:
     """Whether an image lies in a folder that is called as a split, with no class between."""
     return place.label.casefold() in SPLIT_NAMES and not place.split
 
@@ -95,13 +97,13 @@ def _below(name: str, subfolder: str | None) -> tuple[str, ...]:
     """The parts of a path below the subfolder; none for what lies elsewhere, is hidden or is litter."""
     # Some Windows programs write \\ into a zip.
     parts = PurePosixPath(name if "/" in name else name.replace("\\", "/")).parts
-    if any(map(is_litter, parts)):
+    if any(map(is_system_file, parts)):
         return ()
     inside = PurePosixPath(subfolder or "").parts
     return parts[len(inside) :] if parts[: len(inside)] == inside else ()
 
 
-def is_litter(part: str) -> bool:
+def is_system_file(part: str) -> bool:
     """Whether a file or folder of this name is hidden, or of the operating system, and no part of the data."""
     return part.casefold() in LITTER or (part.startswith(".") and part != "..")
 
@@ -112,6 +114,6 @@ def printable(name: str) -> str:
     return "".join(repr(mark)[1:-1] if unicodedata.category(mark) == "Cc" else mark for mark in text)
 
 
-def label_of(name: str) -> str:
+def class_name(name: str) -> str:
     """The class a folder or a cell of a table names; macOS writes an accented letter as two characters."""
     return unicodedata.normalize("NFC", printable(name))

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from stages.base.errors import UserError
+from stages.config.datasets import DatasetConfig, LocalConfig
+from stages.core.errors import UserError
 from stages.sources.archives import archive_images
 from stages.sources.arrays import cifar10_images, digits_images
 from stages.sources.folders import csv_images, folder_images
-from stages.sources.image import SourceImage
-from stages.study.schema import Images, OnThisMachine
+from stages.sources.source_image import SourceImage
 
 READERS = {
     "digits": digits_images,
@@ -21,9 +21,9 @@ READERS = {
 }
 
 
-def place_of(name: str, dataset: Images) -> Path:
+def source_path(name: str, dataset: DatasetConfig) -> Path:
     """What the images of a dataset are read from: the folder the entry names, or the file in data/raw/<dataset>."""
-    if isinstance(dataset, OnThisMachine):
+    if isinstance(dataset, LocalConfig):
         return Path(dataset.path)
     files = [path for path in Path("data/raw", name).glob("*") if not path.name.startswith(".partial-")]
     if len(files) != 1:
@@ -31,6 +31,6 @@ def place_of(name: str, dataset: Images) -> Path:
     return files[0]
 
 
-def images_of(dataset: Images, path: Path) -> Iterator[SourceImage]:
+def read_source(dataset: DatasetConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a dataset; `UserError` where what it is read from is missing, damaged or of another shape."""
     return READERS[dataset.source](dataset, path)

@@ -12,9 +12,9 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 
-from stages.base.errors import UserError
+from stages.core.errors import UserError
 from stages.sources.decoding import Decoded, decode
-from stages.sources.image import SourceImage
+from stages.sources.source_image import SourceImage
 
 # Small datasets are done before other processes have even started.
 SECONDS_ALONE = 2.0
@@ -25,7 +25,7 @@ IMAGES_A_MESSAGE, BYTES_A_MESSAGE, MESSAGES_A_PROCESS = 64, 8 * 2**20, 2
 Outcome = tuple[SourceImage, Decoded | str]
 
 
-def decoded(source: Iterable[SourceImage], image_size: int, resize: str) -> Iterator[Outcome]:
+def decode_all(source: Iterable[SourceImage], image_size: int, resize: str) -> Iterator[Outcome]:
     """Each image of a source with what it decodes to, or with the reason why it cannot be, in the order of the source.
 
     Processes and not threads: small images spend their time in Python, where threads wait for each other.

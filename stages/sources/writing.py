@@ -1,4 +1,4 @@
-"""Writing the prepared images of a dataset: the other side of stages.data.images.
+"""Writing the prepared images of a dataset: the other side of stages.artifacts.images.
 
 Pixels and rows go to disk as they come, so that memory does not grow with the number of images, and a run that was
 killed is taken up where it ended.
@@ -16,11 +16,11 @@ from typing import BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from stages.base.errors import UserError
-from stages.base.files import resumable_directory, sha256_of, write_json
-from stages.data.images import FOLDER, QUARANTINE_COLUMNS, TABLE_COLUMNS
-from stages.sources.image import SourceImage
-from stages.sources.workers import decoded
+from stages.artifacts.images import IMAGE_COLUMNS, IMAGES_FOLDER, QUARANTINE_COLUMNS
+from stages.core.errors import UserError
+from stages.core.files import resumable_directory, sha256_of, write_json
+from stages.sources.source_image import SourceImage
+from stages.sources.workers import decode_all
 
 # So many images are decoded again at most when a run was killed.
 IMAGES_A_CHECKPOINT = 500
@@ -32,15 +32,15 @@ def write_images(
     image_size: int,
     max_unreadable: float,
     resize: str = "crop",
-    made_of: str = "",
+    fingerprint: str = "",
 ) -> str:
     """Decode every image of a source once and write data/images/<dataset>; returns a line that says what was made.
 
     Files that are no readable image are left out and listed in `quarantine.csv` with the reason; more than the share
     `max_unreadable` of them is a `UserError`, and so is a class of which nothing can be read.
-    made_of: tells this source and its settings from others; what a killed run left is taken up where it is the same.
+    fingerprint: tells this source and its settings from others; what a killed run left is taken up where it is the same.
     """
-    with resumable_directory(FOLDER / dataset, f"{made_of} {image_size} {resize}") as folder:
+    with resumable_directory(IMAGES_FOLDER / dataset, f"{fingerprint} {image_size} {resize}") as folder:
         _decode(dataset, folder, source, image_size, resize)
         found = _Found.of(folder)
         _check(dataset, found, max_unreadable)
@@ -68,7 +68,7 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
         done, readable = _take_up(pixels, rows, image_size)
         if done:
             print(f"prepare {dataset}: {done} images are done, by a run that was ended; going on from there")
-        outcomes = decoded(itertools.islice(source, done, None), image_size, resize)
+        outcomes = decode_all(itertools.islice(source, done, None), image_size, resize)
         shown = tqdm(outcomes, f"prepare {dataset}", initial=done, unit=" images", disable=None)
         for number, (image, outcome) in enumerate(shown, start=1):
             row = {"name": image.name, "class": image.label}
@@ -166,7 +166,7 @@ def _write_tables(folder: Path, classes: list[str]) -> None:
         (folder / "table.csv").open("w", encoding="utf-8", newline="") as table,
         (folder / "quarantine.csv").open("w", encoding="utf-8", newline="") as quarantine,
     ):
-        images = csv.DictWriter(table, TABLE_COLUMNS, lineterminator="\n")
+        images = csv.DictWriter(table, IMAGE_COLUMNS, lineterminator="\n")
         left_out = csv.DictWriter(quarantine, QUARANTINE_COLUMNS, lineterminator="\n")
         images.writeheader()
         left_out.writeheader()

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from stages.data.tasks import SPLITS, Task, labels_of
-from stages.study.schema import Training
+from stages.artifacts.tasks import SPLITS, Task, row_labels
+from stages.config.training import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class Examples:
         return np.eye(self.classes, dtype=np.float32)[self.labels]
 
 
-def examples_of(
-    task: Task, array: np.ndarray, positions: Callable[[np.ndarray], np.ndarray], settings: Training
+def split_examples(
+    task: Task, array: np.ndarray, positions: Callable[[np.ndarray], np.ndarray], settings: TrainingConfig
 ) -> dict[str, Examples]:
     """The examples of every split of a task, of the training images those the settings ask for.
 
@@ -47,11 +47,13 @@ def examples_of(
         limits = (settings.max_train_per_class, settings.train_fraction) if split == "train" else ()
         rows = task.rows(split, *limits)
         index = rows["index"].to_numpy(np.int64)
-        examples[split] = Examples(array, positions(index), labels_of(rows), index, len(task.classes))
+        examples[split] = Examples(array, positions(index), row_labels(rows), index, len(task.classes))
     return examples
 
 
-def batches(examples: Examples, size: int, order: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def iterate_batches(
+    examples: Examples, size: int, order: np.ndarray | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """(inputs, places) in batches of `size`, the last one smaller; in `order` (n,), a permutation, or as they stand.
 
     places: (size,) where the examples of the batch stand among the n. Only the rows of one batch are read from the
@@ -74,7 +76,7 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
     return (len(labels) / (np.count_nonzero(counts) * counts[labels])).astype(np.float32)
 
 
-def mixed(
+def mixup(
     inputs: np.ndarray, targets: np.ndarray, alpha: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
     """A batch mixed with itself in another order: mixup, Zhang et al. 2018; one share for the batch, as in their code.
@@ -87,7 +89,7 @@ def mixed(
     return both, share * targets + (1 - share) * targets[order]
 
 
-def content_of(examples: dict[str, Examples]) -> str:
+def examples_fingerprint(examples: dict[str, Examples]) -> str:
     """A hash of which images, with which labels, the examples stand for."""
     found = hashlib.sha256()
     for each in examples.values():

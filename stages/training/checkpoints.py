@@ -14,9 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from stages.base.files import atomic_file, write_text
+from stages.core.files import atomic_file, write_text
 
-FOLDER = Path("data/checkpoints")
+CHECKPOINTS_FOLDER = Path("data/checkpoints")
 CODE = Path(__file__).parents[1]
 MOST_OF_THE_TIME = 0.1  # that saving may take
 
@@ -24,14 +24,14 @@ MOST_OF_THE_TIME = 0.1  # that saving may take
 class Checkpoints:
     """The saved states of one model in training: named, each a dict of numbers and lists with arrays beside it.
 
-    made_of: everything the training depends on, as JSON; states of another training, or of other code, are dropped.
+    fingerprint: everything the training depends on, as JSON; states of another training, or of other code, are dropped.
     """
 
-    def __init__(self, model: str, made_of: Any):
-        self.folder = FOLDER / model
+    def __init__(self, model: str, fingerprint: Any):
+        self.folder = CHECKPOINTS_FOLDER / model
         self.last, self.took = time.perf_counter(), 0.0
         code = [hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(CODE.rglob("*.py"))]
-        mark = hashlib.sha256(json.dumps([made_of, code, keras.__version__]).encode()).hexdigest()
+        mark = hashlib.sha256(json.dumps([fingerprint, code, keras.__version__]).encode()).hexdigest()
         file = self.folder / "made-of"
         if not file.exists() or file.read_text(encoding="utf-8") != mark:
             remove_checkpoints(model)
@@ -69,4 +69,4 @@ class Checkpoints:
 
 def remove_checkpoints(model: str) -> None:
     """Remove everything that was saved of a model."""
-    shutil.rmtree(FOLDER / model, ignore_errors=True)
+    shutil.rmtree(CHECKPOINTS_FOLDER / model, ignore_errors=True)

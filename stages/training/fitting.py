@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from stages.base.ahead import ahead
-from stages.data.results import cross_entropy
-from stages.study.schema import Training
-from stages.training.batches import Examples, batches, class_weights, mixed, rows_within
+from stages.artifacts.models import cross_entropy
+from stages.config.training import TrainingConfig
+from stages.core.prefetch import prefetch
+from stages.training.batches import Examples, class_weights, iterate_batches, mixup, rows_within
 from stages.training.checkpoints import Checkpoints
 from stages.training.schedules import learning_rate_at
-from stages.training.steps import Batches, Trainer, trainers_of
+from stages.training.trainers import Batches, Trainer, make_trainers
 
 # Bytes of input in one call: enough that the call itself costs little beside the steps in it.
 CALL_BYTES = 16 * 2**20
@@ -25,7 +25,7 @@ PLATEAU_FACTOR = 0.2  # He et al. (2016) and most since divide by 5 or 10
 
 
 @dataclass
-class Run:
+class TrainingRun:
     """A compiled model in training.
 
     rows: its history, one dict an epoch. best: the row of the lowest validation loss, best_weights: of that epoch,
@@ -33,7 +33,7 @@ class Run:
     """
 
     model: keras.Model
-    settings: Training
+    settings: TrainingConfig
     rows: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "validation_loss": np.inf})
     best_weights: list[np.ndarray] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Run:
     @property
     def stops_early(self) -> bool:
         """Whether the weights of the lowest validation loss are the ones to keep."""
-        return self.settings.early_stopping is not None or self.settings.generalisation_loss is not None
+        return self.settings.early_stopping is not None or self.settings.generalization_loss is not None
 
     def trains_in(self, epoch: int) -> bool:
         """Whether it had, or has, not ended before an epoch, counted from 1."""
@@ -63,7 +63,7 @@ class Run:
             self.best, self.plateau = row, epoch
             if self.stops_early:
                 self.best_weights = self.model.get_weights()
-        patience, alpha = self.settings.early_stopping, self.settings.generalisation_loss
+        patience, alpha = self.settings.early_stopping, self.settings.generalization_loss
         waited = epoch - self.best["epoch"]
         self.ended = (
             not np.isfinite(row["train_loss"])
@@ -98,8 +98,8 @@ class Run:
         self.best_weights = arrays["best_weights"]
 
 
-def fit(
-    runs: list[Run],
+def fit_runs(
+    runs: list[TrainingRun],
     shown: Examples,
     validation: Examples,
     seed: int,
@@ -154,17 +154,17 @@ def fit(
     return [pd.DataFrame(run.rows) for run in runs], time.perf_counter() - start
 
 
-Group = tuple[Trainer, list[Run]]
+Group = tuple[Trainer, list[TrainingRun]]
 
 
-def _groups(runs: list[Run]) -> list[Group]:
+def _groups(runs: list[TrainingRun]) -> list[Group]:
     """Runs with what trains them."""
     of_model = {id(run.model): run for run in runs}
-    trainers = trainers_of([run.model for run in runs]) if runs else []
+    trainers = make_trainers([run.model for run in runs]) if runs else []
     return [(trainer, [of_model[id(model)] for model in trainer.models]) for trainer in trainers]
 
 
-def _without_ended(trainer: Trainer, runs: list[Run], epoch: int) -> list[Group]:
+def _without_ended(trainer: Trainer, runs: list[TrainingRun], epoch: int) -> list[Group]:
     """A group as it is while most of its runs go on, which costs less than to make another one; else these alone."""
     active = [run for run in runs if run.trains_in(epoch)]
     return [(trainer, runs)] if 2 * len(active) > len(runs) else _groups(active)
@@ -178,7 +178,7 @@ def _train(groups: list[Group], shown: Examples, epoch: int, random: np.random.G
     sums = {id(run): np.zeros(2) for _, runs in groups for run in runs}
     for trainer, _ in groups:
         trainer.begin()
-    for together in ahead(_batches(shown, settings, random)):
+    for together in prefetch(_batches(shown, settings, random)):
         steps = range(step, step := step + -(-len(together.inputs) // settings.batch_size))
         for trainer, runs in groups:
             rates = [
@@ -191,23 +191,23 @@ def _train(groups: list[Group], shown: Examples, epoch: int, random: np.random.G
     return sums
 
 
-def _batches(shown: Examples, settings: Training, random: np.random.Generator) -> Iterator[Batches]:
+def _batches(shown: Examples, settings: TrainingConfig, random: np.random.Generator) -> Iterator[Batches]:
     """The batches of an epoch, in a random order, as many together as make a call."""
     size, one_hot = settings.batch_size, np.eye(shown.classes, dtype=np.float32)
     balanced = settings.class_weights == "balanced"
     weights = class_weights(shown.labels) if balanced else np.ones(len(shown.labels), np.float32)
     steps = max(1, rows_within(shown.array, CALL_BYTES) // size)
-    for inputs, places in batches(shown, steps * size, random.permutation(len(shown.rows))):
+    for inputs, places in iterate_batches(shown, steps * size, random.permutation(len(shown.rows))):
         wanted = one_hot[shown.labels[places]]
         if settings.mixup:
             cuts = range(size, len(places), size)
             pairs = zip(np.split(inputs, cuts), np.split(wanted, cuts), strict=True)
-            pairs = [mixed(*pair, settings.mixup, random) for pair in pairs]
+            pairs = [mixup(*pair, settings.mixup, random) for pair in pairs]
             inputs, wanted = (np.concatenate(each) for each in zip(*pairs, strict=True))
         yield Batches(inputs, wanted, weights[places], size)
 
 
-def _save(runs: list[Run], epoch: int, seconds: float, checkpoints: Checkpoints, slot: str) -> None:
+def _save(runs: list[TrainingRun], epoch: int, seconds: float, checkpoints: Checkpoints, slot: str) -> None:
     states, arrays = [], {}
     for number, run in enumerate(runs):
         state, of_run = run.state()
@@ -216,7 +216,7 @@ def _save(runs: list[Run], epoch: int, seconds: float, checkpoints: Checkpoints,
     checkpoints.save(slot, {"epoch": epoch, "seconds": seconds, "runs": states}, arrays)
 
 
-def _go_on(runs: list[Run], checkpoints: Checkpoints | None, slot: str) -> tuple[int, float]:
+def _go_on(runs: list[TrainingRun], checkpoints: Checkpoints | None, slot: str) -> tuple[int, float]:
     """Put runs into the state that was saved; returns the epochs that are done and the seconds they took."""
     saved = checkpoints and checkpoints.load(slot)
     if not saved:
@@ -230,13 +230,13 @@ def _go_on(runs: list[Run], checkpoints: Checkpoints | None, slot: str) -> tuple
 
 def _predict(trainer: Trainer, examples: Examples) -> np.ndarray:
     """Predicted probabilities of all models of a trainer, (models, n, classes) float32."""
-    parts = [trainer.predict(inputs) for inputs, _ in batches(examples, _at_once(examples.array))]
+    parts = [trainer.predict(inputs) for inputs, _ in iterate_batches(examples, _at_once(examples.array))]
     return np.concatenate(parts, axis=1).astype(np.float32)
 
 
-def predict(model: keras.Model, examples: Examples) -> np.ndarray:
+def predict_probabilities(model: keras.Model, examples: Examples) -> np.ndarray:
     """Predicted probabilities in inference mode, (n, classes) float32."""
-    parts = [model.predict_on_batch(inputs) for inputs, _ in batches(examples, _at_once(examples.array))]
+    parts = [model.predict_on_batch(inputs) for inputs, _ in iterate_batches(examples, _at_once(examples.array))]
     return np.concatenate(parts).astype(np.float32)
 
 

@@ -8,31 +8,31 @@ import keras
 import numpy as np
 import pandas as pd
 
-from stages.base.errors import UserError
-from stages.base.files import atomic_file
-from stages.data.costs import Cost
-from stages.data.results import (
-    FOLDER,
-    SPLITS,
+from stages.artifacts.costs import Cost
+from stages.artifacts.models import (
+    MODELS_FOLDER,
     Candidate,
     ModelRecord,
-    Origin,
+    ModelResult,
     Predictions,
-    Result,
+    Provenance,
     cross_entropy,
     write_result,
 )
-from stages.networks.pretrained import save_weights
-from stages.networks.runtime import computing_in, make_deterministic
-from stages.study.schema import Training
+from stages.artifacts.tasks import SPLITS
+from stages.backbones.pretrained import save_weights
+from stages.backbones.runtime import computing_in, make_deterministic
+from stages.config.training import TrainingConfig
+from stages.core.errors import UserError
+from stages.core.files import atomic_file
 from stages.training.batches import Examples
 from stages.training.checkpoints import Checkpoints, remove_checkpoints
-from stages.training.compiling import compile_model
-from stages.training.fitting import Run, fit, predict
+from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
+from stages.training.optimizers import compile_model
 
 
 @dataclass(frozen=True)
-class Built:
+class BuiltModel:
     """A model made for one repeat.
 
     whole: all that is stored. trained: the part that is fitted; the same model, or the layers of it above cached
@@ -61,14 +61,14 @@ class Repeat:
 
 def train_repeats(
     name: str,
-    build: Callable[[float], Built],
-    candidates: list[tuple[Training, float]],
+    build: Callable[[float], BuiltModel],
+    candidates: list[tuple[TrainingConfig, float]],
     examples: dict[str, Examples],
     shown: Examples,
     seed: int,
-    origin: Origin,
-    made_of: Any,
-) -> tuple[keras.Model, Result]:
+    origin: Provenance,
+    fingerprint: Any,
+) -> tuple[keras.Model, ModelResult]:
     """Train a model `repeats` times from different seeds.
 
     build: makes a model with an L2 strength for a repeat; its random weights come from the seed of the repeat.
@@ -76,13 +76,13 @@ def train_repeats(
         one of the lowest validation loss is trained in the others.
     examples: split -> examples; test examples are only predicted, after training. shown: those of train as they are
         trained on, with their views.
-    origin: what the model is made of, for its record. made_of: all that the training depends on, as JSON.
+    origin: what the model is made of, for its record. fingerprint: all that the training depends on, as JSON.
 
     Returns the whole model with the weights of the repeat of the lowest validation loss, and the result.
     Raises `UserError` when the loss of every repeat is not finite.
     """
     settings = candidates[0][0]
-    checkpoints = Checkpoints(name, made_of)
+    checkpoints = Checkpoints(name, fingerprint)
     repeats: list[Repeat] = []
     for number in range(settings.repeats):
         chosen = [repeats[0].chosen] if repeats else range(len(candidates))
@@ -111,28 +111,28 @@ def train_repeats(
     with computing_in(settings.precision):
         whole = build(strength).whole
     whole.set_weights(repeats[kept].weights)
-    return whole, result_of(repeats, kept, examples, shown, origin, whole)
+    return whole, summarize_repeats(repeats, kept, examples, shown, origin, whole)
 
 
-def result_of(
+def summarize_repeats(
     repeats: list[Repeat],
     kept: int,
     examples: dict[str, Examples],
     shown: Examples,
-    origin: Origin,
+    origin: Provenance,
     whole: keras.Model,
-) -> Result:
+) -> ModelResult:
     """The result of finished repeats, of which `kept` (from 0) is the one whose weights `whole` has."""
     for number, each in enumerate(repeats):
         each.history.insert(0, "repeat", number)
     epochs = [len(each.history) for each in repeats]
     seconds = [each.seconds for each in repeats]
-    return Result(
+    return ModelResult(
         record=ModelRecord(
             **asdict(origin),
             train_images=len(examples["train"].rows),
             repeats=len(repeats),
-            kept_repeat=kept,
+            best_repeat=kept,
             epochs=epochs,
             trained_parameters=sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights),
             total_parameters=origin.parameters_below + whole.count_params(),
@@ -149,8 +149,8 @@ def result_of(
 
 def _train(
     description: str,
-    build: Callable[[float], Built],
-    candidates: dict[int, tuple[Training, float]],
+    build: Callable[[float], BuiltModel],
+    candidates: dict[int, tuple[TrainingConfig, float]],
     examples: dict[str, Examples],
     shown: Examples,
     seed: int,
@@ -164,8 +164,8 @@ def _train(
         with computing_in(settings.precision):
             built.append(build(strength))
         compile_model(built[-1].trained, settings, built[-1].factors)
-        runs.append(Run(built[-1].trained, settings))
-    histories, seconds = fit(runs, shown, examples["validation"], seed, description, checkpoints, slot)
+        runs.append(TrainingRun(built[-1].trained, settings))
+    histories, seconds = fit_runs(runs, shown, examples["validation"], seed, description, checkpoints, slot)
     losses = [run.kept["validation_loss"] for run in runs]
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     tried = [
@@ -187,7 +187,9 @@ def _train(
         history=histories[best],
         seconds=seconds,
         weights=built[best].whole.get_weights(),
-        probabilities={split: predict(runs[best].model, of_split) for split, of_split in examples.items()},
+        probabilities={
+            split: predict_probabilities(runs[best].model, of_split) for split, of_split in examples.items()
+        },
     )
 
 
@@ -210,10 +212,10 @@ def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
     )
 
 
-def save_model(name: str, model: keras.Model, result: Result) -> str:
+def save_model(name: str, model: keras.Model, result: ModelResult) -> str:
     """Write weights and result of a model to models/; returns the line the stage ends with."""
     write_result(name, result)
-    with atomic_file(FOLDER / f"{name}.weights.h5") as partial:
+    with atomic_file(MODELS_FOLDER / f"{name}.weights.h5") as partial:
         save_weights(model, partial)
     remove_checkpoints(name)
     validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()

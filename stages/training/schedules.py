@@ -2,10 +2,10 @@
 
 import math
 
-from stages.study.schema import Training
+from stages.config.training import TrainingConfig
 
 
-def learning_rate_at(settings: Training, step: int, steps_per_epoch: int) -> float:
+def learning_rate_at(settings: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """The learning rate of a step, counted from 0, before any reduction on a plateau.
 
     In the warm-up it rises in equal steps to the full rate. After it, exponential: times `decay` for every

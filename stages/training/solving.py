@@ -8,14 +8,14 @@ import keras
 import numpy as np
 import pandas as pd
 
-from stages.base.errors import UserError
-from stages.data.results import Candidate, Origin, Result, cross_entropy
-from stages.networks.ridge import LARGEST, calibrated, scores, solve
-from stages.networks.runtime import make_deterministic
-from stages.study.schema import Training
+from stages.artifacts.models import Candidate, ModelResult, Provenance, cross_entropy
+from stages.backbones.runtime import make_deterministic
+from stages.config.training import TrainingConfig
+from stages.core.errors import UserError
+from stages.probes.ridge import LARGEST, calibrate, probe_scores, solve_ridge
 from stages.training.batches import Examples, class_weights
-from stages.training.fitting import predict
-from stages.training.repeats import Repeat, result_of
+from stages.training.fitting import predict_probabilities
+from stages.training.repeats import Repeat, summarize_repeats
 
 
 def solve_head(
@@ -25,12 +25,12 @@ def solve_head(
     examples: dict[str, Examples],
     shown: Examples,
     statistics: tuple[np.ndarray, np.ndarray],
-    settings: Training,
-    origin: Origin,
-) -> tuple[keras.Model, Result]:
+    settings: TrainingConfig,
+    origin: Provenance,
+) -> tuple[keras.Model, ModelResult]:
     """Solve a linear head for all strengths and keep the one of the lowest validation loss.
 
-    build: makes the head, one dense layer `predictions` on standardised features. statistics: by which they are. The
+    build: makes the head, one dense layer `predictions` on standardized features. statistics: by which they are. The
     result has one epoch. Raises `UserError` when the features and the images are too many to be solved.
     """
     train, validation = examples["train"], examples["validation"]
@@ -49,13 +49,13 @@ def solve_head(
 
     def take(probe_weights: list[np.ndarray], of: Examples) -> tuple[np.ndarray, float, float]:
         head.get_layer("predictions").set_weights(probe_weights)
-        found = predict(head, of)
+        found = predict_probabilities(head, of)
         return found, cross_entropy(found, of.labels), float((found.argmax(axis=1) == of.labels).mean())
 
     solved, tried = [], []
-    for probe in solve(shown.array, shown.rows, shown.targets(), weights, statistics, strengths):
-        raw = scores(probe, validation.array, validation.rows, statistics)
-        probe = calibrated(probe, raw, validation.labels)
+    for probe in solve_ridge(shown.array, shown.rows, shown.targets(), weights, statistics, strengths):
+        raw = probe_scores(probe, validation.array, validation.rows, statistics)
+        probe = calibrate(probe, raw, validation.labels)
         solved.append([probe.kernel, probe.bias])
         tried.append((probe.l2, *take(solved[-1], validation)[1:]))
     best = int(np.argmin([loss for _, loss, _ in tried]))
@@ -89,4 +89,4 @@ def solve_head(
         weights=head.get_weights(),
         probabilities=probabilities,
     )
-    return head, result_of([solution], 0, examples, shown, origin, head)
+    return head, summarize_repeats([solution], 0, examples, shown, origin, head)

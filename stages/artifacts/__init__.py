@@ -1,0 +1,1 @@
+"""What stages hand on to each other, one module for each artifact."""

@@ -1,0 +1,51 @@
+"""Prepared images: one uint8 array of all images of a dataset and a table beside it, in data/images/<dataset>."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from stages.artifacts.tables import read_csv
+from stages.core.files import read_json, reading
+
+IMAGES_FOLDER = Path("data/images")
+IMAGE_COLUMNS = ["index", "label", "class", "split", "group", "sha256", "look", "name"]
+QUARANTINE_COLUMNS = ["name", "class", "reason"]
+
+
+@dataclass(frozen=True)
+class PreparedImages:
+    """The images of a dataset.
+
+    pixels: (n, size, size, 3) uint8, memory-mapped: rows are read from disk when they are used.
+    table: one row an image - index, label (0..classes-1), class, split (train, validation, test, or empty where the
+    source publishes none), group (or empty), sha256 of the image in its full size, look (perceptual hash of 256 bits,
+    64 hexadecimal digits), name in the source.
+    quarantine: the files that were left out - name, class, reason.
+    classes: the class names in the order of their labels.
+    sha256: of the file of pixels; features made of these images record it.
+    """
+
+    pixels: np.ndarray
+    table: pd.DataFrame
+    quarantine: pd.DataFrame
+    classes: list[str]
+    sha256: str
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """The pixels of some images, (m, size, size, 3) uint8; nothing of the file stays in the process's memory."""
+        return np.load(self.pixels.filename, mmap_mode="r", allow_pickle=False)[rows]
+
+
+def read_images(dataset: str) -> PreparedImages:
+    """Read the prepared images of a dataset; `UserError` when they are missing or damaged."""
+    folder = IMAGES_FOLDER / dataset
+    with reading(folder):
+        record = read_json(folder / "record.json")
+        pixels = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
+        table = read_csv(folder / "table.csv", IMAGE_COLUMNS)
+        quarantine = read_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS)
+        if len(pixels) != len(table):
+            raise ValueError(f"{len(pixels)} images, {len(table)} rows")
+        return PreparedImages(pixels, table, quarantine, record["classes"], record["images_sha256"])

@@ -1,0 +1,1 @@
+"""Backbones: registry, building, preprocessing, cut layers, weights, fast inference."""

@@ -1,1 +1,0 @@
-"""What stages hand on to each other: images, tasks, features, weights, results, costs."""

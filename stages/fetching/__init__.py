@@ -1,1 +1,0 @@
-"""Bringing files here: from an address or a path, and from Kaggle."""

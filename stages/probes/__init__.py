@@ -1,0 +1,1 @@
+"""Classifiers on features that are solved, not trained."""

@@ -1,0 +1,78 @@
+"""Heads: the layers between a backbone, or its cached features, and the probabilities."""
+
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+from stages.backbones.building import build_backbone, layer_names
+from stages.backbones.cuts import above_cut, pool_output
+from stages.backbones.pretrained import load_weights
+from stages.config.heads import HeadConfig
+from stages.config.networks import LayersConfig
+
+
+def add_head(model: keras.Model, entry: LayersConfig, classes: int, l2: float, name: str) -> keras.Model:
+    """`model` with the dense layers of an entry and a softmax output layer of `classes` units, of random weights.
+
+    Activations of more than one axis are flattened. l2: strength of the penalty on squared weights, 0 for none.
+    """
+    penalty = keras.regularizers.L2(l2) if l2 else None
+    x = model.output
+    if len(x.shape) > 2:
+        x = layers.Flatten(name="features_flat")(x)
+    for number, units in enumerate(entry.hidden, start=1):
+        x = layers.Dense(units, kernel_regularizer=penalty, name=f"dense{number}")(x)
+        if entry.batch_normalization:
+            x = layers.BatchNormalization(name=f"normalization{number}")(x)
+        x = layers.Activation(entry.activation, name=f"activation{number}")(x)
+        if entry.dropout:
+            x = layers.Dropout(entry.dropout, name=f"dropout{number}")(x)
+    if entry.dropout and not entry.hidden:
+        x = layers.Dropout(entry.dropout, name="dropout1")(x)
+    # Softmax in float32, also under a mixed precision policy: probabilities in bfloat16 have two digits.
+    output = layers.Dense(classes, "softmax", kernel_regularizer=penalty, dtype="float32", name="predictions")
+    return keras.Model(model.input, output(x), name=name)
+
+
+def build_head(
+    entry: HeadConfig,
+    classes: int,
+    shape: list[int],
+    architecture: str,
+    image_size: int,
+    cut: str,
+    l2: float = 0.0,
+    above_weights: Path | None = None,
+) -> keras.Model:
+    """A head from features, those of a backbone (architecture, image_size) at a cut, to a softmax over `classes`.
+
+    Input (n, *shape) float32, to which float16 is cast; the output layer has random weights. Where features are
+    standardized, the first layer has mean 0 and variance 1, until `set_statistics` or a weights file gives it others.
+    With `start_from: backbone` the layers below the output are those of the backbone above the cut, with the weights of
+    the file `above_weights`, or random ones without it.
+    """
+    features = keras.Input(tuple(shape), dtype="float32", name="features")
+    x = layers.Identity()(features)
+    if entry.standardized:
+        # Of batch normalization only the arithmetic is wanted: it is never trained. float32: raw activations of some
+        # layers reach thousands.
+        x = layers.BatchNormalization(
+            center=False, scale=False, epsilon=1e-12, trainable=False, dtype="float32", name="standardize"
+        )(features)
+    below = keras.Model(features, x)
+    if entry.start_from == "random":
+        return add_head(below, entry, classes, l2, "head")
+    backbone = build_backbone(architecture, image_size)
+    if cut != layer_names(backbone)[-1]:
+        layers_above = above_cut(backbone, cut)
+        if above_weights:
+            load_weights(layers_above, above_weights, f"heads start from {above_weights}")
+        below = keras.Model(features, layers_above(x)) if entry.standardized else layers_above
+    return add_head(pool_output(below, "average"), entry, classes, l2, "head")
+
+
+def set_statistics(head: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
+    """Let a head standardize its features by these statistics of their channels, (c,) each."""
+    head.get_layer("standardize").set_weights([mean, variance])

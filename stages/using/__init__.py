@@ -1,1 +1,0 @@
-"""Using a trained model of the study: the model as a whole, and the commands around it."""
