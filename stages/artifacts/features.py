@@ -31,6 +31,7 @@ class FeaturesRecord:
     weights of the backbone up to the cut.
     """
 
+    name: str
     dataset: str
     images_sha256: str
     images: int

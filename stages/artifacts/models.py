@@ -1,48 +1,33 @@
-"""What training a model left behind, in models/: read by evaluate and fine_tune, written by the training stages.
+"""Trained models, in models/<model>: a folder that holds all that is needed to rebuild, use and evaluate a model.
 
-`models/<model>.weights.h5`, and in `models/<model>/`: `history.csv`, `predictions.npz`, `record.json`; of a head also
-`map.npz`.
+`model.weights.h5`; `record.json`, which describes it; `history.csv`; `predictions.npz`; of a head or a probe also
+`pca.npz`.
 """
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import pydantic
 
 from stages.artifacts.costs import Cost, read_cost, write_cost
+from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.tasks import SPLITS
-from stages.core.files import atomic_directory, read_json, reading, write_json
+from stages.core.files import atomic_directory, reading, sha256_of, write_json
 
 MODELS_FOLDER = Path("models")
 HISTORY_COLUMNS = ["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Provenance:
-    """What a model is made of.
-
-    kind: network, head or fine-tune. weights_sha256: of the backbone's weights, None when they were random.
-    cut, pooling: where a head joins the backbone, None in a network. parameters_below: weights of the backbone below a
-    head that is stored by itself. features_precision: in which its features were computed, None without.
-    """
-
-    kind: str
-    task: str
-    backbone: str
-    weights_sha256: str | None
-    cut: str | None = None
-    pooling: str | None = None
-    parameters_below: int = 0
-    features_precision: str | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """Settings of a head that were tried in its first repeat, and what became of them on the validation images.
+    """Settings of a model that were tried in its first repeat, and their result on the validation images.
 
-    learning_rate: None for a head that is solved. validation_loss: of the weights it ended with, None where that is no
-    finite number. chosen: whether it was the best of them.
+    learning_rate: None for a probe. validation_loss: of the weights that training ended with, None if it is not finite.
+    chosen: whether it was the best.
     """
 
     learning_rate: float | None
@@ -54,14 +39,70 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelRecord(Provenance):
-    """What a model is: equal on every run.
+class HeadProvenance:
+    """The head, or the probe, that a fine-tune starts from.
 
-    repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are stored: that of the lowest
-    validation loss. epochs: passes of each repeat. trained_parameters, total_parameters: weights that training changed,
-    and all from the image to the probabilities. candidates: settings that were tried, where there was a choice.
+    kind: head or probe. settings: its entry. features: what it was trained on. weights_sha256: of its weights file.
     """
 
+    name: str
+    kind: str
+    settings: dict[str, Any]
+    features: FeaturesRecord
+    weights_sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """What a model was made from.
+
+    images_sha256: of the prepared images. task_settings: what the split was made by. backbone, architecture,
+    backbone_sha256: the backbone and its weights file, None if they were random. cut, pooling: where the head joins
+    the backbone. lowest_trained_layer: of the backbone, None if the whole backbone is frozen. features: what a head or a
+    probe was trained on; of a fine-tune, the features that training started from, None if it started from images.
+    head: of a fine-tune.
+    """
+
+    images_sha256: str
+    task_settings: dict[str, Any]
+    backbone: str
+    architecture: str
+    backbone_sha256: str | None
+    cut: str
+    pooling: str
+    lowest_trained_layer: str | None
+    features: FeaturesRecord | None = None
+    head: HeadProvenance | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelRecord:
+    """All that is needed to rebuild and use a model, and what it was made from; equal on every run.
+
+    kind: network, head, probe or fine-tune. task, dataset: entries of the study. classes: names in the order of the
+    probabilities. image_size: side of the images in pixels; resize: how they are made square.
+    settings: the entry of the model with its defaults. training: the training settings, of several candidates the
+    chosen one; empty for a probe. seed: of the study. fold: the validation part that `best_repeat` held out, from 0.
+    weights_sha256: of `model.weights.h5`.
+    train_images: how many. repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are
+    stored: that of the lowest validation loss. epochs: of each repeat. trained_parameters, total_parameters: weights
+    that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
+    was a choice.
+    """
+
+    name: str
+    kind: str
+    task: str
+    dataset: str
+    classes: list[str]
+    image_size: int
+    resize: str
+    settings: dict[str, Any]
+    training: dict[str, Any]
+    seed: int
+    fold: int
+    provenance: Provenance
+    weights_sha256: str
     train_images: int
     repeats: int
     best_repeat: int
@@ -84,7 +125,7 @@ class Predictions:
 
 @dataclass(frozen=True)
 class PcaProjection:
-    """Where images lie in the plane of the two principal components of a head's features.
+    """Validation images in the plane of the first two principal components of the features of a head or a probe.
 
     index: (n,) int64 rows of the dataset. points: (n, 2) float32. shares: (2,) of the variance that each explains.
     """
@@ -96,13 +137,16 @@ class PcaProjection:
 
 @dataclass(frozen=True)
 class ModelResult:
-    """Everything evaluate reads of a model; history has one row an epoch of each repeat, only a head has a map."""
+    """Everything that evaluate reads of a model.
+
+    history: one row for each epoch of each repeat. pca: of a head or a probe only.
+    """
 
     record: ModelRecord
     cost: Cost
     history: pd.DataFrame
     predictions: dict[str, Predictions]
-    feature_map: PcaProjection | None = None
+    pca: PcaProjection | None = None
 
 
 def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -110,35 +154,44 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
     probabilities: (n, classes) float32, clipped at 1e-7 as Keras does; labels: (n,) int.
     """
-    chosen = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(chosen, 1e-7)).mean())
+    actual = probabilities[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(actual, 1e-7)).mean())
 
 
-def write_result(model: str, result: ModelResult) -> None:
-    """Write all of a result but the weights."""
-    with atomic_directory(MODELS_FOLDER / model) as folder:
+def weights_file(model: str) -> Path:
+    """The path of the weights of a model."""
+    return MODELS_FOLDER / model / "model.weights.h5"
+
+
+def write_model(result: ModelResult, save_weights: Callable[[Path], None]) -> None:
+    """Write models/<model>, whole or not at all, and its cost.
+
+    save_weights: writes the weights to the path that it is given; their checksum goes into the record.
+    """
+    name = result.record.name
+    with atomic_directory(MODELS_FOLDER / name) as folder:
+        weights = folder / weights_file(name).name
+        save_weights(weights)
         arrays = {}
-        for split, found in result.predictions.items():
-            arrays |= {f"{split}_index": found.index, f"{split}_probabilities": found.probabilities}
+        for split, predictions in result.predictions.items():
+            arrays |= {f"{split}_index": predictions.index, f"{split}_probabilities": predictions.probabilities}
         np.savez(folder / "predictions.npz", **arrays)
-        if result.feature_map:
-            np.savez(folder / "map.npz", **vars(result.feature_map))
+        if result.pca:
+            np.savez(folder / "pca.npz", **vars(result.pca))
         result.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
-        write_json(folder / "record.json", asdict(result.record))
-    write_cost("models", model, result.cost)
+        write_json(folder / "record.json", asdict(replace(result.record, weights_sha256=sha256_of(weights))))
+    write_cost("models", name, result.cost)
 
 
 def read_model_record(model: str) -> ModelRecord:
-    """The record of a model; `UserError` when it is missing or damaged."""
+    """The record of a model; `UserError` if it is missing or damaged."""
     path = MODELS_FOLDER / model / "record.json"
     with reading(path):
-        record = read_json(path)
-        candidates = [Candidate(**each) for each in record.pop("candidates")]
-        return ModelRecord(**record, candidates=candidates)
+        return pydantic.TypeAdapter(ModelRecord).validate_json(path.read_bytes(), strict=True)
 
 
 def read_result(model: str) -> ModelResult:
-    """Read all of a result but the weights; `UserError` when a part is missing or damaged."""
+    """All of a model but its weights; `UserError` if a part is missing or damaged."""
     folder = MODELS_FOLDER / model
     record, cost = read_model_record(model), read_cost("models", model)
     with reading(folder):
@@ -149,8 +202,8 @@ def read_result(model: str) -> ModelResult:
             predictions = {
                 split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS
             }
-        feature_map = None
-        if record.kind == "head":
-            with np.load(folder / "map.npz", allow_pickle=False) as arrays:
-                feature_map = PcaProjection(**arrays)
-        return ModelResult(record, cost, history, predictions, feature_map)
+        pca = None
+        if record.kind in ("head", "probe"):
+            with np.load(folder / "pca.npz", allow_pickle=False) as arrays:
+                pca = PcaProjection(**arrays)
+        return ModelResult(record, cost, history, predictions, pca)
