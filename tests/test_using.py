@@ -21,9 +21,10 @@ from PIL import Image
 from stages import export, predict
 from stages.artifacts.images import read_images
 from stages.artifacts.models import read_result
-from stages.backbones.building import Preprocessing, affine_preprocessing, build_backbone, layer_names
+from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import up_to_cut
 from stages.backbones.onnx_export import inference_model, write_onnx
+from stages.backbones.preprocessing import Preprocessing, affine_preprocessing
 from stages.backbones.registry import ARCHITECTURES
 from stages.core.command import run_command
 from stages.core.errors import UserError
