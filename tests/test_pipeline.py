@@ -1,8 +1,7 @@
 """dvc.yaml lists exactly the files that each stage imports, and the packages of stages/ keep to their order."""
 
 import ast
-import subprocess
-import sys
+import shutil
 from collections import defaultdict
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import pytest
 from stages.validation.study import validate_study
 from tests import dependencies
 from tests.dependencies import ROOT, files_in, import_chains, module_of
-from tests.pipeline import read_yaml
+from tests.pipeline import dvc, read_yaml, run
 
 GROUPS = read_yaml(ROOT / "dvc.yaml")["stages"]
 STAGES = dependencies.stages()
@@ -194,16 +193,26 @@ def test_a_stage_has_a_description_and_runs_a_module_of_its_entry(stage):
     assert STAGES[stage]["cmd"] == f"python -m stages.{module}{arguments}"
 
 
+def test_git_ignores_what_stages_write_and_a_linked_environment_but_not_the_pages_that_describe_them(tmp_path):
+    run(tmp_path, "git", "init", "-q")
+    shutil.copy(ROOT / ".gitignore", tmp_path)
+    for file in ("data/README.md", "data/raw/digits/a", "models/README.md", "models/a/record.json", "exports/a.keras"):
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_text("")
+    (tmp_path / ".venv").symlink_to(tmp_path.parent)
+    listed = run(tmp_path, "git", "ls-files", "--others", "--exclude-standard").stdout.split()
+    assert listed == [".gitignore", "data/README.md", "models/README.md"]
+
+
+def test_no_stage_depends_on_the_pages_in_the_folders_that_stages_write():
+    pages = ["data/README.md", "models/README.md"]
+    assert all((ROOT / page).exists() for page in pages)
+    assert dvc(ROOT, "check-ignore", *pages).stdout.split() == pages
+
+
 def test_dvc_accepts_every_stage_of_the_study():
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "stage", "list", "--name-only", "--fail"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert {"download@digits", "train@a-scratch", "fine_tune@b-top-conv", "report"} <= set(done.stdout.split())
+    listed = dvc(ROOT, "stage", "list", "--name-only", "--fail").stdout.split()
+    assert {"download@digits", "train@a-scratch", "fine_tune@b-top-conv", "report"} <= set(listed)
 
 
 def test_the_study_that_measures_the_pipeline_is_valid_and_has_forty_stages():
