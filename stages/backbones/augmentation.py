@@ -1,8 +1,10 @@
 """Random changes of images in the training graph; in inference nothing is changed."""
 
 import math
+from collections.abc import Callable
 
 import keras
+import numpy as np
 from keras import layers
 
 from stages.config.augmentation import AugmentationConfig
@@ -63,3 +65,9 @@ def with_augmentation(model: keras.Model, entry: AugmentationConfig | None) -> k
         return model
     images = keras.Input(model.input.shape[1:], dtype="uint8", name="images")
     return keras.Model(images, model(Augment(entry, name="augment")(images)), name="augmented")
+
+
+def view_function(entry: AugmentationConfig) -> Callable[[np.ndarray], np.ndarray]:
+    """A function that makes the view of images, (n, h, w, 3) uint8, that an entry describes."""
+    images = keras.Input((None, None, 3), dtype="uint8")
+    return keras.Model(images, Augment(entry, always=True)(images)).predict_on_batch

@@ -1,9 +1,13 @@
 """Cutting a backbone, and freezing its lower part."""
 
+from pathlib import Path
+
 import keras
 from keras import layers
 
 from stages.backbones.building import layer_names
+from stages.backbones.layer_table import layers_of
+from stages.backbones.pretrained import save_weights
 
 POOLING = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 
@@ -56,3 +60,9 @@ def freeze_batch_normalization(model: keras.Model) -> None:
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False
+
+
+def write_above_cut(backbone: keras.Model, architecture: str, cut: str, file: Path) -> None:
+    """Save the weights of the layers above a cut layer that separates them, for heads that start from these layers."""
+    if layers_of(architecture)[cut].separates and cut != layer_names(backbone)[-1]:
+        save_weights(above_cut(backbone, cut), file)
