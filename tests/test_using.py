@@ -17,7 +17,6 @@ import keras
 import numpy as np
 import onnx
 import pytest
-import yaml
 from PIL import Image
 
 from stages import export, predict
@@ -37,7 +36,6 @@ from stages.training import exporting
 from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
 from tests.pipeline import ROOT, edit_study
-from tests.tiny_study import STUDY
 
 pytestmark = pytest.mark.numeric
 
