@@ -1,39 +1,45 @@
-"""Writes the recommended model of a task as a file that needs nothing of this project: exports/recommended/<task>.
+"""Writes the recommended model of a task as a Keras file: exports/recommended/<task>.
 
-`model.keras` takes uint8 images and gives probabilities, in the precision it was trained in; `model.json` says which
-model it is. Together those of all tasks are the artifact `recommended`, see dvc.yaml. What the model is made of is
-known by the checksums that `evaluate` wrote, so that another model, or other weights of it, run this stage, and
-nothing else does.
+`model.keras` takes uint8 images and returns probabilities, in the precision that the model was trained in. `model.json`
+says which model it is. The recommended models of all tasks are the artifact `recommended` in dvc.yaml. This stage
+depends on the checksums that `compare` wrote, so it runs again only for another model or other weights.
 """
 
 from pathlib import Path
 
+from stages.artifacts.models import read_model_record
 from stages.core.files import atomic_directory, read_json, write_json
+from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.export import export_of, keras_model, write_keras
-from stages.validation.study import Study
+from stages.training.exporting import keras_predictor, prepare_export, write_keras
 
 CHOICES = Path("reports/recommended")
-FOLDER = Path("exports/recommended")
+EXPORTS_FOLDER = Path("exports/recommended")
 
 
-def main(study: Study, task: str) -> str:
+def main(params: Params, task: str) -> str:
     name = read_json(CHOICES / f"{task}.json")["model"]
-    with atomic_directory(FOLDER / task) as folder:
+    with atomic_directory(EXPORTS_FOLDER / task) as folder:
         if name is None:
             write_json(folder / "model.json", {"task": task, "model": None})
             return "the study has no model of this task"
-        export = export_of(study, name)
-        write_keras(export.model, export.told, folder / "model.keras")
-        (differs,), problem = export.compare(keras_model(folder / "model.keras"))
-        record = export.record
-        about = {"task": task, "model": name, "kind": record.kind, "backbone": record.backbone, "cut": record.cut}
-        if problem:  # no reason to end the run before its report
+        record = read_model_record(name)
+        export = prepare_export(record)
+        write_keras(export.model, export.metadata, folder / "model.keras")
+        (difference,), problem = export.compare(keras_predictor(folder / "model.keras"))
+        summary = {
+            "task": task,
+            "model": name,
+            "kind": record.kind,
+            "backbone": record.provenance.backbone,
+            "cut": None if record.kind == "network" else record.provenance.cut,
+        }
+        if problem:  # the run goes on to its report
             (folder / "model.keras").unlink()
-            about["not_exported"] = problem
-            print(f"Warning, {task}: {name} is not exported: {problem}.")
-        write_json(folder / "model.json", about | export.told)
-    return f"{name}, whose probabilities of test images differ from the stored ones by at most {differs:.1e}"
+            summary["not_exported"] = problem
+            print(f"Warning, {task}: {name} was not exported: {problem}.")
+        write_json(folder / "model.json", summary | export.metadata)
+    return f"{name}; probabilities of test images differ from the stored ones by at most {difference:.1e}"
 
 
 if __name__ == "__main__":

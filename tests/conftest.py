@@ -1,4 +1,4 @@
-"""What several tests need: images as the bytes of their files, and archives of them."""
+"""Fixtures and helpers that several tests share: image files, archives, and the tiny study."""
 
 import gc
 import io
@@ -17,11 +17,11 @@ from PIL import Image
 
 from tests.tiny_study import ORDER, run
 
-# A busy machine is no failure.
+# On a busy machine an example may take long.
 settings.register_profile("without deadline", deadline=None)
 settings.load_profile("without deadline")
 
-# The longest ones, or one process would be left alone with them at the end.
+# The longest files start first, so that both processes end at about the same time.
 FIRST = [
     "test_end_to_end.py", "test_experiments.py", "test_sharing.py", "test_real_photographs.py", "test_using.py",
     "test_training.py", "test_real_sources.py",
@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def less_to_look_through():
-    """What is imported, and what other files left, stays: statsmodels collects garbage in each call."""
+def freeze_imported_modules():
+    """Exclude loaded modules from garbage collection, which statsmodels starts in each call."""
     gc.collect()
     gc.freeze()
 
@@ -67,7 +67,7 @@ def png_of_size(width, height):
 
 
 def write_tree(folder, files):
-    """Make a folder of `files` (name -> bytes; a name that ends with / is an empty folder) and nothing else."""
+    """Make a folder that holds only `files` (name -> bytes; a name that ends with / is an empty folder)."""
     shutil.rmtree(folder, ignore_errors=True)
     for name, content in files.items():
         path = Path(folder, name)
@@ -81,8 +81,8 @@ def write_tree(folder, files):
 
 @pytest.fixture
 def unprivileged(tmp_path):
-    """A function after whose call permissions count, also for root: it gives up root's rights until the test ends."""
-    above = {}
+    """A function that gives up root's rights until the test ends, so that permissions apply."""
+    modes = {}
 
     def give_up():
         if os.geteuid() != 0:
@@ -92,24 +92,24 @@ def unprivileged(tmp_path):
             os.chown(path, nobody, nobody, follow_symlinks=False)
         for path in tmp_path.parents:
             mode = path.stat().st_mode
-            if mode & 0o011 != 0o011:  # the group is still that of root
-                above[path] = mode
+            if mode & 0o011 != 0o011:  # the group is still root's
+                modes[path] = mode
                 path.chmod(mode | 0o011)
-        Image.init()  # it loads further modules when they are needed, which nobody may be allowed to read
+        Image.init()  # it loads modules on demand, which `nobody` may not be allowed to read
         os.seteuid(nobody)
         try:
             (Path(__file__).parents[1] / "stages/prepare.py").read_bytes()
         except OSError:
-            pytest.skip("only root may read the code here")
+            pytest.skip("only root may read the code")
 
     yield give_up
     os.seteuid(os.getuid())
-    for path, mode in above.items():
+    for path, mode in modes.items():
         path.chmod(mode)
 
 
 def write_archive(path, files):
-    """Write a zip or a tar of `files` (name -> bytes), whichever the end of the path says."""
+    """Write a zip or tar archive of `files` (name -> bytes), as the suffix of the path says."""
     if path.suffix == ".zip":
         with zipfile.ZipFile(path, "w") as archive:
             for name, content in files.items():
@@ -126,7 +126,7 @@ def write_archive(path, files):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """A folder in which the whole tiny study has run."""
+    """A folder in which the tiny study has run."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

@@ -1,6 +1,6 @@
-"""Stages in processes of their own that start at once: a server that has imported all they need forks them.
+"""Runs stages in processes that start at once: a server imports their modules and forks itself for each run.
 
-TensorFlow takes longer to import than a tiny training takes; and it may be forked as long as it has not computed.
+Importing TensorFlow takes longer than a tiny training. A process may be forked until TensorFlow first computes.
 """
 
 import importlib
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stage ended: exit code (negative: the signal that killed it), what it wrote to standard error, seconds."""
+    """How a stage ended: exit code (negative: the signal that killed it), its standard error, and seconds."""
 
     code: int
     said: str
@@ -31,7 +31,7 @@ class Ended:
 
 
 class Server:
-    """Runs stages one at a time, as `python -m stages.<stage> [entry]` does in a folder."""
+    """Runs one stage at a time in a folder, as `python -m stages.<stage> [entry]` does."""
 
     def __init__(self, stages: set[str]):
         command = [sys.executable, "-m", "tests.forks", *sorted(stages)]
@@ -43,7 +43,7 @@ class Server:
     def run(
         self, folder: Path, stage: str, *entry: str, kill_after: float | None = None, room: int | None = None
     ) -> Ended:
-        """Run a stage. kill_after: seconds; room: bytes of the largest file that it may write."""
+        """Run a stage. kill_after: seconds; room: size in bytes of the largest file that it may write."""
         self.process.stdin.write(json.dumps([str(folder), stage, entry, kill_after, room]) + "\n")
         return Ended(*json.loads(self.process.stdout.readline()))
 
@@ -53,7 +53,7 @@ class Server:
 
 
 def work(folder: str, stage: str, entry: list[str], room: int | None) -> int:
-    """What a forked process does; returns its exit code."""
+    """Run a stage in a forked process; returns its exit code."""
     os.chdir(folder)
     if room is not None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
@@ -75,7 +75,7 @@ def serve() -> None:
     for line in sys.stdin:
         folder, stage, entry, kill_after, room = json.loads(line)
         reader, writer = os.pipe()
-        begun = time.monotonic()
+        start = time.monotonic()
         if not (pid := os.fork()):
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             os.dup2(writer, 2)
@@ -83,11 +83,11 @@ def serve() -> None:
         os.close(writer)
         said = read_until_end(reader, lambda pid=pid: os.kill(pid, signal.SIGKILL), kill_after)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(json.dumps([code, said, time.monotonic() - begun]), flush=True)
+        print(json.dumps([code, said, time.monotonic() - start]), flush=True)
 
 
 def read_until_end(reader: int, kill: Callable[[], None], kill_after: float | None) -> str:
-    """What a process writes to a pipe until it ends, by itself or by `kill`, which is called after so many seconds."""
+    """Read a pipe until its writer ends, by itself or by `kill`, which is called after `kill_after` seconds."""
     said, end = b"", None if kill_after is None else time.monotonic() + kill_after
     while True:
         readable, _, _ = select.select([reader], [], [], None if end is None else max(0, end - time.monotonic()))
@@ -102,7 +102,7 @@ def read_until_end(reader: int, kill: Callable[[], None], kill_after: float | No
 
 
 if __name__ == "__main__":
-    for each in sys.argv[1:]:
-        importlib.import_module(f"stages.{each}")
+    for name in sys.argv[1:]:
+        importlib.import_module(f"stages.{name}")
     print("ready", flush=True)
     serve()

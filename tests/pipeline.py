@@ -1,4 +1,4 @@
-"""Running the real pipeline through DVC in a copy of the project."""
+"""Running the pipeline through DVC in a copy of the project."""
 
 import os
 import re
@@ -15,14 +15,14 @@ read_yaml = YAML(typ="safe", pure=True).load
 
 
 def copy_of_project(folder: Path) -> Path:
-    """The project as it stands in the working tree, as a git repository of its own with one commit."""
+    """The project of the working tree, as a git repository of its own with one commit."""
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z").stdout
     for name in filter(None, listed.split("\0")):
         if (ROOT / name).exists():  # not deleted in the working tree
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, folder / name)
     run(folder, "git", "init", "-q")
-    for key in ("name", "email"):  # without them, experiments are refused
+    for key in ("name", "email"):  # DVC's experiments need an author
         run(folder, "git", "config", f"user.{key}", "test")
     commit(folder)
     return folder
@@ -34,7 +34,7 @@ def commit(folder: Path) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of the tests, with their Python as `python`."""
+    """The environment of the tests, with their Python as `python`."""
     return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
@@ -51,27 +51,27 @@ def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.Comple
 
 IN_ONE_PROCESS = """
 import importlib
-from stages.core.stage import PARAMS
-from stages.validation.study import load_study
+from stages.core.params import Params
 
 for stage, *entry in {entries}:
-    importlib.import_module("stages." + stage).main(load_study(PARAMS), *entry)
+    result = importlib.import_module("stages." + stage).main(Params.read(), *entry)
+    print(f"{{' '.join([stage, *entry])}}: {{result}}")
 """
 
 
-def run_in_one_process(folder: Path, stages: list[str]) -> None:
-    """Run stages in this order, and tell DVC.
-
-    One process after another was seen to do it; one process for all is faster, and must come to the same.
-    """
-    entries = [stage.split("@") for stage in stages]
-    run(folder, sys.executable, "-c", IN_ONE_PROCESS.format(entries=entries))
-    dvc(folder, "commit", "-f")
+def run_in_one_process(folder: Path, stages: list[str]) -> subprocess.CompletedProcess:
+    """Check the study, run stages in the given order in one process, which saves seconds a stage, and commit to DVC."""
+    checked = run(folder, sys.executable, "-m", "stages.check", "--clean")
+    entries = [stage.replace("prepare_folder", "prepare").split("@") for stage in stages]
+    done = run(folder, sys.executable, "-c", IN_ONE_PROCESS.format(entries=entries))
+    dvc(folder, "commit", "-f", "check", *stages)
+    done.stdout = checked.stdout + done.stdout
+    return done
 
 
 def stages_run(done: subprocess.CompletedProcess) -> set[str]:
-    """The stages that a `dvc repro` or `dvc exp run` has run, but for `sound`, which runs after any change."""
-    return set(re.findall(r"Running stage '([^']+)'", done.stdout)) - {"sound"}
+    """The stages that a `dvc repro` or `dvc exp run` has run, but for `check`, which runs after any change."""
+    return set(re.findall(r"Running stage '([^']+)'", done.stdout)) - {"check"}
 
 
 def edit_study(folder: Path, change) -> None:
@@ -82,5 +82,5 @@ def edit_study(folder: Path, change) -> None:
 
 
 def write_study(folder: Path, study: dict) -> None:
-    """Write params.yaml with another YAML library than the one that reads it."""
+    """Write params.yaml."""
     (folder / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))

@@ -1,44 +1,43 @@
-"""Feature caches: the activations of a backbone at its cuts, each with a record of what they are made of.
+"""Cached features: the activations of a backbone at its cut layers, each with a record of what they were made from.
 
-In data/features/<features>: `index.npy` (n,) the rows of the dataset's images in ascending order, and in a folder for
-each cut: `features.npy` (views * n, ...) float16 or float32, all images of one view after those of the other;
-`above.weights.h5` the weights of the backbone above the cut; `record.json`.
+In data/features/<features>: `index.npy` (n,) the rows of the dataset's images in ascending order, and for each cut
+layer a folder with `features.npy` (views * n, ...) float16 or float32, all images of a view after those of the view
+before; `above.weights.h5`, the weights of the backbone above the cut layer; `record.json`.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stages.backbones.layer_names import find_layer
+from stages.artifacts.tasks import Task
 from stages.core.errors import UserError
-from stages.core.files import read_json, reading
+from stages.core.files import read_json, reading, write_json
 
 FEATURES_FOLDER = Path("data/features")
 
 
 @dataclass(frozen=True)
 class FeaturesRecord:
-    """What features are made of: equal records mean equal features.
+    """What features were made from: equal records mean equal features.
 
-    Reading checks that the arrays are those of the record; heads check the images, fine-tunes also the weights.
-
-    images_sha256, weights_sha256: of the images and of the backbone's weights file.
-    architecture, image_size, cut, pooling: how the images go through the backbone; its preprocessing belongs to the
-    architecture. precision: of the computation. storage: dtype of the array. views: how the images were changed for
-    each view after the first, which is the images as they are. shape: of the features of one image. parameters:
-    weights of the backbone up to the cut.
+    name: the entry. images_sha256, weights_sha256: of the prepared images and of the backbone's weights file. images:
+    how many. architecture, image_size, resize, cut, pooling: how images go through the backbone; its preprocessing
+    belongs to the architecture. precision: of the computation. storage: dtype of the array. views: how the images were
+    changed for each view but the first, which holds the images as they are. shape: of the features of one image.
+    parameters: weights of the backbone up to the cut layer.
     """
 
     name: str
     dataset: str
     images_sha256: str
     images: int
+    image_size: int
+    resize: str
     backbone: str
     weights_sha256: str
     architecture: str
-    image_size: int
     cut: str
     pooling: str
     precision: str
@@ -47,55 +46,61 @@ class FeaturesRecord:
     shape: list[int]
     parameters: int
 
+    def views_used(self, limit: int | None) -> int:
+        """The number of views that a model trains on; limit: its setting, None for all views."""
+        views = 1 + len(self.views)
+        return views if limit is None else min(limit, views)
+
 
 @dataclass(frozen=True)
 class CachedFeatures:
-    """The features of one cut: array (views * n, ...) memory-mapped, index (n,) int64, folder, record."""
+    """The features at one cut layer.
 
-    name: str
+    array: (views * n, ...), memory-mapped. index: (n,) int64 rows of the dataset. folder: of the cut layer.
+    """
+
     folder: Path
     record: FeaturesRecord
     array: np.ndarray
     index: np.ndarray
 
-    def positions(self, rows: np.ndarray, what: str) -> np.ndarray:
-        """Where the given rows of the dataset stand in the array, (n,) int64; `UserError` if some are not there."""
-        found = np.searchsorted(self.index, rows)
-        inside = found < len(self.index)
-        missing = len(rows) - int(np.sum(self.index[found[inside]] == rows[inside]))
+    def positions(self, rows: np.ndarray) -> np.ndarray:
+        """The rows of the array, (n,) int64, of some rows of the dataset; `UserError` if some have no features."""
+        positions = np.searchsorted(self.index, rows)
+        inside = positions < len(self.index)
+        missing = len(rows) - int(np.sum(self.index[positions[inside]] == rows[inside]))
         if missing:
             raise UserError(
-                f"features.{self.name}.classes: {missing} of {len(rows)} images of {what} have no features; add their "
-                "classes, or leave the key out for all classes."
+                f"features.{self.record.name}.classes: {missing} of {len(rows)} images of the task have no features. "
+                "Add their classes, or leave the key out to use all classes."
             )
-        return found
+        return positions
+
+    def check_images(self, task: Task) -> None:
+        """Refuse features that were computed from other images than the task was split from."""
+        task.check_images(self.record.images_sha256, f"data/features/{self.record.name}")
 
 
-def read_features(name: str, cut: str | None = None) -> CachedFeatures:
-    """Read the features at one cut (a layer or block; None where there is one) and check them against their record.
-
-    `UserError` when they are missing, damaged, do not fit, or have no such cut.
-    """
-    found = read_all_features(name)
-    for each in found:
-        if cut is None or each.record.cut == find_layer(each.record.architecture, cut, "highest"):
-            return each
-    cuts = ", ".join(each.record.cut for each in found)
-    raise UserError(f"data/features/{name} has no cut {cut!r}, only {cuts}; run `dvc repro`.")
+def write_features_record(folder: Path, record: FeaturesRecord) -> None:
+    """Write the record of one cut layer into its folder."""
+    write_json(folder / "record.json", asdict(record))
 
 
 def read_all_features(name: str) -> list[CachedFeatures]:
-    """Read the features at every cut, in the order of the cuts' names; see `read_features`."""
+    """The features at every cut layer, in the order of the layers' names.
+
+    `UserError` if they are missing, damaged, or do not match their records.
+    """
     folder = FEATURES_FOLDER / name
     with reading(folder):
         index = np.load(folder / "index.npy", allow_pickle=False)
-        return [_read(name, each, index) for each in sorted(path for path in folder.iterdir() if path.is_dir())]
+        return [_read(cut, index) for cut in sorted(path for path in folder.iterdir() if path.is_dir())]
 
 
-def _read(name: str, folder: Path, index: np.ndarray) -> CachedFeatures:
+def _read(folder: Path, index: np.ndarray) -> CachedFeatures:
     record = FeaturesRecord(**read_json(folder / "record.json"))
     array = np.load(folder / "features.npy", mmap_mode="r", allow_pickle=False)
-    recorded = [record.images * (1 + len(record.views)), *record.shape], record.storage, record.images
-    if (list(array.shape), array.dtype, len(index)) != recorded:
-        raise ValueError("it does not hold what its record says")
-    return CachedFeatures(name, folder, record, array, index)
+    expected = [record.images * (1 + len(record.views)), *record.shape], record.storage, record.images
+    if (list(array.shape), array.dtype, len(index)) != expected:
+        raise ValueError("its arrays do not have the shape that its record states")
+    return CachedFeatures(folder, record, array, index)

@@ -15,7 +15,7 @@ import pydantic
 
 from stages.artifacts.costs import Cost, read_cost, write_cost
 from stages.artifacts.features import FeaturesRecord
-from stages.artifacts.tasks import SPLITS
+from stages.artifacts.tasks import SPLITS, Task
 from stages.core.files import atomic_directory, reading, sha256_of, write_json
 
 MODELS_FOLDER = Path("models")
@@ -51,6 +51,17 @@ class HeadProvenance:
     features: FeaturesRecord
     weights_sha256: str
 
+    @classmethod
+    def of(cls, record: "ModelRecord") -> "HeadProvenance":
+        """That of a trained head or probe."""
+        return cls(
+            name=record.name,
+            kind=record.kind,
+            settings=record.settings,
+            features=record.provenance.features,
+            weights_sha256=record.weights_sha256,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
@@ -58,8 +69,8 @@ class Provenance:
 
     images_sha256: of the prepared images. task_settings: what the split was made by. backbone, architecture,
     backbone_sha256: the backbone and its weights file, None if they were random. cut, pooling: where the head joins
-    the backbone. lowest_trained_layer: of the backbone, None if the whole backbone is frozen. features: what a head or a
-    probe was trained on; of a fine-tune, the features that training started from, None if it started from images.
+    the backbone. lowest_trained_layer: of the backbone, None if the whole backbone is frozen. features: what a head or
+    a probe was trained on; of a fine-tune, the features that training started from, None if it started from images.
     head: of a fine-tune.
     """
 
@@ -74,6 +85,21 @@ class Provenance:
     features: FeaturesRecord | None = None
     head: HeadProvenance | None = None
 
+    @classmethod
+    def on_features(cls, task: Task, features: FeaturesRecord) -> "Provenance":
+        """That of a head or a probe, which trains no layer of the backbone."""
+        return cls(
+            images_sha256=task.images_sha256,
+            task_settings=task.settings,
+            backbone=features.backbone,
+            architecture=features.architecture,
+            backbone_sha256=features.weights_sha256,
+            cut=features.cut,
+            pooling=features.pooling,
+            lowest_trained_layer=None,
+            features=features,
+        )
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRecord:
@@ -83,11 +109,10 @@ class ModelRecord:
     probabilities. image_size: side of the images in pixels; resize: how they are made square.
     settings: the entry of the model with its defaults. training: the training settings, of several candidates the
     chosen one; empty for a probe. seed: of the study. fold: the validation part that `best_repeat` held out, from 0.
-    weights_sha256: of `model.weights.h5`.
     train_images: how many. repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are
     stored: that of the lowest validation loss. epochs: of each repeat. trained_parameters, total_parameters: weights
     that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
-    was a choice.
+    was a choice. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
     """
 
     name: str
@@ -102,7 +127,6 @@ class ModelRecord:
     seed: int
     fold: int
     provenance: Provenance
-    weights_sha256: str
     train_images: int
     repeats: int
     best_repeat: int
@@ -110,6 +134,15 @@ class ModelRecord:
     trained_parameters: int
     total_parameters: int
     candidates: list[Candidate] = field(default_factory=list)
+    weights_sha256: str = ""
+
+    @property
+    def l2(self) -> float:
+        """The strength of the penalty that training used, of several candidates the chosen one; 0 for a probe."""
+        if self.kind == "probe":
+            return 0.0
+        chosen = [candidate.l2 for candidate in self.candidates if candidate.chosen]
+        return chosen[0] if chosen else np.ravel(self.settings.get("l2", 0.0))[0]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A stage parses the entries that it uses (`stages.config.parsing`) and no others,
 study, or to the code that checks it, reruns nothing.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from stages.core.errors import UserError
 from stages.core.yaml import read_yaml
 
 PARAMS = Path("params.yaml")
+# Names become parts of paths. Dots break DVC's parameter look-up, and DVC drops stages with a number as their name.
+NAME = re.compile(r"[a-z][a-z0-9-]*")
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,7 @@ class Params:
 
     def entry(self, section: str, name: str) -> Any:
         """The entry as it stands in the file; `UserError` if the section does not have it."""
-        if name not in self.names(section):
+        if name not in self.names(section) or not NAME.fullmatch(name):
             raise UserError(f"{PARAMS} has no {section}.{name}; `python -m stages.check` checks the whole study.")
         return self.content[section][name]
 

@@ -1,97 +1,98 @@
-"""What every `python -m stages.<stage> [entry]` does before and after its own work."""
+"""The start of a stage: `python -m stages.<stage> [entry]`."""
 
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from stages.core.errors import UserError, describe_os_error
-from stages.core.yaml import parse_yaml, read_yaml
-from stages.validation.study import Study, load_study
+from stages.core.params import PARAMS, Params
+from stages.core.yaml import read_yaml
 
-PARAMS = Path("params.yaml")
 PIPELINE = Path("dvc.yaml")
 
 
 def run_stage(work: Callable[..., str], *sections: str) -> None:
-    """Check the whole study, do `work`, and print the line it returns; end with exit code 1 on a `UserError`.
+    """Read params.yaml, do `work`, and print the line that it returns; exit with code 1 after a `UserError`.
 
-    `work` is called with the study, and with the entry named on the command line where `sections` says in which
-    sections of `params.yaml` it stands. A disk that is full, or a file that may not be read or written, is
-    answered in one sentence too.
+    work: is called with the `Params`, and with the name of an entry if `sections` says in which sections of
+    params.yaml that entry may be. A full disk, a missing permission and an interruption are reported in one sentence
+    too.
     """
-    stage = Path(sys.argv[0]).stem
-    arguments = sys.argv[1:]
-    entry = None
+    stage, arguments = Path(sys.argv[0]).stem, sys.argv[1:]
     try:
-        before = b""
-        with suppress(OSError):  # load_study says it better
-            before = PARAMS.read_bytes()
-        study = load_study(PARAMS)
-        if not sections:
-            if arguments:
-                raise UserError(f"stages.{stage} takes no argument, but was given {' '.join(arguments)!r}.")
-            done = f"{stage}: {work(study)}"
-        else:
-            entry = _entry(study, stage, sections, arguments)
-            done = f"{stage} {entry}: {work(study, entry)}"
-        _check_unchanged(stage, entry, before)
-        print(done)
+        params = Params.read()
+        entry = _entry(params, stage, sections, arguments)
+        line = work(params, *entry)
+        _check_unchanged(stage, entry, params)
+        print(f"{' '.join([stage, *entry])}: {line}")
     except UserError as error:
-        _end(stage, str(error))
+        _exit(stage, str(error))
     except KeyboardInterrupt:
-        _end(stage, "interrupted; run again to go on.", code=130)
+        _exit(stage, "interrupted. Run `dvc repro` to continue.", code=130)
     except OSError as error:
-        _end(stage, f"{describe_os_error(error)}, and run again.")
+        _exit(stage, describe_os_error(error))
 
 
-def _check_unchanged(stage: str, entry: str | None, before: bytes) -> None:
-    """Refuse a result whose settings have changed meanwhile: DVC would record it as that of the new ones.
-
-    Somebody has edited them, or an experiment was queued: DVC then sets `params.yaml` back for a moment.
-    """
-    if PARAMS.read_bytes() == before or not PIPELINE.exists():
-        return
-    old, new = parse_yaml(before.decode()), read_yaml(PARAMS) or {}
-    if changed := [path for path in _recorded(stage, entry, old) if _value(old, path) != _value(new, path)]:
+def _entry(params: Params, stage: str, sections: tuple[str, ...], arguments: list[str]) -> list[str]:
+    """The arguments of a stage: the name of one entry of `sections`, or nothing for a stage without entries."""
+    if not sections:
+        if arguments:
+            raise UserError(f"python -m stages.{stage} takes no argument, but got {' '.join(arguments)!r}.")
+        return []
+    names = params.names(*sections)
+    if len(arguments) != 1 or arguments[0] not in names:
+        given = f", but got {' '.join(arguments)!r}" if arguments else ""
         raise UserError(
-            f"{', '.join(changed)} changed in {PARAMS} while this ran, so that the result would stand under the wrong "
-            "settings; run `dvc repro` again."
+            f"python -m stages.{stage} takes the name of one entry of {' or '.join(sections)}{given}. "
+            f"Entries in {PARAMS}: {', '.join(map(str, names)) or 'none'}."
+        )
+    return arguments
+
+
+def _check_unchanged(stage: str, entry: list[str], before: Params) -> None:
+    """Refuse a result if its settings changed during the run: DVC would record it as the result of the new settings.
+
+    They change if somebody edits the file, or queues an experiment: DVC then restores params.yaml for a moment.
+    """
+    if not PIPELINE.exists():
+        return
+    after = Params.read()
+    if after == before:
+        return
+    paths = _tracked_params(stage, entry, before)
+    if changed := [path for path in paths if _value(before, path) != _value(after, path)]:
+        raise UserError(
+            f"{', '.join(changed)} changed in {PARAMS} while the stage ran, so its result belongs to the old settings. "
+            "Run `dvc repro` again."
         )
 
 
-def _recorded(stage: str, entry: str | None, params: dict) -> list[str]:
-    """The parts of `params.yaml` that DVC records of this run, as `dvc.yaml` lists them."""
-    for described in read_yaml(PIPELINE)["stages"].values():
-        each = described.get("do", described)
-        entries = params[described["foreach"][2:-1]] if "foreach" in described else {None: {}}
-        if each["cmd"].split()[2] == f"stages.{stage}" and entry in entries:
-            paths = "\n".join(each.get("params", []))
-            names = {"key": entry, **{f"item.{key}": value for key, value in entries[entry].items()}}
-            for name, value in names.items():
-                paths = paths.replace(f"${{{name}}}", str(value))
+def _tracked_params(stage: str, entry: list[str], params: Params) -> list[str]:
+    """The parts of params.yaml that DVC records for this run, as dvc.yaml lists them."""
+    for definition in read_yaml(PIPELINE)["stages"].values():
+        run = definition.get("do", definition)
+        if run["cmd"].split()[2] != f"stages.{stage}":
+            continue
+        paths = "\n".join(run.get("params", []))
+        if "foreach" not in definition:
+            return paths.splitlines()
+        section = definition["foreach"][2:-1]
+        if entry[0] in params.names(section):
+            fields = {f"item.{key}": value for key, value in params.entry(section, entry[0]).items()}
+            for field, value in {"key": entry[0], **fields}.items():
+                paths = paths.replace(f"${{{field}}}", str(value))
             return paths.splitlines()
     return []
 
 
-def _value(params: dict, path: str) -> object:
-    """What stands at a section, or at `section.entry`."""
+def _value(params: Params, path: str) -> Any:
+    """The value at a section, or at `section.entry`."""
     section, _, name = path.partition(".")
-    part = params.get(section)
-    return part.get(name) if name and part else part
+    content = params.content.get(section)
+    return content.get(name) if name and content else content
 
 
-def _end(stage: str, sentence: str, code: int = 1) -> None:
+def _exit(stage: str, sentence: str, code: int = 1) -> None:
     print(f"{stage}: {sentence}", file=sys.stderr)
     sys.exit(code)
-
-
-def _entry(study: Study, stage: str, sections: tuple[str, ...], arguments: list[str]) -> str:
-    names = [name for section in sections for name in getattr(study, section)]
-    section = " and ".join(sections)
-    accepted = f"name one of {section} in {PARAMS}: {', '.join(names) or 'there is none'}"
-    if len(arguments) != 1:
-        raise UserError(f"stages.{stage} takes one entry; {accepted}.")
-    if arguments[0] not in names:
-        raise UserError(f"there is no {arguments[0]!r} in {section}; {accepted}.")
-    return arguments[0]

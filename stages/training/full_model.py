@@ -1,59 +1,122 @@
-"""Whole models, from uint8 images to probabilities: networks, and heads joined to their backbone."""
+"""Full models, from uint8 images to probabilities: a network, or a head joined to its backbone.
+
+The trainings build their models here, and `load_full_model` rebuilds a trained one from its record.
+"""
 
 from pathlib import Path
 
 import keras
 
+from stages.artifacts.models import HeadProvenance, ModelRecord, weights_file
+from stages.backbones.building import build_backbone
 from stages.backbones.cuts import freeze_batch_normalization, freeze_below, pool_output, up_to_cut
-from stages.backbones.layer_names import find_layer, lowest_trained_layer
 from stages.backbones.pretrained import load_backbone, load_weights
+from stages.backbones.runtime import computing_in
 from stages.config.heads import HeadConfig
 from stages.config.networks import NetworkConfig
-from stages.training.heads import add_head, build_head
+from stages.core.errors import UserError
+from stages.core.files import sha256_of
+from stages.probes.weights import read_probe
+from stages.training.heads import add_head, build_head, set_statistics
 
 
 def build_network(
-    name: str, entry: NetworkConfig, image_size: int, classes: int, l2: float = 0.0
-) -> tuple[keras.Model, keras.Model]:
-    """A network as its entry describes it, its backbone with the weights it starts from, its head with random ones.
+    name: str, entry: NetworkConfig, backbone: keras.Model, cut: str, classes: int, l2: float = 0.0
+) -> keras.Model:
+    """The network of an entry on a backbone, whose layers it shares; its head has random weights.
 
-    Returns the network, from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes), and the part of
-    it that is the backbone; they share their layers.
+    cut: the layer that the head stands on. l2: strength of the penalty on the squared weights of the head. Returns a
+    model from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes).
     """
-    backbone, record = load_backbone(entry.backbone, image_size)
-    cut = find_layer(record.architecture, entry.cut or "top", "highest")
-    freeze(backbone, entry, record.architecture, cut)
-    lower = up_to_cut(backbone, cut)
-    return add_head(pool_output(lower, entry.pooling), entry, classes, l2, name), lower
+    return add_head(pool_output(up_to_cut(backbone, cut), entry.pooling), entry, classes, l2, name)
 
 
-def freeze(backbone: keras.Model, entry: NetworkConfig, architecture: str, cut: str) -> None:
-    """Freeze what the entry does not train: the layers below `trainable`, and batch normalization."""
+def freeze(backbone: keras.Model, entry: NetworkConfig, lowest_trained: str | None) -> None:
+    """Freeze what a network does not train: the layers below `lowest_trained`, and batch normalization."""
     if entry.trainable != "all":
-        head_only = entry.trainable == "head"
-        freeze_below(backbone, None if head_only else lowest_trained_layer(architecture, entry.trainable, cut))
+        freeze_below(backbone, lowest_trained)
     trained = entry.train_batch_normalization
     if not (entry.trainable == "all" if trained is None else trained):
         freeze_batch_normalization(backbone)
 
 
-def join_head(
-    name: str,
-    entry: HeadConfig,
-    weights: Path,
-    lower: keras.Model,
-    architecture: str,
-    cut: str,
-    classes: int,
-    l2: float = 0.0,
-) -> tuple[keras.Model, keras.Model]:
-    """A trained head on the part of a backbone whose activations it was trained on.
+def load_head(head: HeadProvenance, classes: int, l2: float = 0.0) -> keras.Model:
+    """A trained head, or probe, with its weights: from features (n, *shape) float32 to probabilities (n, classes).
 
-    name, entry: of the head. weights: its weights file. lower: the backbone up to the cut, from uint8 images
-    (n, h, w, 3) to activations. Returns the whole model, from images to probabilities (n, classes), and the head in it;
-    they share their layers.
+    `UserError` if the weights file is missing, or is not the one that `head` records.
     """
-    shape, image_size = list(lower.output.shape[1:]), lower.input.shape[1]
-    head = build_head(entry, classes, shape, architecture, image_size, cut, l2)
-    load_weights(head, weights, f"heads.{name}")
-    return keras.Model(lower.input, head(lower.output), name=name), head
+    model = build_untrained_head(head, classes, l2)
+    file = checked_weights(head.name, head.weights_sha256)
+    if head.kind == "probe":
+        probe = read_probe(file)
+        set_statistics(model, probe.mean, probe.variance)
+        model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
+    else:
+        load_weights(model, file, f"models/{head.name}")
+    return model
+
+
+def build_untrained_head(head: HeadProvenance, classes: int, l2: float = 0.0) -> keras.Model:
+    """The layers of a head, or of a probe as a head without hidden layers, with random weights."""
+    if head.kind == "probe":
+        entry = HeadConfig(task=head.settings["task"], features=head.settings["features"])
+    else:
+        entry = HeadConfig(**head.settings)
+    return build_head(entry, head.features, classes, l2)
+
+
+def join_head(name: str, head: keras.Model, lower: keras.Model) -> keras.Model:
+    """A head on the part of a backbone up to its cut; from images to probabilities. The layers are shared."""
+    return keras.Model(lower.input, head(lower.output), name=name)
+
+
+def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.Model:
+    """A trained model with its stored weights, rebuilt from its record alone.
+
+    precision: of the computation, float32 or bfloat16; None for the one that the model was trained in. Returns a model
+    from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes) float32. `UserError` if a weights
+    file is missing, damaged, or is not the one that the record names.
+    """
+    provenance, classes = record.provenance, len(record.classes)
+    weights = checked_weights(record.name, record.weights_sha256)
+    below, above = precisions(record)
+    with computing_in(precision or below):
+        if record.kind in ("head", "probe"):
+            backbone, used = load_backbone(provenance.backbone, record.image_size)
+            if used.sha256 != provenance.backbone_sha256:
+                raise UserError(
+                    f"models/{record.name} does not belong to data/weights/{provenance.backbone}: it was trained with "
+                    "other weights of this backbone. Run `dvc checkout`, or `dvc repro` to train it again."
+                )
+        else:  # its own file holds all weights
+            backbone = build_backbone(provenance.architecture, record.image_size)
+        lower = None if record.kind == "network" else up_to_cut(backbone, provenance.cut, provenance.pooling)
+    with computing_in(precision or above):
+        if record.kind in ("head", "probe"):
+            return join_head(record.name, load_head(HeadProvenance.of(record), classes), lower)
+        if record.kind == "network":
+            model = build_network(record.name, NetworkConfig(**record.settings), backbone, provenance.cut, classes)
+        else:
+            model = join_head(record.name, build_untrained_head(provenance.head, classes), lower)
+        load_weights(model, weights, f"models/{record.name}")
+        return model
+
+
+def checked_weights(model: str, sha256: str) -> Path:
+    """The path of the weights of a model; `UserError` if the file is missing or has another checksum."""
+    file = weights_file(model)
+    if not file.exists():
+        raise UserError(f"{file} is missing. Run `dvc checkout`, or `dvc repro` to train the model.")
+    if sha256_of(file) != sha256:
+        raise UserError(
+            f"{file} does not belong to {file.parent / 'record.json'}: its checksum differs. Run `dvc checkout`, or "
+            "`dvc repro` to train the model again."
+        )
+    return file
+
+
+def precisions(record: ModelRecord) -> tuple[str, str]:
+    """The precision in which a model was trained: below its head, if that has cached features, and above."""
+    above = record.training.get("precision", "float32")
+    features = record.provenance.features
+    return (features.precision if record.kind in ("head", "probe") else above), above

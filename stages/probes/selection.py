@@ -1,0 +1,41 @@
+"""Choosing a probe among several strengths of its penalty, on the validation images."""
+
+import numpy as np
+
+from stages.artifacts.models import Candidate, cross_entropy
+from stages.probes.ridge import LinearProbe, calibrate
+from stages.probes.standardization import StandardizedFeatures
+
+
+def choose_probe(
+    solutions: list[LinearProbe], features: StandardizedFeatures, rows: np.ndarray, labels: np.ndarray
+) -> tuple[LinearProbe, list[Candidate]]:
+    """The calibrated probe with the lowest validation loss, and all candidates if there were several.
+
+    rows: (n,) of the features of the validation images; labels: (n,) int.
+    """
+    probes, losses, accuracies = [], [], []
+    for solution in solutions:
+        probe = calibrate(solution, solution.scores(features, rows), labels)
+        probabilities = probe.probabilities(features, rows)
+        probes.append(probe)
+        losses.append(cross_entropy(probabilities, labels))
+        accuracies.append(accuracy(probabilities, labels))
+    best = int(np.argmin(losses))
+    candidates = [
+        Candidate(
+            learning_rate=None,
+            l2=probe.l2,
+            epochs=1,
+            validation_loss=loss,
+            validation_accuracy=validation_accuracy,
+            chosen=number == best,
+        )
+        for number, (probe, loss, validation_accuracy) in enumerate(zip(probes, losses, accuracies, strict=True))
+    ]
+    return probes[best], candidates if len(candidates) > 1 else []
+
+
+def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The share of images whose most probable class is their label. probabilities: (n, classes); labels: (n,)."""
+    return float((probabilities.argmax(axis=1) == labels).mean())
