@@ -126,7 +126,7 @@ def test_the_page_shows_published_and_measured_figures_side_by_side(finished, mo
     assert "- It holds. `pytest tests/a.py`: 1 passed." in page
     assert "| [my_images](../studies/my_images.yaml) | 3 | the images are yours |" in page
     assert "export b-one-layer: all well" in page
-    assert "Features: b-fc1 2 seconds, 450 images a second; " in page
+    assert "Features: b-fc1 2 seconds, 450 images per second; " in page
 
 
 def test_an_export_that_crashes_is_no_finding(tmp_path):
