@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from benchmarks.experiments import PAGE, output_of
-from benchmarks.pages import commands, filled
+from benchmarks.experiments import PAGE, run_command
+from benchmarks.pages import commands, fill_outputs
 from tests.conftest import plain, png, write_tree
 from tests.pipeline import dvc, edit_study, environment, read_yaml, run, stages_run
 from tests.small_project import small_project
@@ -100,7 +100,7 @@ def of_experiment(project, name, file):
 def page(finished):
     """What each command of the page says here, run in their order."""
     try:
-        yield {command: output_of(command, finished) for command in commands(PAGE.read_text(encoding="utf-8"))}
+        yield {command: run_command(command, finished) for command in commands(PAGE.read_text(encoding="utf-8"))}
     finally:
         stop_worker(finished)
         dvc(finished, "queue", "remove", "--all")
@@ -161,7 +161,7 @@ def test_an_output_is_written_behind_its_command_and_the_others_stay():
     place = "```\n{}\n```\n\n<!-- output -->\n\n{}\n\n<!-- end -->\n"
     page = "# Page\n\n" + place.format("first", "old\n```text\nlines\n```") + place.format("second\nthird", "old")
     assert commands(page) == ["first", "second\nthird"]
-    assert filled(page, {"first": "new"}.get) == "# Page\n\n" + place.format("first", "new") + place.format(
+    assert fill_outputs(page, {"first": "new"}.get) == "# Page\n\n" + place.format("first", "new") + place.format(
         "second\nthird", "old"
     )
 
