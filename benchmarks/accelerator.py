@@ -44,7 +44,7 @@ from benchmarks.measuring import (
 )
 from benchmarks.peer import PRECISIONS, peer_of, run_on_torch, train_on_torch
 from stages.backbones.building import layer_names
-from stages.backbones.inference import IN_BFLOAT16, Inference, keras_inference
+from stages.backbones.inference import TOLERATES_BFLOAT16, Inference, keras_inference
 from stages.backbones.runtime import computing_in
 from stages.config.networks import NetworkConfig
 from stages.config.training import TrainingConfig
@@ -129,7 +129,7 @@ def wrong(architecture: str, same: float, coarse: float) -> list[str]:
     problems = []
     if not same > SAME:
         problems.append(f"{architecture}: PyTorch computes other features, their smallest cosine is {same:.6f}")
-    if architecture in IN_BFLOAT16 and not coarse >= CLOSE:
+    if architecture in TOLERATES_BFLOAT16 and not coarse >= CLOSE:
         problems.append(f"{architecture}: in bfloat16 the smallest cosine is {coarse:.6f}, below {CLOSE}")
     return problems
 

@@ -21,7 +21,7 @@ import numpy as np
 
 from benchmarks.measuring import arguments, backbone_of, batches_in, in_turns, machine, ratio
 from benchmarks.tables import table
-from stages.backbones.inference import CONVERTED_FROM, fastest_inference, resolve_precision
+from stages.backbones.inference import MIN_IMAGES_TO_CONVERT, fastest_inference, resolve_precision
 from stages.features import BATCH, ArrayFile, extract
 from stages.sources.source_image import SourceImage
 from stages.sources.workers import decode_all
@@ -54,7 +54,7 @@ def compare(architecture: str, size: int, given: argparse.Namespace, work: Path)
     with ZipFile(given.files / "flowers.zip") as archive:
         contents = [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".jpg")]
     prepare(contents[:BATCH], size, file)
-    run = fastest_inference(model, architecture, precision, CONVERTED_FROM, np.load(file))
+    run = fastest_inference(model, architecture, precision, MIN_IMAGES_TO_CONVERT, np.load(file))
     count = BATCH * batches_in(given.seconds, run, np.load(file))
     contents = [contents[place] for place in np.linspace(0, len(contents) - 1, min(count, len(contents))).astype(int)]
     prepare(contents, size, file)

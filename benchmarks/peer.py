@@ -11,8 +11,8 @@ import torch
 from keras import layers
 from torch import fx, nn
 
-from stages.backbones.building import Preprocessing, affine_preprocessing
 from stages.backbones.inference import Inference
+from stages.backbones.preprocessing import Preprocessing, affine_preprocessing
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
 PRECISIONS = {"float32": "PyTorch, channels last", "bfloat16": "PyTorch in bfloat16"}  # and the names of the ways

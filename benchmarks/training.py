@@ -29,7 +29,7 @@ import numpy as np
 from benchmarks.measuring import backbone_of, images_of, machine, peak, ratio
 from benchmarks.tables import table
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
-from stages.backbones.inference import CONVERTED_FROM, fastest_inference, resolve_precision
+from stages.backbones.inference import MIN_IMAGES_TO_CONVERT, fastest_inference, resolve_precision
 from stages.backbones.layer_names import find_layer
 from stages.backbones.runtime import make_deterministic
 from stages.config.heads import HeadConfig
@@ -227,7 +227,7 @@ def cache(given: argparse.Namespace, work: Path) -> None:
     precision = resolve_precision("auto", architecture)
     whole = backbone_of(architecture, size, given.files, precision)
     lower = keras.Model(whole.input, [whole.get_layer(name).output for name in cuts.values()])
-    run = fastest_inference(lower, architecture, precision, CONVERTED_FROM, images[:BATCH])
+    run = fastest_inference(lower, architecture, precision, MIN_IMAGES_TO_CONVERT, images[:BATCH])
     run(images[:BATCH])  # compiles
     start = time.perf_counter()
     found = [run(images[place : place + BATCH]) for place in range(0, count, BATCH)]

@@ -1,7 +1,8 @@
-"""Runs the study with stages side by side that do not build on each other: `python -m stages.side_by_side [--jobs N]`.
+"""Runs the study with independent stages in parallel: `python -m stages.side_by_side [--jobs N]`.
 
-Each stage that `dvc status` calls changed, and each that builds on one, is a `dvc repro --single-item`, started when
-all it builds on is done. A `dvc repro` then does the rest: `evaluate`, which reads every model, and what follows it.
+Every stage that is out of date, and every stage that depends on one, runs as a `dvc repro --single-item`. It starts as
+soon as the stages it depends on have finished. A final `dvc repro` runs the rest: `evaluate`, which reads every model,
+and the stages after it.
 """
 
 import argparse
@@ -14,32 +15,76 @@ import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from stages.core.command import run_command
 from stages.core.errors import UserError
-from stages.validation.study import Study
 
-# They write dvc.lock one after another; without the option, one that waits for three seconds gives up.
+# All stages write dvc.lock, one after another. Without this option DVC gives up on the lock after three seconds.
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
-LAST = "evaluate"
+FIRST_SEQUENTIAL_STAGE = "evaluate"
+POLLING_SECONDS = 0.05
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
-Graph = dict[str, set[str]]  # of each stage, those it builds on
+Processes = dict[str, subprocess.Popen]  # the running stages, by name
 
 
-def main(_: Study, given: argparse.Namespace) -> int:
-    # SIGINT too: where a shell has started this in the background, it is ignored, also by all that is started here.
-    for each in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(each, signal.default_int_handler)
-    running = {}
+@dataclass(frozen=True)
+class StageGraph:
+    """The dependency graph of the pipeline.
+
+    dependencies: for each stage, the stages that it depends on directly.
+    """
+
+    dependencies: dict[str, set[str]]
+
+    @classmethod
+    def from_dot(cls, dot: str) -> "StageGraph":
+        """Parse the graph that `dvc dag --dot` prints."""
+        dependencies = {stage: set() for stage in re.findall(r'"([^"]+)"', dot)}
+        for dependency, stage in re.findall(r'"([^"]+)" -> "([^"]+)"', dot):
+            dependencies[stage].add(dependency)
+        return cls(dependencies)
+
+    def with_dependents(self, stages: Iterable[str]) -> set[str]:
+        """Return the stages and every stage that depends on them, directly or not."""
+        reached = set(stages)
+        while new := {stage for stage, below in self.dependencies.items() if below & reached} - reached:
+            reached |= new
+        return reached
+
+    def without(self, stages: set[str]) -> "StageGraph":
+        """Return the graph without these stages."""
+        return StageGraph({stage: below for stage, below in self.dependencies.items() if stage not in stages})
+
+    def threads(self, stage: str, jobs: int) -> int:
+        """Return the number of threads for a stage: the cores, divided among the stages that can run beside it.
+
+        The number depends on the graph only, not on what happens to run: the last digits of weights depend on the
+        number of threads, and must not depend on how long other stages take or on what has run before.
+        """
+        independent = [
+            candidate
+            for candidate in self.dependencies
+            if candidate not in self.with_dependents([stage]) and stage not in self.with_dependents([candidate])
+        ]
+        return max(1, CORES // min(jobs, len(independent) + 1))
+
+
+def main(arguments: argparse.Namespace) -> int:
+    # A shell that starts this command in the background ignores SIGINT for it and for the processes that it starts.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    running: Processes = {}
     try:
-        below = graph_of(ask("dag", "--dot"))
-        after = above(below, [LAST])
-        below = {stage: lower for stage, lower in below.items() if stage not in after}
-        run(below, above(below, json.loads(ask("status", "--json")).keys() - after), given.jobs, running)
-        running["all"] = subprocess.Popen([*DVC, "repro"], start_new_session=True)
-        return running["all"].wait()
+        graph = StageGraph.from_dot(query_dvc("dag", "--dot"))
+        sequential = graph.with_dependents([FIRST_SEQUENTIAL_STAGE])
+        graph = graph.without(sequential)
+        outdated = graph.with_dependents(json.loads(query_dvc("status", "--json")).keys() - sequential)
+        run_stages(graph, outdated, arguments.jobs, running)
+        running["dvc repro"] = subprocess.Popen([*DVC, "repro"], start_new_session=True)
+        return running["dvc repro"].wait()
     finally:
         for process in running.values():
             interrupt(process)
@@ -47,51 +92,31 @@ def main(_: Study, given: argparse.Namespace) -> int:
             process.wait()
 
 
-def ask(*question: str) -> str:
-    """What DVC answers; it says itself what keeps it from answering."""
-    done = subprocess.run([*DVC, *question], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"`dvc {' '.join(question)}` failed, see above.")
-    return done.stdout
+def query_dvc(*arguments: str) -> str:
+    """Return the output of a DVC command. DVC prints its own errors; `UserError` refers to them."""
+    result = subprocess.run([*DVC, *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if result.returncode:
+        raise UserError(f"`dvc {' '.join(arguments)}` failed. See the message above.")
+    return result.stdout
 
 
-def graph_of(dot: str) -> Graph:
-    """The graph of the stages as `dvc dag --dot` prints it."""
-    below = {stage: set() for stage in re.findall(r'"([^"]+)"', dot)}
-    for lower, upper in re.findall(r'"([^"]+)" -> "([^"]+)"', dot):
-        below[upper].add(lower)
-    return below
+def run_stages(graph: StageGraph, outdated: set[str], jobs: int, running: Processes) -> None:
+    """Run the outdated stages, at most `jobs` at a time.
 
-
-def above(below: Graph, stages: Iterable[str]) -> set[str]:
-    """Stages, and all that builds on them."""
-    found = set(stages)
-    while more := {stage for stage, lower in below.items() if lower & found} - found:
-        found |= more
-    return found
-
-
-def threads_of(stage: str, below: Graph, jobs: int) -> int:
-    """The cores, shared with the stages that could run at the same time.
-
-    Not with those that happen to: the last digits of weights depend on the number of threads, and should not depend on
-    how long other stages take, or on what was done before.
+    running: filled with the processes while they run, so that the caller can end them.
+    After a failure, the stages that do not depend on the failed one still run; then raises `UserError`.
     """
-    beside = [other for other in below if other not in above(below, [stage]) and stage not in above(below, [other])]
-    return max(1, CORES // min(jobs, len(beside) + 1))
-
-
-def run(below: Graph, changed: set[str], jobs: int, running: dict[str, subprocess.Popen]) -> None:
-    """Run the changed stages of a graph; where some fail, those that do not build on them, and then `UserError`."""
-    order = TopologicalSorter({stage: below[stage] & changed for stage in below if stage in changed})
+    order = TopologicalSorter(
+        {stage: graph.dependencies[stage] & outdated for stage in graph.dependencies if stage in outdated}
+    )
     order.prepare()
     ready, failed = list(order.get_ready()), []
     while ready or running:
         while ready and len(running) < jobs:
             stage = ready.pop(0)
             print(f"Starting stage '{stage}'", flush=True)
-            running[stage] = start(stage, threads_of(stage, below, jobs))
-        time.sleep(0.05)
+            running[stage] = start(stage, graph.threads(stage, jobs))
+        time.sleep(POLLING_SECONDS)
         for stage in [stage for stage, process in running.items() if process.poll() is not None]:
             if running.pop(stage).returncode:
                 failed.append(stage)
@@ -99,30 +124,30 @@ def run(below: Graph, changed: set[str], jobs: int, running: dict[str, subproces
                 order.done(stage)
                 ready += order.get_ready()
     if failed:
-        skipped = ", ".join(sorted(above(below, failed) - set(failed)))
+        skipped = sorted(graph.with_dependents(failed) - set(failed))
+        consequence = f" and {', '.join(skipped)} did not run" if skipped else ""
         raise UserError(
-            f"{', '.join(failed)} failed{f', so that {skipped} did not run' if skipped else ''}; where nothing above "
-            f"says why, `dvc repro {failed[0]}` does."
+            f"{', '.join(failed)} failed{consequence}. If no message above says why, run `dvc repro {failed[0]}`."
         )
 
 
 def start(stage: str, threads: int) -> subprocess.Popen:
-    """Start one stage with so many threads; settings that are in the environment already stay."""
+    """Start a stage with this number of threads; variables that the environment already sets take precedence."""
     settings = {
         "TF_NUM_INTRAOP_THREADS": str(threads),
         "TF_NUM_INTEROP_THREADS": str(threads),
-        "OMP_NUM_THREADS": str(threads),  # of NumPy and SciPy
-        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # else the first takes the whole memory of a GPU
+        "OMP_NUM_THREADS": str(threads),  # NumPy and SciPy
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",  # otherwise the first process takes all memory of a GPU
     }
     command = [*DVC, "repro", "--quiet", "--single-item", stage]
-    # In a session of its own it is interrupted together with what it has started: while a stage runs, DVC ignores it.
+    # DVC ignores SIGINT while a stage runs: a session of its own lets `interrupt` reach DVC and the stage together.
     return subprocess.Popen(command, env={**settings, **os.environ}, stdin=subprocess.DEVNULL, start_new_session=True)
 
 
 def interrupt(process: subprocess.Popen) -> None:
-    """What Ctrl-C does, to a process and all it has started."""
+    """Interrupt a process and all processes that it has started, as Ctrl-C does."""
     if process.poll() is None:
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # it has ended in the meantime
             os.killpg(process.pid, signal.SIGINT) if os.name == "posix" else process.terminate()
 
 

@@ -13,7 +13,7 @@ from stages.artifacts.weights import write_weights_record
 from stages.backbones import write_layer_table
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import above_cut, freeze_below, pool_output, up_to_cut
-from stages.backbones.layer_names import find_layer, selectable_layers
+from stages.backbones.layer_names import find_layer, selectable_layers, starting_cut
 from stages.backbones.layer_table import LAYERS_FILE, layers_of
 from stages.backbones.pretrained import load_backbone, load_weights, save_weights
 from stages.backbones.registry import ARCHITECTURES
@@ -25,6 +25,8 @@ from stages.core.errors import UserError
 from stages.probes.standardization import channel_statistics
 from stages.training.heads import add_head, build_head, set_statistics
 
+pytestmark = pytest.mark.numeric
+
 REAL_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "weights"
 RANDOM = np.random.default_rng(0)
 
@@ -34,19 +36,19 @@ def images(count: int, size: int) -> np.ndarray:
 
 
 # One of each family; building all of them takes minutes.
-BUILT = [
+FAMILIES = [
     *("four_conv", "simple_cnn", "vgg16", "vgg19", "resnet50_v2", "inception_v3", "densenet121", "mobilenet"),
     *("mobilenet_050", "mobilenet_v2", "mobilenet_v3_small", "efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny"),
 ]
 
 
-@pytest.mark.parametrize("name", BUILT)
-def test_the_table_of_layers_is_that_of_the_real_networks(name):
-    # As lists: the order counts. Not the first network of the process, so that Keras counts its names on.
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_table_of_layers_matches_the_networks(name):
+    # Lists, because the order matters. Later networks of a process test the numbering of names too.
     assert list(layers_of(name).items()) == list(build_layer_table([name])[name].items())
 
 
-def test_the_layers_of_one_architecture_are_written_anew_without_building_the_others(tmp_path, monkeypatch):
+def test_the_layers_of_one_architecture_are_updated_without_building_the_others(tmp_path, monkeypatch):
     table = tmp_path / "layers.json"
     before = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))
     table.write_text(json.dumps({**before, "four_conv": ["gone"]}))
@@ -54,19 +56,20 @@ def test_the_layers_of_one_architecture_are_written_anew_without_building_the_ot
     assert write_layer_table.main(["four_conv"]) == f"layers.json: {len(ARCHITECTURES)} architectures"
     assert table.read_bytes() == LAYERS_FILE.read_bytes()
     with pytest.raises(
-        SystemExit, match=r"^layers: there is no architecture 'four_con' \(did you mean 'four_conv'\?\)\.$"
+        SystemExit,
+        match=r"^write_layer_table: architecture 'four_con' does not exist \(did you mean 'four_conv'\?\)\.$",
     ):
         write_layer_table.main(["four_con"])
 
 
-@pytest.mark.parametrize("name", BUILT)
-def test_an_architecture_is_built_for_its_smallest_images(name):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_architecture_accepts_its_smallest_images(name):
     smallest = ARCHITECTURES[name].smallest_image
     assert np.isfinite(build_backbone(name, smallest)(images(1, smallest))).all()
 
 
-@pytest.mark.parametrize("name", [name for name in BUILT if ARCHITECTURES[name].application])
-def test_imagenet_weights_are_those_that_keras_itself_would_fetch(name, monkeypatch):
+@pytest.mark.parametrize("name", [name for name in FAMILIES if ARCHITECTURES[name].application])
+def test_the_urls_of_imagenet_weights_are_those_of_keras(name, monkeypatch):
     class Fetched(Exception):
         pass
 
@@ -74,39 +77,39 @@ def test_imagenet_weights_are_those_that_keras_itself_would_fetch(name, monkeypa
         raise Fetched(origin, file_hash)
 
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", get_file)
-    described = ARCHITECTURES[name]
-    options = {"alpha": described.alpha} if described.alpha else {}
-    application = getattr(keras.applications, described.application)
+    entry = ARCHITECTURES[name]
+    options = {"alpha": entry.alpha} if entry.alpha else {}
+    application = getattr(keras.applications, entry.application)
     with pytest.raises(Fetched) as fetched:
         application(include_top=False, weights="imagenet", input_shape=(224, 224, 3), **options)
     origin, digits = fetched.value.args
-    checksum = described.imagenet_checksum
-    assert (origin, digits) == (described.imagenet, checksum and checksum.split(":")[1])
+    checksum = entry.imagenet_checksum
+    assert (origin, digits) == (entry.imagenet, checksum and checksum.split(":")[1])
 
 
-def test_a_second_backbone_of_a_process_has_the_names_and_takes_the_weights_of_the_first(tmp_path):
+def test_a_second_backbone_of_a_process_has_the_layer_names_of_the_first_and_loads_its_weights(tmp_path):
     first, second = build_backbone("inception_v3", 75), build_backbone("inception_v3", 75)
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
-    save_weights(first, tmp_path / "one.weights.h5")
-    load_weights(second, tmp_path / "one.weights.h5", "test")
+    save_weights(first, tmp_path / "first.weights.h5")
+    load_weights(second, tmp_path / "first.weights.h5", "test")
     pixels = images(2, 75)
     np.testing.assert_allclose(first(pixels), second(pixels), rtol=1e-5, atol=1e-6)
 
 
-def test_efficientnet_is_corrected_as_keras_corrects_it_with_imagenet_weights(monkeypatch):
-    # With ImageNet weights Keras builds another network than without: hold ours to that one.
-    found = []
+def test_efficientnet_is_rescaled_as_keras_does_it_with_imagenet_weights(monkeypatch):
+    # With ImageNet weights Keras builds another network than without.
+    built = []
     monkeypatch.setattr("keras.src.utils.file_utils.get_file", lambda *_, **__: "none.h5")
-    monkeypatch.setattr(keras.Model, "load_weights", lambda self, _: found.append(self))
+    monkeypatch.setattr(keras.Model, "load_weights", lambda self, _: built.append(self))
     keras.applications.EfficientNetB0(include_top=False, weights="imagenet", input_shape=(64, 64, 3))
-    published, ours = found[0], build_backbone("efficientnet_b0", 64)
+    published, backbone = built[0], build_backbone("efficientnet_b0", 64)
     weights = [RANDOM.uniform(0.1, 0.3, weight.shape) for weight in published.weights]
-    for model in (published, ours):
+    for model in (published, backbone):
         model.set_weights(weights)
     pixels = images(2, 64)
-    stem = [model.get_layer("stem_conv_pad").input for model in (published, ours)]
-    theirs = keras.Model(published.input, stem[0])(pixels.astype(np.float32))
-    np.testing.assert_allclose(keras.Model(ours.input, stem[1])(pixels), theirs, rtol=1e-4, atol=1e-4)
+    stem = [model.get_layer("stem_conv_pad").input for model in (published, backbone)]
+    expected = keras.Model(published.input, stem[0])(pixels.astype(np.float32))
+    np.testing.assert_allclose(keras.Model(backbone.input, stem[1])(pixels), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -125,21 +128,33 @@ def test_efficientnet_is_corrected_as_keras_corrects_it_with_imagenet_weights(mo
         ("four_conv", "pool3", "highest", None),
     ],
 )
-def test_a_study_may_call_a_layer_by_its_short_name(architecture, name, end, layer):
+def test_a_layer_has_short_names(architecture, name, end, layer):
     assert find_layer(architecture, name, end) == layer
 
 
-def test_every_name_that_is_offered_names_a_layer():
+def test_every_suggested_name_is_a_layer():
     for architecture in ARCHITECTURES:
-        assert [
-            name for name in selectable_layers(architecture) if find_layer(architecture, name, "highest") is None
-        ] == []
+        for name in selectable_layers(architecture):
+            assert find_layer(architecture, name, "highest"), (architecture, name)
+
+
+@pytest.mark.parametrize(
+    ("cuts", "pooling", "lowest", "expected"),
+    [
+        (["block_5_add", "out_relu", "block_2_add"], "none", "block_14_expand", "block_5_add"),
+        (["block_5_add"], "average", "block_14_expand", None),  # pooled activations are not those of the cut
+        (["block_5_add"], "none", "block_5_project", None),  # the cut lies among the trained layers
+        (["block_2_depthwise"], "none", "block_14_expand", None),  # the shortcut bypasses the cut
+    ],
+)
+def test_a_fine_tune_starts_from_the_highest_usable_cut(cuts, pooling, lowest, expected):
+    assert starting_cut("mobilenet_v2", cuts, pooling, lowest) == expected
 
 
 def test_layers_inside_a_residual_block_do_not_separate():
-    write_layer_table = layers_of("mobilenet_v2")
-    assert write_layer_table["block_2_add"].separates and write_layer_table["out_relu"].separates
-    assert not write_layer_table["block_2_depthwise"].separates  # the shortcut passes beside it
+    layers = layers_of("mobilenet_v2")
+    assert layers["block_2_add"].separates and layers["out_relu"].separates
+    assert not layers["block_2_depthwise"].separates  # the shortcut bypasses it
 
 
 @pytest.mark.parametrize(
@@ -152,7 +167,7 @@ def test_layers_inside_a_residual_block_do_not_separate():
         ("resnet50_v2", lambda x: x / 127.5 - 1),
         # Mean and standard deviation of ImageNet, of values from 0 to 1.
         ("densenet121", lambda x: (x / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])),
-        # Done inside these networks.
+        # These networks scale their inputs themselves.
         ("mobilenet_v3_small", lambda x: x),
         ("efficientnet_b0", lambda x: x),
         ("convnext_tiny", lambda x: x),
@@ -160,11 +175,11 @@ def test_layers_inside_a_residual_block_do_not_separate():
         ("vgg16", lambda x: x[..., ::-1] - np.array([103.939, 116.779, 123.68])),
     ],
 )
-def test_preprocessing_is_that_of_the_architecture(architecture, expected):
+def test_preprocessing_is_that_of_the_publication(architecture, expected):
     backbone = build_backbone(architecture, 32)
     pixels = images(2, 32)
-    found = keras.Model(backbone.input, backbone.get_layer("preprocessing").output)(pixels)
-    np.testing.assert_allclose(found, expected(pixels.astype(float)), atol=1e-4)
+    scaled = keras.Model(backbone.input, backbone.get_layer("preprocessing").output)(pixels)
+    np.testing.assert_allclose(scaled, expected(pixels.astype(float)), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -179,17 +194,21 @@ def test_preprocessing_is_that_of_the_architecture(architecture, expected):
         ("densenet121", "pool3_pool"),
     ],
 )
-def test_the_parts_below_and_above_a_cut_make_the_whole(architecture, cut):
+def test_the_parts_below_and_above_a_cut_compute_the_whole_backbone(architecture, cut):
     backbone = build_backbone(architecture, 32)
     pixels = images(3, 32)
     parts = above_cut(backbone, cut)(up_to_cut(backbone, cut)(pixels))
     np.testing.assert_allclose(parts, backbone(pixels), rtol=1e-4, atol=1e-5)
 
 
-def test_pooling_is_for_layers_whose_activations_are_an_image():
+def test_only_activations_with_image_axes_can_be_pooled():
     backbone = build_backbone("four_conv", 16)
     assert up_to_cut(backbone, "conv4", "max").output.shape == (None, 64)
-    assert [layer for layer, of in layers_of("four_conv").items() if not of.image] == ["flatten", "fc1", "dropout"]
+    assert [layer for layer, traits in layers_of("four_conv").items() if not traits.image] == [
+        "flatten",
+        "fc1",
+        "dropout",
+    ]
 
 
 def train_a_step(model: keras.Model, inputs: np.ndarray, classes: int) -> None:
@@ -197,7 +216,7 @@ def train_a_step(model: keras.Model, inputs: np.ndarray, classes: int) -> None:
     model.fit(inputs, np.arange(len(inputs)) % classes, epochs=1, verbose=0)
 
 
-def test_frozen_layers_keep_their_weights_and_statistics_and_the_others_learn():
+def test_training_changes_the_weights_and_statistics_of_unfrozen_layers_only():
     backbone = build_backbone("mobilenet_v2", 32)
     freeze_below(backbone, "block_15_expand")
     before = {layer.name: [w.numpy().copy() for w in layer.weights] for layer in backbone.layers}
@@ -217,23 +236,23 @@ def test_frozen_layers_keep_their_weights_and_statistics_and_the_others_learn():
     assert {"block_15_expand", "block_15_expand_BN", "Conv_1", "Conv_1_bn"} <= changed
 
 
-def test_dropout_in_the_frozen_part_drops_nothing():
+def test_dropout_below_the_lowest_trained_layer_drops_nothing():
     inputs = keras.Input((50,))
     x = keras.layers.Identity()(inputs)
     x = keras.layers.Dropout(0.5, name="dropout")(x)
     model = keras.Model(inputs, keras.layers.Dense(1, name="top")(x))
     ones = np.ones((4, 50))
-    assert not np.array_equal(np.asarray(model(ones, training=True)), np.asarray(model(ones)))
+    assert not np.allclose(model(ones, training=True), model(ones))
     freeze_below(model, "top")
-    np.testing.assert_array_equal(np.asarray(model(ones, training=True)), np.asarray(model(ones)))
+    np.testing.assert_allclose(model(ones, training=True), model(ones), rtol=1e-6)
 
 
 @pytest.mark.parametrize("architecture", ["convnext_tiny", "efficientnet_b0"])
-def test_what_is_dropped_at_random_is_not_dropped_in_the_frozen_part(architecture):
+def test_stochastic_depth_of_a_frozen_backbone_drops_nothing(architecture):
     backbone, pixels = build_backbone(architecture, 32), images(2, 32)
     freeze_below(backbone, None)
-    found = [np.asarray(backbone(pixels, training=training)) for training in (True, False)]
-    np.testing.assert_allclose(*found, rtol=1e-5, atol=1e-6)
+    outputs = [np.asarray(backbone(pixels, training=training)) for training in (True, False)]
+    np.testing.assert_allclose(*outputs, rtol=1e-5, atol=1e-6)
 
 
 def head(**keys) -> HeadConfig:
@@ -243,10 +262,10 @@ def head(**keys) -> HeadConfig:
 def test_a_head_has_the_layers_of_its_entry():
     entry = head(hidden=[16, 8], dropout=0.25, batch_normalization=True, activation="tanh")
     built = build_head(entry, 3, [4, 4, 8], "four_conv", 32, "conv4", l2=0.01)
-    of_each = ["dense", "normalization", "activation", "dropout"]
+    block = ["dense", "normalization", "activation", "dropout"]
     assert [layer.name for layer in built.layers[1:]] == [
         *("standardize", "features_flat"),
-        *(f"{kind}{number}" for number in (1, 2) for kind in of_each),
+        *(f"{kind}{number}" for number in (1, 2) for kind in block),
         "predictions",
     ]
     assert built.get_layer("activation1").activation is keras.activations.tanh
@@ -256,13 +275,13 @@ def test_a_head_has_the_layers_of_its_entry():
     assert float(sum(built.losses)) == pytest.approx(penalty, rel=1e-5)
 
 
-def test_dropout_without_dense_layers_is_on_the_inputs_of_the_output_layer():
+def test_dropout_without_hidden_layers_applies_to_the_inputs_of_the_output_layer():
     built = build_head(head(dropout=0.5, standardize=False), 2, [50], "four_conv", 32, "fc1")
     ones = np.ones((4, 50), np.float32)
     assert not np.allclose(built(ones, training=True), built(ones))
 
 
-def test_features_are_standardised_by_their_channels():
+def test_features_are_standardized_by_channel():
     array = (RANDOM.normal(size=(200, 2, 2, 3)) * [1, 1000, 0] + [5, -3000, 7]).astype(np.float16)
     rows = np.arange(0, 200, 2)
     mean, variance = channel_statistics(array, rows, block=7)
@@ -284,7 +303,7 @@ def test_the_statistics_of_features_are_not_trained():
     np.testing.assert_array_equal(built.get_layer("standardize").get_weights(), [np.arange(5), np.arange(1, 6)])
 
 
-def test_layers_compute_in_bfloat16_where_asked_and_keep_weights_and_preprocessing_in_float32():
+def test_in_bfloat16_the_weights_and_the_preprocessing_stay_in_float32():
     with computing_in("bfloat16"):
         backbone = build_backbone("vgg16", 32)
         network = add_head(pool_output(backbone, "average"), LayersConfig(), 2, 0.0, "network")
@@ -301,16 +320,14 @@ def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     build_backbone("four_conv", 32).save_weights(folder / "backbone.weights.h5")
     write_weights_record(folder, "vgg16", "mine.weights.h5", file=folder / "backbone.weights.h5")
-    sentence = r"^backbones\.mine\.weights: backbone\.weights\.h5 does not fit vgg16 \(.*\); give weights of it\.$"
-    with pytest.raises(UserError, match=sentence) as error:
+    message = r"^backbones\.mine\.weights: backbone\.weights\.h5 does not fit vgg16 \(.*\)\. Give weights of "
+    with pytest.raises(UserError, match=message) as error:
         load_backbone("mine", 32)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(("architecture", "application"), [("vgg16", "VGG16"), ("mobilenet_v2", "MobileNetV2")])
-def test_weights_in_the_older_format_of_the_published_files_are_loaded(
-    architecture, application, tmp_path, monkeypatch
-):
+def test_published_weights_in_the_legacy_format_are_loaded(architecture, application, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data/weights/old"
     folder.mkdir(parents=True)
@@ -323,7 +340,7 @@ def test_weights_in_the_older_format_of_the_published_files_are_loaded(
         np.testing.assert_array_equal(old, new)
 
 
-def test_weights_that_changed_on_disk_are_refused(tmp_path, monkeypatch):
+def test_weights_that_were_changed_on_disk_are_refused(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data/weights/mine"
     folder.mkdir(parents=True)
@@ -342,7 +359,7 @@ def test_the_published_imagenet_weights_give_the_published_activations(
 ):
     file = REAL_WEIGHTS / f"{architecture}_imagenet_notop.weights.h5"
     if not file.exists():
-        pytest.skip(f"the ImageNet weights {file.name} are not here")
+        pytest.skip(f"the ImageNet weights {file.name} are not available")
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "data/weights/real"
     folder.mkdir(parents=True)

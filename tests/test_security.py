@@ -394,7 +394,7 @@ def test_hostile_weights_are_refused_in_a_sentence(name, make, tmp_path, monkeyp
     study, problems = validate_study({**STUDY, "backbones": {**STUDY["backbones"], "own": own}})
     assert not problems
     with pytest.raises(
-        UserError, match=r"^backbones\.own\.weights: .* give weights (of it|that Keras saved)\.$"
+        UserError, match=r"^backbones\.own\.weights: .* [Gg]ive weights (of this architecture|that Keras saved)\.$"
     ) as error:
         weights.main(study, "own")
         load_backbone("own", 16)

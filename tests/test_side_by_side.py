@@ -1,4 +1,4 @@
-"""Stages side by side: a made-up pipeline through DVC, and the shares of the cores."""
+"""Stages that run in parallel: a pipeline of trivial stages through DVC, and the division of the cores."""
 
 import json
 import os
@@ -13,148 +13,154 @@ import pytest
 from dvc.lock import Lock
 
 from stages import side_by_side
-from stages.side_by_side import above, graph_of, threads_of
+from stages.side_by_side import StageGraph
 from tests.pipeline import ROOT, copy_of_project, dvc, run, stages_run
 
-BELOW = {"low": [], "left": ["low"], "right": ["low"], "on-left": ["left"], "on-right": ["right"], "alone": []}
+DEPENDENCIES = {"low": [], "left": ["low"], "right": ["low"], "on-left": ["left"], "on-right": ["right"], "alone": []}
 THREADS = ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS")
 COMMAND = (sys.executable, "-m", "stages.side_by_side", "--jobs", "2")
 
-# Its first argument names the stage, its seed says what happens, and its output tells what it saw.
+# The arguments are the name of the stage and those of the stages that it waits for. Its seed file says what it does,
+# and its output records when it ran and with which environment.
 WORK = """
 import json, os, pathlib, sys, time
-name, *meets = sys.argv[1:]
+name, *partners = sys.argv[1:]
 seed = pathlib.Path(f"{name}.seed").read_text()
-begun = time.time()
-pathlib.Path(f"{name}.begun").write_text(str(os.getpid()))
+started = time.time()
+pathlib.Path(f"{name}.started").write_text(str(os.getpid()))
 if seed == "fail":
     sys.exit(f"{name}: this is why.")
-while seed == "wait" or not all(pathlib.Path(f"{other}.begun").exists() for other in meets):
+while seed == "wait" or not all(pathlib.Path(f"{partner}.started").exists() for partner in partners):
     time.sleep(0.02)
-    if time.time() - begun > 60:
+    if time.time() - started > 60:
         sys.exit(f"{name} is alone")
 settings = {key: value for key, value in os.environ.items() if "THREADS" in key}
-pathlib.Path(f"{name}.json").write_text(json.dumps({"begun": begun, "ended": time.time(), "settings": settings}))
+pathlib.Path(f"{name}.json").write_text(json.dumps({"started": started, "ended": time.time(), "settings": settings}))
 """
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory):
-    """A project whose stages take no time, after its first run; left and right wait for each other."""
+def first_run(tmp_path_factory):
+    """A project whose stages take no time, and the result of its first run; left and right wait for each other."""
     folder = copy_of_project(tmp_path_factory.mktemp("project"))
     (folder / "work.py").write_text(WORK)
     (folder / "dvc.lock").unlink()
     stages = {
         name: {
             "cmd": f"{sys.executable} work.py {name} {({'left': 'right', 'right': 'left'}).get(name, '')}".strip(),
-            "deps": [f"{name}.seed", *(f"{lower}.json" for lower in below)],
+            "deps": [f"{name}.seed", *(f"{dependency}.json" for dependency in dependencies)],
             "outs": [f"{name}.json"],
         }
-        for name, below in BELOW.items()
+        for name, dependencies in DEPENDENCIES.items()
     }
-    models = [f"{name}.json" for name in BELOW]
+    models = [f"{name}.json" for name in DEPENDENCIES]
     stages["evaluate"] = {"cmd": "echo done > evaluated", "deps": models, "outs": ["evaluated"]}
     (folder / "dvc.yaml").write_text(json.dumps({"stages": stages}))
-    for name in BELOW:
+    for name in DEPENDENCIES:
         (folder / f"{name}.seed").write_text("0")
     return folder, run(folder, *COMMAND)
 
 
-def seen(folder, names=BELOW):
+def read_outputs(folder, names=DEPENDENCIES):
     return {name: json.loads((folder / f"{name}.json").read_text()) for name in names}
 
 
-def started(done):
-    """The stages that were started by themselves, before the `dvc repro` at the end."""
-    return re.findall(r"Starting stage '([^']+)'", done.stdout)
+def started_stages(result):
+    """The stages that ran in parallel, before the final `dvc repro`."""
+    return re.findall(r"Starting stage '([^']+)'", result.stdout)
 
 
-def test_every_stage_runs_once_after_what_it_builds_on(made):
-    folder, done = made
-    assert sorted(started(done)) == sorted(BELOW)
-    assert stages_run(done) == {"evaluate"}
-    found = seen(folder)
-    for name, below in BELOW.items():
-        assert all(found[lower]["ended"] <= found[name]["begun"] for lower in below)
+def test_every_stage_runs_once_after_its_dependencies(first_run):
+    folder, result = first_run
+    assert sorted(started_stages(result)) == sorted(DEPENDENCIES)
+    assert stages_run(result) == {"evaluate"}
+    outputs = read_outputs(folder)
+    for name, dependencies in DEPENDENCIES.items():
+        assert all(outputs[dependency]["ended"] <= outputs[name]["started"] for dependency in dependencies)
 
 
-def test_stages_get_their_share_of_the_cores(made):
+def test_stages_get_their_share_of_the_cores(first_run):
     share = str(max(1, side_by_side.CORES // 2))
-    for of_stage in seen(made[0]).values():
-        assert of_stage["settings"].items() >= dict.fromkeys(THREADS, share).items()
+    for output in read_outputs(first_run[0]).values():
+        assert output["settings"].items() >= dict.fromkeys(THREADS, share).items()
 
 
-def test_nothing_runs_again(made):
-    folder, _ = made
+def test_a_second_run_runs_nothing_even_if_dvc_is_locked_for_a_while(first_run):
+    folder, _ = first_run
     assert stages_run(dvc(folder, "repro")) == set()
     lock = Lock(str(folder / ".dvc/tmp/lock"))
     lock.lock()
-    threading.Timer(5, lock.unlock).start()  # longer than DVC waits if it is not told to
-    again = run(folder, *COMMAND)
-    assert started(again) == []
-    assert stages_run(again) == set()
+    threading.Timer(5, lock.unlock).start()  # longer than DVC waits by default
+    result = run(folder, *COMMAND)
+    assert started_stages(result) == []
+    assert stages_run(result) == set()
 
 
-def test_after_a_failure_the_others_run_and_what_builds_on_it_does_not(made, monkeypatch):
-    folder, _ = made
-    before = seen(folder, ["alone"])
+def test_after_a_failure_only_stages_that_do_not_depend_on_it_run(first_run, monkeypatch):
+    folder, _ = first_run
+    before = read_outputs(folder, ["alone"])
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     (folder / "left.seed").write_text("fail")
     (folder / "alone.seed").write_text("1")
-    done = run(folder, *COMMAND, fails=True)
-    assert sorted(started(done)) == ["alone", "left"]
-    assert stages_run(done) == set()
-    assert "left: this is why." in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("python -m stages.side_by_side: left failed, so that on-left did not run;")
-    assert "Traceback" not in done.stderr
-    found = seen(folder, ["alone"])
-    assert found["alone"]["begun"] > before["alone"]["begun"]
-    assert found["alone"]["settings"]["OMP_NUM_THREADS"] == "3"
+    result = run(folder, *COMMAND, fails=True)
+    assert sorted(started_stages(result)) == ["alone", "left"]
+    assert stages_run(result) == set()
+    assert "left: this is why." in result.stderr
+    assert result.stderr.strip().splitlines()[-1] == (
+        "python -m stages.side_by_side: left failed and on-left did not run. If no message above says why, "
+        "run `dvc repro left`."
+    )
+    assert "Traceback" not in result.stderr
+    outputs = read_outputs(folder, ["alone"])
+    assert outputs["alone"]["started"] > before["alone"]["started"]
+    assert outputs["alone"]["settings"]["OMP_NUM_THREADS"] == "3"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_an_interruption_ends_all_stages(made, sent):
-    folder, _ = made
-    begun = folder / "alone.begun"
-    begun.unlink()
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interruption_ends_all_stages(first_run, number):
+    folder, _ = first_run
+    started = folder / "alone.started"
+    started.unlink()
     (folder / "alone.seed").write_text("wait")
     process = subprocess.Popen(COMMAND, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
-    end = time.monotonic() + 60
-    while not (begun.exists() and begun.read_text()) and time.monotonic() < end:
+    deadline = time.monotonic() + 60
+    while not (started.exists() and started.read_text()) and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(sent)
-    _, said = process.communicate(timeout=60)
+    process.send_signal(number)
+    _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert said.strip().endswith("python -m stages.side_by_side: interrupted.")
+    assert stderr.strip().endswith("python -m stages.side_by_side: interrupted.")
     with pytest.raises(ProcessLookupError):
-        os.kill(int(begun.read_text()), 0)
+        os.kill(int(started.read_text()), 0)
 
 
 def test_the_graph_is_that_of_dvc():
-    below = graph_of('strict digraph {\n"a@x";\n"b";\n"c";\n"alone";\n"a@x" -> "b";\n"b" -> "c";\n}\n')
-    assert below == {"a@x": set(), "b": {"a@x"}, "c": {"b"}, "alone": set()}
-    assert above(below, ["b"]) == {"b", "c"}
+    graph = StageGraph.from_dot('strict digraph {\n"a@x";\n"b";\n"c";\n"alone";\n"a@x" -> "b";\n"b" -> "c";\n}\n')
+    assert graph.dependencies == {"a@x": set(), "b": {"a@x"}, "c": {"b"}, "alone": set()}
+    assert graph.with_dependents(["b"]) == {"b", "c"}
 
 
-def test_cores_are_shared_with_what_could_run_beside_a_stage(monkeypatch):
+def test_cores_are_divided_among_the_stages_that_can_run_in_parallel(monkeypatch):
     monkeypatch.setattr(side_by_side, "CORES", 8)
     heads = {f"head@{number}": {"features"} for number in range(3)}
-    below = {"features": set(), **heads}
-    assert threads_of("features", below, 4) == 8
-    assert threads_of("head@0", below, 4) == 2
-    assert threads_of("head@0", below, 2) == 4
-    assert threads_of("head@0", below, 100) == 2
+    graph = StageGraph({"features": set(), **heads})
+    assert graph.threads("features", jobs=4) == 8
+    assert graph.threads("head@0", jobs=4) == 2
+    assert graph.threads("head@0", jobs=2) == 4
+    assert graph.threads("head@0", jobs=100) == 2
 
 
 def test_a_wrong_number_of_jobs_is_refused_in_one_sentence():
-    done = subprocess.run([*COMMAND[:-1], "0"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].endswith("error: --jobs: give a whole number from 1 up")
+    result = subprocess.run([*COMMAND[:-1], "0"], capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert result.stderr.strip().splitlines()[-1].endswith("error: --jobs: give a whole number from 1 up")
 
 
-def test_an_unsound_study_is_refused_in_one_sentence(tmp_path, monkeypatch):
+def test_outside_a_project_the_command_ends_with_the_message_of_dvc(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    done = run(tmp_path, *COMMAND, fails=True)
-    assert done.stderr.startswith("python -m stages.side_by_side: params.yaml is missing;")
+    result = run(tmp_path, *COMMAND, fails=True)
+    assert "not inside of a DVC repository" in result.stderr
+    assert result.stderr.strip().splitlines()[-1] == (
+        "python -m stages.side_by_side: `dvc dag --dot` failed. See the message above."
+    )

@@ -295,7 +295,7 @@ def test_auto_is_recorded_as_what_it_was(here, monkeypatch, stands_it):
     monkeypatch.setitem(STUDY["features"], "rough", {**STUDY["features"]["rough"], "precision": "auto"})
     monkeypatch.setitem(STUDY["heads"], "on-rough", {"task": "high", "features": "rough", "repeats": 1})
     monkeypatch.setattr(inference, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(inference, "IN_BFLOAT16", {"four_conv"} if stands_it else set())
+    monkeypatch.setattr(inference, "TOLERATES_BFLOAT16", {"four_conv"} if stands_it else set())
     run("features", "rough")
     run("head", "on-rough")
     expected = "bfloat16" if stands_it else "float32"

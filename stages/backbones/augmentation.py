@@ -1,4 +1,4 @@
-"""Random changes of images in the training graph; in inference nothing is changed."""
+"""Random changes of images inside the training graph; inference leaves images unchanged."""
 
 import math
 from collections.abc import Callable
@@ -10,25 +10,27 @@ from keras import layers
 from stages.config.augmentation import AugmentationConfig
 
 FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (1, 2)}
+KERAS_FLIPS = {"horizontal": "horizontal", "vertical": "vertical", "both": "horizontal_and_vertical"}
 
 
 class Augment(layers.Layer):
-    """Changes every image of a batch by itself, as its entry in the study says; see `schema.Augmentation`.
+    """Changes every image of a batch independently; see `AugmentationConfig` for the strengths.
 
-    Input and output (n, h, w, 3) uint8. In training only, or with `always` in every call: then flips are certain.
-    The random numbers come from the seed of Keras at the time the layer is made.
+    Input and output (n, h, w, 3) uint8. By default it changes images in training only; with `always` it does so in
+    every call, and a flip is certain instead of having probability 1/2.
+    The random numbers depend on the seed of Keras when the layer is created.
     """
 
     def __init__(self, entry: AugmentationConfig, always: bool = False, **kwargs):
         super().__init__(dtype="float32", **kwargs)
         self.always = always
         self.flip_axes = FLIP_AXES[entry.flip] if always else ()
+        flip = None if always else KERAS_FLIPS.get(entry.flip)
         shear = math.tan(math.radians(entry.shear))
         fill = {"fill_mode": entry.fill, "dtype": "float32"}
         pixels = {"value_range": (0, 255), "dtype": "float32"}
-        flip = {"horizontal": "horizontal", "vertical": "vertical", "both": "horizontal_and_vertical"}.get(entry.flip)
         steps = [
-            (flip and not always, lambda: layers.RandomFlip(flip, dtype="float32")),
+            (flip, lambda: layers.RandomFlip(flip, dtype="float32")),
             (entry.rotation, lambda: layers.RandomRotation(entry.rotation / 360, **fill)),
             (entry.shift, lambda: layers.RandomTranslation(entry.shift, entry.shift, **fill)),
             (entry.zoom, lambda: layers.RandomZoom((-entry.zoom, entry.zoom), **fill)),
@@ -36,11 +38,11 @@ class Augment(layers.Layer):
             (entry.brightness, lambda: layers.RandomBrightness(entry.brightness, **pixels)),
             (entry.contrast, lambda: layers.RandomContrast(entry.contrast, **pixels)),
         ]
-        self.steps = [make() for wanted, make in steps if wanted]
-        self.noise = layers.GaussianNoise(entry.noise, dtype="float32")  # for values from 0 to 1
+        self.steps = [create() for strength, create in steps if strength]
+        self.noise = layers.GaussianNoise(entry.noise, dtype="float32")  # of values from 0 to 1
 
     def build(self, shape: tuple[int | None, ...]) -> None:
-        """Nothing depends on the shape."""
+        """No weight depends on the shape."""
 
     def call(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
         """Change the images; see the class."""
@@ -55,12 +57,15 @@ class Augment(layers.Layer):
         return keras.ops.cast(keras.ops.clip(keras.ops.round(x), 0, 255), "uint8")
 
     def compute_output_spec(self, images: keras.KerasTensor, training: bool | None = None) -> keras.KerasTensor:
-        """The output is as the input."""
+        """The output has the shape and type of the input."""
         return keras.KerasTensor(images.shape, "uint8")
 
 
 def with_augmentation(model: keras.Model, entry: AugmentationConfig | None) -> keras.Model:
-    """`model` with random changes of its images in training; the layers are shared, without an entry it is the same."""
+    """Return a model that changes its images in training before `model` sees them; the layers are shared.
+
+    entry: the changes; None returns `model` itself.
+    """
     if entry is None:
         return model
     images = keras.Input(model.input.shape[1:], dtype="uint8", name="images")

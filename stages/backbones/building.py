@@ -1,42 +1,39 @@
-"""Backbones: architectures with their own preprocessing as the first layer, from uint8 images to activations."""
+"""Builds backbones: networks from uint8 images to activations, with their own preprocessing as the first layer."""
 
 import math
 import re
-import sys
 from collections import Counter
-from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
 from keras import layers
 
+from stages.backbones.preprocessing import Preprocessing
 from stages.backbones.registry import ARCHITECTURES
 
-PIXEL_LAYERS = (layers.Rescaling, layers.Normalization)  # the preprocessing that some applications have inside
+PIXEL_LAYERS = (layers.Rescaling, layers.Normalization)  # the preprocessing inside some applications
 IMAGENET_DEVIATIONS = (0.229, 0.224, 0.225)  # red, green, blue; of values from 0 to 1
 
 
-@keras.saving.register_keras_serializable(package="stages")
-class Preprocessing(layers.Layer):
-    """uint8 pixels as the architecture expects them.
+def build_backbone(architecture: str, image_size: int) -> keras.Model:
+    """Build a backbone with random weights.
 
-    It belongs to the backbone and has no settings of its own, so that no study can feed one backbone with the
-    scaling of another. Input (n, h, w, 3) in 0..255; output float of the same shape.
+    architecture: a name in `stages.backbones.registry.ARCHITECTURES`.
+    image_size: side of the images in pixels.
+
+    Returns a flat model from uint8 images (n, image_size, image_size, 3) in 0..255 to the activations of its last
+    layer. Its first two layers are the input and the preprocessing.
     """
+    images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
+    x = Preprocessing(architecture, dtype="float32", name="preprocessing")(images)
+    build_own = OWN_NETWORKS.get(architecture)
+    output = build_own(x) if build_own else _build_application(architecture, x)
+    return _standardized(keras.Model(images, output, name=architecture))
 
-    def __init__(self, architecture: str, **kwargs):
-        super().__init__(**kwargs)
-        self.architecture = architecture
 
-    def call(self, images: keras.KerasTensor) -> keras.KerasTensor:
-        """Scale the pixels; see the class."""
-        images = keras.ops.cast(images, self.compute_dtype)
-        return _preprocess(self.architecture, images)
-
-    def get_config(self) -> dict:
-        """What a saved model needs to make the layer again."""
-        return {**super().get_config(), "architecture": self.architecture}
+def layer_names(backbone: keras.Model) -> list[str]:
+    """The layers of a backbone that a study can name, lowest first: all but the input and the preprocessing."""
+    return [layer.name for layer in backbone.layers[2:]]
 
 
 def _four_conv(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -58,92 +55,67 @@ def _simple_cnn(x: keras.KerasTensor) -> keras.KerasTensor:
     return layers.Flatten(name="flatten")(x)
 
 
-BODIES = {"four_conv": _four_conv, "simple_cnn": _simple_cnn}
+OWN_NETWORKS = {"four_conv": _four_conv, "simple_cnn": _simple_cnn}
 
 
-def _published(architecture: str, x: keras.KerasTensor) -> keras.KerasTensor:
-    """An architecture of keras.applications without its classification layers."""
-    described = ARCHITECTURES[architecture]
-    application = getattr(keras.applications, described.application)
-    options = {"alpha": described.alpha} if described.alpha else {}
+def _build_application(architecture: str, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Build an architecture of keras.applications without its classification layers."""
+    entry = ARCHITECTURES[architecture]
+    application = getattr(keras.applications, entry.application)
+    options = {"alpha": entry.alpha} if entry.alpha else {}
     return application(include_top=False, weights=None, input_tensor=x, **options).output
 
 
-def _preprocess(architecture: str, images: keras.KerasTensor) -> keras.KerasTensor:
-    """The published preprocessing, which stands in the module of the application; the project's own: -1 to 1."""
-    if (application := ARCHITECTURES[architecture].application) is None:
-        return images / 127.5 - 1.0
-    module = sys.modules[getattr(keras.applications, application).__module__]
-    return module.preprocess_input(images)
+def _standardized(backbone: keras.Model) -> keras.Model:
+    """Rebuild a backbone where Keras builds it differently from the published network.
 
-
-def affine_preprocessing(preprocessing: Callable[[np.ndarray], keras.KerasTensor]) -> list[np.ndarray]:
-    """Kernel (3, 3) and bias (3,) float32 of a preprocessing, from what it makes of black and of the pure colors."""
-    colors = np.concatenate([np.zeros((1, 3)), 255 * np.eye(3)]).astype(np.uint8)
-    found = keras.ops.convert_to_numpy(preprocessing(colors.reshape(4, 1, 1, 3))).reshape(4, 3).astype(np.float64)
-    return [((found[1:] - found[0]) / 255).astype(np.float32), found[0].astype(np.float32)]
-
-
-def build_backbone(architecture: str, image_size: int) -> keras.Model:
-    """Build a backbone with random weights.
-
-    architecture: a name of `stages.backbones.registry.ARCHITECTURES`.
-    image_size: side of the images in pixels.
-
-    Returns a flat model from uint8 images (n, image_size, image_size, 3) in 0..255 to the activations of its last
-    layer; its first two layers are the input and the preprocessing.
-    """
-    images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
-    x = Preprocessing(architecture, dtype="float32", name="preprocessing")(images)
-    body = BODIES.get(architecture)
-    backbone = keras.Model(images, body(x) if body else _published(architecture, x), name=architecture)
-    return _as_if_first(backbone, corrected=architecture.startswith("efficientnet_b"))
-
-
-def _as_if_first(backbone: keras.Model, corrected: bool) -> keras.Model:
-    """The backbone with the names its layers have when it is the first that a process builds, and with preprocessing
-    in float32 whatever the policy: pixels of two digits would be coarser than the published ones.
-
-    Some applications leave the naming of layers to Keras, which counts on from one model to the next. corrected: divide
-    by the root of the standard deviation after the layer `normalization`, as Keras does with EfficientNet's ImageNet
-    weights only: their file holds standard deviations where variances belong
+    Names: some applications let Keras number their layers, and it keeps counting from model to model. The result has
+    the names of the first model of a process.
+    Precision: preprocessing inside the network computes in float32 whatever the policy, because bfloat16 keeps only two
+    to three digits of a pixel.
+    EfficientNet B0 to B7: a division by the root of the standard deviation after the layer `normalization`. Keras does
+    this for its ImageNet weights only, whose file holds standard deviations where variances belong
     (https://github.com/tensorflow/tensorflow/issues/49930).
     """
-    numbered = [(layer.name, re.fullmatch(rf"({_snake(layer)})(?:_(\d+))?", layer.name)) for layer in backbone.layers]
-    kinds = sorted((found[1], int(found[2] or 0), name) for name, found in numbered if found)
-    names, places = {}, Counter()
-    for kind, _, name in kinds:
-        names[name] = f"{kind}_{places[kind]}" if places[kind] else kind
-        places[kind] += 1
-    changed = {name: {"name": other} for name, other in names.items() if name != other}
+    rescaled = backbone.name.startswith("efficientnet_b")
+    changes = {name: {"name": new_name} for name, new_name in _renumbered(backbone).items() if name != new_name}
     for layer in backbone.layers:
         if isinstance(layer, PIXEL_LAYERS) and layer.compute_dtype != "float32":
-            changed[layer.name] = {**changed.get(layer.name, {}), "dtype": "float32"}
-    if not corrected and not changed:
+            changes[layer.name] = {**changes.get(layer.name, {}), "dtype": "float32"}
+    if not rescaled and not changes:
         return backbone
     factors = [1 / math.sqrt(deviation) for deviation in IMAGENET_DEVIATIONS]
-    scale = layers.Rescaling(factors, dtype="float32", name="standard_deviation")
+    rescaling = layers.Rescaling(factors, dtype="float32", name="standard_deviation")
 
-    def copied(layer: layers.Layer) -> layers.Layer:
+    def copy_layer(layer: layers.Layer) -> layers.Layer:
         if layer is backbone.layers[0]:
             return layer
-        return type(layer).from_config({**layer.get_config(), **changed.get(layer.name, {})})
+        return type(layer).from_config({**layer.get_config(), **changes.get(layer.name, {})})
 
-    def called(layer: layers.Layer, *args: Any, **kwargs: Any) -> keras.KerasTensor:
+    def call_layer(layer: layers.Layer, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         x = layer(*args, **kwargs)
-        return scale(x) if corrected and layer.name == "normalization" else x
+        return rescaling(x) if rescaled and layer.name == "normalization" else x
 
-    clone = keras.models.clone_model(backbone, clone_function=copied, call_function=called)
+    clone = keras.models.clone_model(backbone, clone_function=copy_layer, call_function=call_layer)
     return keras.Model(clone.input, clone.output, name=backbone.name)
 
 
-def _snake(layer: layers.Layer) -> str:
-    """The class of a layer as Keras writes it in the names it makes up: Conv2D is conv2d."""
+def _renumbered(backbone: keras.Model) -> dict[str, str]:
+    """Map the names that Keras gave to layers (conv2d_7) to those in a new process (conv2d, conv2d_1, ...)."""
+    automatic = []
+    for layer in backbone.layers:
+        base = _automatic_name(layer)
+        if match := re.fullmatch(rf"{base}(?:_(\d+))?", layer.name):
+            automatic.append((base, int(match[1] or 0), layer.name))
+    names, counts = {}, Counter()
+    for base, _, name in sorted(automatic):
+        names[name] = f"{base}_{counts[base]}" if counts[base] else base
+        counts[base] += 1
+    return names
+
+
+def _automatic_name(layer: layers.Layer) -> str:
+    """The name that Keras derives from the class of a layer, without a number: Conv2D is conv2d."""
     name = re.sub(r"\W+", "", type(layer).__name__)
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def layer_names(backbone: keras.Model) -> list[str]:
-    """The layers of a backbone that a study can name: all but the input and the preprocessing, from below."""
-    return [layer.name for layer in backbone.layers[2:]]

@@ -1,4 +1,4 @@
-"""Cutting a backbone, and freezing its lower part."""
+"""Cuts backbones at a layer, pools their activations, and freezes their lower layers."""
 
 from pathlib import Path
 
@@ -10,13 +10,14 @@ from stages.backbones.layer_table import layers_of
 from stages.backbones.pretrained import save_weights
 
 POOLING = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+DROP_RATES = ("rate", "drop_path_rate")  # of Keras's dropout layers, and of the stochastic depth of ConvNeXt
 
 
 def up_to_cut(backbone: keras.Model, cut: str, pooling: str = "none") -> keras.Model:
-    """The backbone from the images to layer `cut`, its activations pooled over the image where `pooling` says so.
+    """Return the backbone from the images to layer `cut`; it shares its layers with `backbone`.
 
-    The layers are shared with `backbone`. `pooling` (`average`, `max`) needs activations (n, h, w, c) and returns
-    (n, c); with `none` the activations keep their shape.
+    pooling: `none` keeps the shape of the activations; `average` and `max` need activations (n, h, w, c) and return
+    (n, c).
     """
     x = backbone.get_layer(cut).output
     if pooling != "none":
@@ -25,38 +26,37 @@ def up_to_cut(backbone: keras.Model, cut: str, pooling: str = "none") -> keras.M
 
 
 def above_cut(model: keras.Model, cut: str) -> keras.Model:
-    """The part of `model` above layer `cut`, from its activations to the output; the layers are shared.
+    """Return the part of `model` above layer `cut`, from its activations to the output; the layers are shared.
 
-    Every path from the image must pass through the cut (see `stages.backbones.registry.layers_of`).
+    The cut must separate: every path from the image passes through it (see `LayerTraits.separates`).
     """
     return keras.Model(model.get_layer(cut).output, model.output, name="above")
 
 
 def pool_output(model: keras.Model, pooling: str) -> keras.Model:
-    """`model` with its last activations pooled over the image, where they are one; see `up_to_cut`."""
+    """Pool the output of `model` over the image (see `up_to_cut`); a flat output stays as it is."""
     if pooling == "none" or len(model.output.shape) != 4:
         return model
     return keras.Model(model.input, POOLING[pooling](name=f"{pooling}_pool")(model.output))
 
 
 def freeze_below(backbone: keras.Model, lowest_trained: str | None) -> None:
-    """Freeze the layers of a backbone below `lowest_trained`, which itself and everything above stays trainable; or
-    all of them, for None.
+    """Freeze the layers below `lowest_trained`, or the whole backbone for None.
 
-    A frozen layer computes in training what it computes in inference: batch normalization keeps its statistics
-    (Keras runs it in inference mode when it is not trainable), and dropout drops nothing.
+    A frozen layer computes the same in training as in inference: batch normalization uses its stored statistics (Keras
+    runs it in inference mode if it is not trainable), and dropout drops nothing.
     """
     names = layer_names(backbone)
     for name in names[: names.index(lowest_trained)] if lowest_trained else names:
         layer = backbone.get_layer(name)
         layer.trainable = False
-        for rate in ("rate", "drop_path_rate"):  # of Keras's dropout layers; of the stochastic depth of ConvNeXt
+        for rate in DROP_RATES:
             if isinstance(getattr(layer, rate, None), float):
                 setattr(layer, rate, 0.0)
 
 
 def freeze_batch_normalization(model: keras.Model) -> None:
-    """Keep all batch normalization at its learned statistics: few new images would only blur them."""
+    """Freeze the statistics of all batch normalization layers: a few new images estimate them worse."""
     for layer in model.layers:
         if isinstance(layer, layers.BatchNormalization):
             layer.trainable = False

@@ -1,62 +1,74 @@
-"""The names by which a study may call a layer: Keras's own, a block, or a short name of the literature."""
+"""Resolves the names and numbers by which a study selects layers, without building a network."""
 
 import re
+from collections.abc import Iterable
 from typing import Literal
 
 from stages.backbones.layer_table import LayerTraits, layers_of
 
-SHORT_NAMES_FROM = 40  # layers; of so many, the blocks are listed instead
-# pool4 is block4_pool, conv4_2 is block4_conv2: VGG, as Simonyan & Zisserman 2015 and Long et al. 2015 count.
-LITERATURE = [(r"pool(\d)", r"block\1_pool"), (r"conv(\d)_(\d)", r"block\1_conv\2")]
+MAX_LISTED_LAYERS = 40  # an architecture with this many layers or more lists its blocks instead
+# pool4 is block4_pool and conv4_2 is block4_conv2 in VGG: the names of Simonyan & Zisserman 2015 and Long et al. 2015.
+NAMES_IN_LITERATURE = [(r"pool(\d)", r"block\1_pool"), (r"conv(\d)_(\d)", r"block\1_conv\2")]
 
 
 def find_layer(architecture: str, name: str, end: Literal["lowest", "highest"]) -> str | None:
-    """The layer that a study calls `name`: a layer, `top` for the last, a short name, or a block; or None.
+    """Return the layer that a study calls `name`, or None if the architecture does not have it.
 
-    A block is whatever comes before an underscore in the names of some layers (block4, block_14, conv5_block1); `end`
-    says which of its layers is meant.
+    name: a layer, `top` for the last layer, a short name of the literature, or a block. A block is a prefix that layer
+    names share before an underscore: block4, block_14, conv5_block1.
+    end: which layer of a block is meant.
     """
     layers = list(layers_of(architecture))
     if name in layers:
         return name
     if name == "top":
         return layers[-1]
-    for pattern, full in LITERATURE:
-        if (found := re.sub(f"^{pattern}$", full, name)) in layers:
-            return found
+    for pattern, template in NAMES_IN_LITERATURE:
+        if (layer := re.sub(f"^{pattern}$", template, name)) in layers:
+            return layer
     block = [layer for layer in layers if layer.startswith(f"{name}_")]
     return (block[0] if end == "lowest" else block[-1]) if block else None
 
 
 def selectable_layers(architecture: str) -> list[str]:
-    """The names to offer where one was wrong: all layers, or, where they are many, the blocks and `top`."""
+    """The names to suggest after a wrong one: all layers, or the blocks and `top` of a deep architecture."""
     layers = list(layers_of(architecture))
-    if len(layers) < SHORT_NAMES_FROM:
+    if len(layers) < MAX_LISTED_LAYERS:
         return layers
-    blocks = (re.match(r"(.*?block_?\d+[a-z]?|stage\d*|[a-z]+\d*)_", layer) for layer in layers)
-    return [*dict.fromkeys(found[1] for found in blocks if found), layers[-1], "top"]
+    matches = (re.match(r"(.*?block_?\d+[a-z]?|stage\d*|[a-z]+\d*)_", layer) for layer in layers)
+    return [*dict.fromkeys(match[1] for match in matches if match), layers[-1], "top"]
+
+
+def lowest_trained_layer(architecture: str, trainable: str | int, cut: str | None = None) -> str | None:
+    """Return the lowest layer that a study trains, or None if it does not exist.
+
+    trainable: `all`, a layer or block from which training reaches upward, or a number of upper layers.
+    cut: the highest layer that the model uses; None for the last layer of the backbone.
+    """
+    layers = list(layers_of(architecture))
+    layers = layers[: layers.index(cut) + 1] if cut else layers
+    if trainable == "all":
+        return layers[0]
+    if isinstance(trainable, int):
+        return layers[-trainable] if trainable <= len(layers) else None
+    layer = find_layer(architecture, trainable, "lowest")
+    return layer if layer in layers else None
 
 
 def can_start_from(cut: str, pooling: str, layers: dict[str, LayerTraits], lowest: str) -> bool:
-    """Whether training that changes the layers from `lowest` upward can start from features at a cut.
+    """Whether training of the layers from `lowest` upward can start from cached features.
 
-    layers: of the architecture, see `layers_of`.
+    cut, pooling: of the features. layers: of the architecture, see `layers_of`.
     """
     names = list(layers)
     return names.index(cut) < names.index(lowest) and pooling == "none" and layers[cut].separates
 
 
-def lowest_trained_layer(architecture: str, named: str | int, upto: str | None = None) -> str | None:
-    """The lowest layer that is trained where a study says `named`: all, a layer or block, or a number of layers.
+def starting_cut(architecture: str, cuts: Iterable[str], pooling: str, lowest: str) -> str | None:
+    """Return the highest cut from whose cached features a fine-tune can start, or None if it must start from images.
 
-    upto: the cut of the head, above which the backbone has no layers; None for its last layer. None where there is no
-    such layer.
+    cuts, pooling: of the features. lowest: the lowest trained layer.
     """
-    layers = list(layers_of(architecture))
-    layers = layers[: layers.index(upto) + 1] if upto else layers
-    if named == "all":
-        return layers[0]
-    if isinstance(named, int):
-        return layers[-named] if named <= len(layers) else None
-    found = find_layer(architecture, named, "lowest")
-    return found if found in layers else None
+    layers = layers_of(architecture)
+    usable = [cut for cut in cuts if can_start_from(cut, pooling, layers, lowest)]
+    return max(usable, key=list(layers).index, default=None)

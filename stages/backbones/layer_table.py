@@ -1,4 +1,9 @@
-"""What can be known of the layers of an architecture without building it."""
+"""The layers of each architecture and their properties, without building a network.
+
+Building a network takes seconds of imports, so `layers.json` lists the layers of every architecture. A layer name is
+followed by `:s` if the layer separates, by `:f` if its activations are flat, by `:sf` if both.
+`python -m stages.backbones.write_layer_table` writes the file, and a test compares it with the networks.
+"""
 
 import json
 from dataclasses import dataclass
@@ -10,10 +15,11 @@ LAYERS_FILE = Path(__file__).with_name("layers.json")
 
 @dataclass(frozen=True)
 class LayerTraits:
-    """What can be done at a layer.
+    """What a study can do at a layer.
 
-    separates: every path from the image to the last layer passes through it, so that the layers above can be run from
-    its activations alone. image: its activations are an image (h, w, c), so that they can be pooled.
+    separates: whether every path from the image to the last layer passes through it. The layers above can then run on
+    its activations alone.
+    image: whether its activations have the axes of an image (h, w, c). They can then be pooled.
     """
 
     separates: bool
@@ -22,7 +28,7 @@ class LayerTraits:
 
 @cache
 def layers_of(architecture: str) -> dict[str, LayerTraits]:
-    """The layers of an architecture by name, from the image upward."""
+    """The layers of an architecture by name, lowest first."""
     lines = json.loads(LAYERS_FILE.read_text(encoding="utf-8"))[architecture]
     marked = (layer.partition(":") for layer in " ".join(lines).split())
     return {name: LayerTraits("s" in marks, "f" not in marks) for name, _, marks in marked}

@@ -1,4 +1,4 @@
-"""Networks in ONNX, which other programs run: layers that converters know, and the file itself."""
+"""Writes networks as ONNX files: replaces the layers that the converter does not support, and converts."""
 
 import logging
 import warnings
@@ -10,59 +10,80 @@ from keras import layers
 from tf2onnx.graph import Graph, Node
 from tf2onnx.handler import tf_op
 
-from stages.backbones.building import Preprocessing, affine_preprocessing
+from stages.backbones.preprocessing import Preprocessing, affine_preprocessing
 
 
 def inference_model(model: keras.Model, name: str) -> keras.Model:
-    """The model with layers of Keras alone, and of these with such as ONNX converters know; all others are shared."""
+    """Return a model with the same outputs, made of Keras layers that ONNX converters support.
 
-    def called(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
+    Layers that need no replacement are shared with `model`.
+    """
+
+    def call_layer(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
         if isinstance(layer, keras.Model) and not isinstance(layer, keras.Sequential):  # a head
             return inference_model(layer, layer.name)(*args)
         if isinstance(layer, Preprocessing):
-            # Every published preprocessing is an affine map of a pixel's three channels, and so is a dense layer.
-            numbers = layers.Rescaling(1.0, dtype="float32", name="pixels")(*args)
-            scaling = layers.Dense(3, dtype="float32", name="preprocessing")
-            scaled = scaling(numbers)
-            scaling.set_weights(affine_preprocessing(layer))
-            return scaled
+            return _call_preprocessing(layer, *args)
         if isinstance(layer, layers.Normalization):
-            mean, variance = (keras.ops.convert_to_numpy(each).reshape(-1) for each in (layer.mean, layer.variance))
-            scale = 1 / np.sqrt(variance)
-            return layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)(*args)
+            return _call_normalization(layer, *args)
         if isinstance(layer, layers.Conv2D) and 1 < layer.groups == layer.filters == args[0].shape[-1]:
-            shared = {key: getattr(layer, key) for key in ("strides", "padding", "use_bias", "name")}
-            depthwise = layers.DepthwiseConv2D(layer.kernel_size, **shared)
-            convolved = depthwise(*args)
-            kernel, *bias = layer.get_weights()
-            depthwise.set_weights([kernel.swapaxes(2, 3), *bias])
-            return convolved
+            return _call_depthwise(layer, *args)
         return layer(*args, **kwargs)
 
-    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)
+    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call_layer)
     return keras.Model(clone.input, clone.output, name=name)
+
+
+def _call_preprocessing(layer: Preprocessing, images: keras.KerasTensor) -> keras.KerasTensor:
+    """Call a dense layer over the channels that computes the affine map of the preprocessing."""
+    pixels = layers.Rescaling(1.0, dtype="float32", name="pixels")(images)
+    dense = layers.Dense(3, dtype="float32", name="preprocessing")
+    output = dense(pixels)
+    dense.set_weights(affine_preprocessing(layer))
+    return output
+
+
+def _call_normalization(layer: layers.Normalization, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Call a rescaling layer with the mean and variance of the normalization."""
+    mean, variance = (keras.ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
+    scale = 1 / np.sqrt(variance)
+    return layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)(x)
+
+
+def _call_depthwise(layer: layers.Conv2D, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Call a depthwise convolution with the kernel of a convolution that has one group for each channel."""
+    options = {key: getattr(layer, key) for key in ("strides", "padding", "use_bias", "name")}
+    depthwise = layers.DepthwiseConv2D(layer.kernel_size, **options)
+    output = depthwise(x)
+    kernel, *bias = layer.get_weights()
+    depthwise.set_weights([kernel.swapaxes(2, 3), *bias])
+    return output
 
 
 @tf_op("Erfc")
 class Erfc:
-    """The complement of the error function, in GELU, which tf2onnx does not know: 1 - erf."""
+    """Converts the complementary error function, which GELU uses and tf2onnx does not support: 1 - erf."""
 
     @classmethod
     def version_9(cls, graph: Graph, node: Node, **kwargs: object) -> None:
-        """Replace a node of the graph, as tf2onnx asks of a handler for operations up from opset 9."""
+        """Replace a node of the graph; tf2onnx calls this for ONNX opsets from 9 on."""
         name, inputs, outputs = node.name, node.input, node.output
         shapes, dtypes = node.output_shapes, node.output_dtypes
         graph.remove_node(name)
-        one = graph.make_const(f"{name}/one", np.float32(1))
+        constant = graph.make_const(f"{name}/one", np.float32(1))
         erf = graph.make_node("Erf", inputs, shapes=shapes, dtypes=dtypes)
-        graph.make_node("Sub", [one.output[0], erf.output[0]], name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
+        difference = [constant.output[0], erf.output[0]]
+        graph.make_node("Sub", difference, name=name, outputs=outputs, shapes=shapes, dtypes=dtypes)
 
 
 def write_onnx(model: keras.Model, file: Path) -> None:
-    """Write a model of layers that converters know, see `inference_model`, as an ONNX file; its images are uint8 (n, h, w, 3)."""
-    model(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras exports only what was called
-    # What is written is checked; the converter's own words are of optimizations that it could not make.
+    """Write a model as an ONNX file from uint8 images (n, h, w, 3) to its outputs.
+
+    model: made of layers that the converter supports; see `inference_model`.
+    """
+    model(np.zeros((1, *model.input.shape[1:]), np.uint8))  # Keras exports only models that have been called
+    # The caller compares the outputs of the file; the converter logs only optimizations that it could not make.
     logging.getLogger("tf2onnx").setLevel(logging.CRITICAL)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # of Keras's bridge to the converter
+        warnings.simplefilter("ignore", FutureWarning)  # from Keras's call of the converter
         model.export(file, format="onnx", verbose=False)

@@ -1,9 +1,4 @@
-"""The architectures a study may name, and what can be known of them without building one.
-
-Building a network takes seconds of imports, and every stage checks the study; so the layer names stand in
-`layers.json` (`:s` after a name: the layer separates; `:f`: its activations are flat, no image), written by
-`python -m stages.backbones.write_layer_table` and held to the real networks by a test.
-"""
+"""The architectures that a study can name, and their properties that need no network to be built."""
 
 from dataclasses import dataclass
 
@@ -12,12 +7,12 @@ STORAGE = "https://storage.googleapis.com"
 
 @dataclass(frozen=True)
 class Architecture:
-    """What a study can ask of an architecture.
+    """Properties of an architecture.
 
-    smallest_image: side in pixels of the smallest images it takes; for applications, what Keras says.
-    any_size: whether the weights of its layers fit images of another size than they were trained on.
-    application: name of the function of keras.applications that builds it; None for the project's own.
-    alpha: the width of a MobileNet, as a share of the published one; None for all others.
+    smallest_image: side in pixels of the smallest images that it accepts; for applications, the limit of Keras.
+    any_size: whether its weights fit images of another size than those it was trained on.
+    application: the function of keras.applications that builds it; None for the project's own networks.
+    alpha: width of a MobileNet relative to the published one; None for all other architectures.
     imagenet: address of the ImageNet weights without the classification layers, as Keras publishes them; or None.
     imagenet_checksum: what Keras publishes for that file, `md5:` or `sha256:` and digits; None where it publishes none.
     """

@@ -1,4 +1,4 @@
-"""Settings of the numerical backend: repeatable stages, and the precision of a computation."""
+"""Settings of the deep-learning backend: determinism and the precision of computations."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,10 +7,10 @@ import keras
 
 
 def make_deterministic(seed: int) -> None:
-    """Seed Python, NumPy and the backend, and let the backend use deterministic operations only.
+    """Seed Python, NumPy and the backend, and restrict the backend to deterministic operations.
 
-    On one machine with one thread count, equal inputs then give equal bytes. Models built before are forgotten: Keras
-    would number the names of the next ones on, and write them into weights files.
+    Equal inputs then give equal bytes on one machine with one number of threads. Keras forgets the models built before;
+    otherwise it would continue to number layer names, which it writes into weights files.
     """
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
@@ -22,10 +22,10 @@ def make_deterministic(seed: int) -> None:
 
 @contextmanager
 def computing_in(precision: str) -> Iterator[None]:
-    """Layers built in the block compute in this precision, float32 or bfloat16; their weights are float32."""
-    before = keras.config.dtype_policy()
+    """Layers built inside the context compute in this precision, float32 or bfloat16; their weights are float32."""
+    previous = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16" if precision == "bfloat16" else "float32")
     try:
         yield
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(previous)

@@ -1,6 +1,6 @@
-"""Writes the table of layer names that studies are checked against: `python -m stages.backbones.write_layer_table`.
+"""Writes the table of layers, `layers.json`: `python -m stages.backbones.write_layer_table [architecture ...]`.
 
-With names of architectures behind it, only theirs are written anew.
+Without arguments it builds every architecture; with names it updates only these entries. See `layer_table`.
 """
 
 import json
@@ -19,52 +19,54 @@ from stages.core.wording import did_you_mean
 LINE_WIDTH = 112  # with quotes, comma and indentation of the JSON: 119
 
 
+def main(names: list[str]) -> str:
+    """Write the table; returns a summary. names: the architectures to update, all if empty."""
+    if unknown := [name for name in names if name not in ARCHITECTURES]:
+        suggestion = did_you_mean(unknown[0], ARCHITECTURES)
+        raise SystemExit(f"write_layer_table: architecture {unknown[0]!r} does not exist{suggestion}.")
+    table = json.loads(LAYERS_FILE.read_text(encoding="utf-8")) if names else {}
+    table |= {name: format_layers(layers) for name, layers in build_layer_table(names or ARCHITECTURES).items()}
+    write_json(LAYERS_FILE, {name: table[name] for name in ARCHITECTURES if name in table})
+    return f"{LAYERS_FILE.name}: {len(table)} architectures"
+
+
 def build_layer_table(architectures: Iterable[str] = ARCHITECTURES) -> dict[str, dict[str, LayerTraits]]:
-    """Architecture -> name of a layer, from the image upward -> what can be done at it."""
+    """Build architectures and return, for each, its layers by name, lowest first."""
     table = {}
-    for name in architectures:
-        backbone = build_backbone(name, max(64, ARCHITECTURES[name].smallest_image))
-        separating = _separating(backbone)
-        table[name] = {
+    for architecture in architectures:
+        backbone = build_backbone(architecture, max(64, ARCHITECTURES[architecture].smallest_image))
+        separating = _separating_layers(backbone)
+        table[architecture] = {
             layer: LayerTraits(layer in separating, len(backbone.get_layer(layer).output.shape) == 4)
             for layer in layer_names(backbone)
         }
     return table
 
 
-def _separating(backbone: keras.Model) -> set[str]:
-    """The layers through which every path from the input to the output leads.
+def _separating_layers(backbone: keras.Model) -> set[str]:
+    """The layers through which every path from the input to the output passes.
 
-    The layers stand in an order in which each comes after those it takes from; such a layer is the only one so far
-    that any later layer takes from.
+    Keras lists operations in topological order. An operation separates if no operation before it has an output that an
+    operation after it uses.
     """
-    operations, last_use = backbone.operations, {}
-    for place, operation in enumerate(operations):
+    last_use = {}
+    for position, operation in enumerate(backbone.operations):
         for node in operation._inbound_nodes:
             for tensor in node.input_tensors:
-                last_use[tensor._keras_history.operation.name] = place
-    found, open_until = set(), 0
-    for place, operation in enumerate(operations):
-        if open_until <= place:
-            found.add(operation.name)
-        open_until = max(open_until, last_use.get(operation.name, place))
-    return found
+                last_use[tensor._keras_history.operation.name] = position
+    separating, open_until = set(), 0
+    for position, operation in enumerate(backbone.operations):
+        if open_until <= position:
+            separating.add(operation.name)
+        open_until = max(open_until, last_use.get(operation.name, position))
+    return separating
 
 
-def as_lines(layers: dict[str, LayerTraits]) -> list[str]:
-    """The layers of an architecture as `layers.json` has them: many to a line, each `name:marks` or only its name."""
-    marks = {layer: "s" * of.separates + "f" * (not of.image) for layer, of in layers.items()}
+def format_layers(layers: dict[str, LayerTraits]) -> list[str]:
+    """Format the layers of an architecture as lines of `layers.json`; see `layer_table` for the marks."""
+    marks = {layer: "s" * traits.separates + "f" * (not traits.image) for layer, traits in layers.items()}
     words = " ".join(f"{layer}:{mark}" if mark else layer for layer, mark in marks.items())
     return textwrap.wrap(words, LINE_WIDTH, break_long_words=False, break_on_hyphens=False)
-
-
-def main(names: list[str]) -> str:
-    if unknown := [name for name in names if name not in ARCHITECTURES]:
-        raise SystemExit(f"layers: there is no architecture {unknown[0]!r}{did_you_mean(unknown[0], ARCHITECTURES)}.")
-    table = json.loads(LAYERS_FILE.read_text(encoding="utf-8")) if names else {}
-    table |= {name: as_lines(layers) for name, layers in build_layer_table(names or ARCHITECTURES).items()}
-    write_json(LAYERS_FILE, {name: table[name] for name in ARCHITECTURES if name in table})
-    return f"{LAYERS_FILE.name}: {len(table)} architectures"
 
 
 if __name__ == "__main__":

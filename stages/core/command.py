@@ -1,4 +1,4 @@
-"""What a command for the use of models does before and after its own work."""
+"""Runs a user's command (`python -m stages.predict ...`): parses its arguments and reports errors in one sentence."""
 
 import argparse
 import os
@@ -6,28 +6,28 @@ import sys
 from collections.abc import Callable
 
 from stages.core.errors import UserError, describe_os_error
-from stages.core.stage import PARAMS
-from stages.validation.study import Study, load_study
+
+INTERRUPTED = 130  # the exit code of shells after Ctrl-C
 
 
-def run_command(parser: argparse.ArgumentParser, work: Callable[[Study, argparse.Namespace], int]) -> None:
-    """Check the study, do `work` with it and the arguments, and exit with the code it returns.
+def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namespace], int]) -> None:
+    """Parse the command line, call `work` with the arguments, and exit with the code that it returns.
 
-    A `UserError`, a file that cannot be used and an interruption from the keyboard are answered in one sentence.
+    A `UserError`, a file that cannot be read or written, and Ctrl-C end it with one sentence on standard error.
     """
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        code, sentence = work(load_study(PARAMS), given), ""
+        code, message = work(arguments), ""
         sys.stdout.flush()
     except UserError as error:
-        code, sentence = 1, str(error)
+        code, message = 1, str(error)
     except KeyboardInterrupt:
-        code, sentence = 130, "interrupted."
-    except BrokenPipeError:  # whoever reads, such as `head`, has seen enough
+        code, message = INTERRUPTED, "interrupted."
+    except BrokenPipeError:  # the reader of the output, such as `head`, has closed it: not an error
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code, sentence = 0, ""
+        code, message = 0, ""
     except OSError as error:
-        code, sentence = 1, f"{describe_os_error(error)}."
-    if sentence:
-        print(f"{parser.prog}: {sentence}", file=sys.stderr)
+        code, message = 1, f"{describe_os_error(error)}."
+    if message:
+        print(f"{parser.prog}: {message}", file=sys.stderr)
     sys.exit(code)

@@ -20,7 +20,7 @@ from stages.config.parsing import parse_entry, parse_training
 from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
-from stages.core.params import Params
+from stages.core.params import PARAMS, Params
 from stages.core.wording import did_you_mean, listing
 
 SECTIONS = {
@@ -39,9 +39,9 @@ def find_model(command: str, name: str) -> ModelRecord:
     """
     try:
         params = Params.read()
-        names = params.names(*(section for section, _ in SECTIONS.values()))
-    except UserError:  # using a trained model does not need a study
-        params, names = Params({}), []
+    except UserError:  # using a trained model does not need a valid study
+        params = Params({})
+    names = params.names(*(section for section, _ in SECTIONS.values()))
     trained = sorted(path.parent.name for path in MODELS_FOLDER.glob("*/record.json"))
     if name not in trained:
         if name in names:
@@ -50,7 +50,7 @@ def find_model(command: str, name: str) -> ModelRecord:
             f"model {name!r} does not exist{did_you_mean(name, trained)}. Trained models: {listing(trained)}."
         )
     record = read_model_record(name)
-    if sentence := outdated_settings(record, params):
+    if PARAMS.exists() and (sentence := outdated_settings(record, params)):
         print(f"{command}: {sentence}", file=sys.stderr)
     return record
 
@@ -69,8 +69,8 @@ def outdated_settings(record: ModelRecord, params: Params) -> str:
     trained, now = zip(*differences[:SHOWN], strict=True)
     more = f" (and {len(differences) - SHOWN} more)" if len(differences) > SHOWN else ""
     return (
-        f"{record.name} was trained with {', '.join(trained)}; params.yaml now says {', '.join(now)}{more}. The trained "
-        "settings are used. Run `dvc repro` to train it again."
+        f"{record.name} was trained with {', '.join(trained)}; params.yaml now says {', '.join(now)}{more}. The "
+        "trained settings are used. Run `dvc repro` to train it again."
     )
 
 

@@ -1,0 +1,122 @@
+"""Probes: solved in closed form, calibrated, chosen on validation images, without a deep-learning framework."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.linear_model import Ridge
+
+from stages import probe
+from stages.artifacts.models import read_result
+from stages.core.errors import UserError
+from stages.core.params import Params
+from stages.probes.ridge import calibrate, solve_ridge
+from stages.probes.selection import choose_probe
+from stages.probes.standardization import StandardizedFeatures, channel_statistics
+from stages.probes.weights import ProbeWeights, read_probe, write_probe
+from tests.pipeline import ROOT
+from tests.tiny_study import STUDY
+
+
+def problem(count: int, classes: int = 3, channels: int = 4, seed: int = 0):
+    """Standardized features (count, channels) and the labels of well-separated classes."""
+    labels = np.arange(count) % classes
+    centers = np.random.default_rng(99).normal(size=(classes, channels))
+    array = (centers[labels] + 0.3 * np.random.default_rng(seed).normal(size=(count, channels))).astype(np.float32)
+    return StandardizedFeatures(array, *channel_statistics(array, np.arange(count))), labels
+
+
+@pytest.mark.parametrize(("count", "channels"), [(60, 5), (20, 50)])
+def test_the_solution_is_that_of_scikit_learn(count, channels):
+    features, labels = problem(count, channels=channels)
+    targets, weights = np.eye(3)[labels], np.random.default_rng(1).uniform(0.5, 1.5, count)
+    scaled = (features.array - features.mean) / np.sqrt(features.variance)
+    for solution in solve_ridge(features, np.arange(count), targets, weights, [1e-3, 0.1, 10.0]):
+        # scikit-learn sums the squared errors; here they are averaged.
+        expected = Ridge(alpha=solution.l2 * weights.sum()).fit(scaled, targets, sample_weight=weights)
+        np.testing.assert_allclose(solution.kernel, expected.coef_.T, rtol=1e-5, atol=1e-8)
+        np.testing.assert_allclose(solution.bias, expected.intercept_, rtol=1e-5, atol=1e-8)
+
+
+def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    return -np.log((exponentials / exponentials.sum(axis=1, keepdims=True))[np.arange(len(labels)), labels]).mean()
+
+
+@given(st.integers(0, 10_000))
+def test_calibration_finds_the_scale_of_the_lowest_loss(seed):
+    features, labels = problem(60)
+    validation, validation_labels = problem(60, seed=seed)
+    (solution,) = solve_ridge(features, np.arange(60), np.eye(3)[labels], np.ones(60), [0.1])
+    scores = solution.scores(validation, np.arange(60))
+    scaled = calibrate(solution, scores, validation_labels)
+    scale = (scaled.kernel / solution.kernel).mean()
+    np.testing.assert_allclose(scaled.kernel, scale * solution.kernel, rtol=1e-9)
+    losses = [cross_entropy(factor * scale * scores, validation_labels) for factor in (1.0, 1.1, 1 / 1.1)]
+    assert scale > 0 and losses[0] <= min(*losses[1:], cross_entropy(scores, validation_labels)) + 1e-6
+
+
+def test_the_strength_is_chosen_on_validation_images():
+    features, labels = problem(40)
+    validation, validation_labels = problem(40, seed=1)
+    solutions = solve_ridge(features, np.arange(40), np.eye(3)[labels], np.ones(40), [1e-6, 1e-2, 1e6])
+    best, candidates = choose_probe(solutions, validation, np.arange(40), validation_labels)
+    assert [candidate.l2 for candidate in candidates] == [1e-6, 1e-2, 1e6]
+    (chosen,) = [candidate for candidate in candidates if candidate.chosen]
+    assert chosen.validation_loss == min(candidate.validation_loss for candidate in candidates)
+    assert best.l2 == chosen.l2 != 1e6
+    assert choose_probe(solutions[:1], validation, np.arange(40), validation_labels)[1] == []
+
+
+def test_a_channel_that_hardly_varies_is_not_blown_up():
+    array = np.random.default_rng(0).normal(size=(100, 3)) * [1.0, 1.0, 1e-6]
+    _, variance = channel_statistics(array, np.arange(100))
+    assert variance[2] == pytest.approx(0.01 * array.var(axis=0).mean(), rel=1e-6)
+
+
+def test_weights_are_written_and_read_with_equal_bytes(tmp_path):
+    weights = ProbeWeights(np.zeros(2), np.ones(2), np.arange(6.0).reshape(2, 3), np.arange(3.0))
+    for name in ("first.h5", "second.h5"):
+        write_probe(tmp_path / name, weights)
+    assert (tmp_path / "first.h5").read_bytes() == (tmp_path / "second.h5").read_bytes()
+    for name, array in vars(read_probe(tmp_path / "first.h5")).items():
+        np.testing.assert_array_equal(array, vars(weights)[name])
+    (tmp_path / "first.h5").write_bytes(b"text")
+    with pytest.raises(UserError, match=r"first\.h5 is damaged"):
+        read_probe(tmp_path / "first.h5")
+
+
+# The stage.
+
+
+def test_a_probe_is_a_model_like_the_others(here):
+    result = read_result("probe")
+    record = result.record
+    assert (record.kind, record.repeats, record.epochs, record.train_images) == ("probe", 1, [1], 120)
+    assert len(record.candidates) == 9 and result.pca is not None
+    test = result.predictions["test"].probabilities
+    assert test.shape[0] == 1 and test.dtype == np.float32
+    np.testing.assert_allclose(test.sum(axis=2), 1, rtol=1e-5)
+
+
+def test_class_weights_change_the_solution(here):
+    before = read_result("probe").predictions["test"].probabilities
+    edited = {"probe": {**STUDY["probes"]["probe"], "class_weights": "balanced", "max_train_per_class": None}}
+    probe.main(Params({**STUDY, "probes": edited}), "probe")
+    assert not np.array_equal(read_result("probe").predictions["test"].probabilities, before)
+
+
+def test_a_matrix_that_does_not_fit_into_memory_is_an_error(here, monkeypatch):
+    monkeypatch.setattr(probe, "LARGEST_MATRIX", 3)
+    with pytest.raises(
+        UserError, match=r"^probes\.probe: ridge regression would decompose a matrix of 120 x 120, .* max_"
+    ):
+        probe.main(Params(STUDY), "probe")
+
+
+def test_the_stage_imports_no_deep_learning_framework():
+    code = "import sys, stages.probe; sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'jax')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
