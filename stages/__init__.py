@@ -1,11 +1,10 @@
-"""The stages of the pipeline, one module each: `python -m stages.<stage> [entry]`.
+"""The stages of the pipeline, one module for each: `python -m stages.<stage> [entry]`.
 
-`dvc.yaml` is the map. The sub-packages hold what stages share: `base` (the start of a stage, files), `study` (the
-params file and its checks), `sources` (where data come from), `data` (what stages hand on: images, tasks, features,
-weights, results), `networks`, `training` and `reporting`.
+`dvc.yaml` is the map; docs/architecture.md describes the packages. The modules `predict`, `export` and `side_by_side`
+are commands of their own.
 """
 
 import os
 
-# TensorFlow reads this when it is imported: errors only, so that the lines of the stages can be followed.
+# TensorFlow reads this when it is imported: it logs errors only, and the lines of the stages stay readable.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
