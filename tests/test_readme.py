@@ -1,4 +1,4 @@
-"""The entries, files, stages and commands that README.md names exist."""
+"""The examples, links and lists of the README are right."""
 
 import re
 from pathlib import Path
@@ -10,25 +10,27 @@ from tests.pipeline import read_yaml
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+EXAMPLES = [read_yaml(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
 
 
-def test_the_entries_in_the_readme_are_valid():
-    blocks = [read_yaml(block) for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)]
-    entries = [(section, entry) for block in blocks for section, added in block.items() for entry in added.values()]
+def test_the_example_entries_are_valid():
+    entries = [
+        (section, entry) for example in EXAMPLES for section, named in example.items() for entry in named.values()
+    ]
     assert entries
     for section, entry in entries:
         pydantic.TypeAdapter(SECTIONS[section]).validate_python(entry, strict=True)
 
 
-def test_the_default_study_stays_valid_with_the_entries_of_the_readme():
+def test_the_default_study_is_valid_with_the_example_entries():
     study = read_yaml(ROOT / "params.yaml")
-    for block in re.findall(r"```yaml\n(.*?)```", README, re.DOTALL):
-        for section, added in read_yaml(block).items():
-            study[section] = study[section] | added
+    for example in EXAMPLES:
+        for section, entries in example.items():
+            study[section] = study[section] | entries
     assert validate_study(study)[1] == []
 
 
-def test_the_values_that_the_readme_sets_exist_in_the_study():
+def test_the_values_set_by_commands_are_in_the_default_study():
     study = read_yaml(ROOT / "params.yaml")
     settings = re.findall(r"-S ([\w.-]+)=", README)
     assert settings
@@ -38,7 +40,7 @@ def test_the_values_that_the_readme_sets_exist_in_the_study():
             value = value[key]
 
 
-def test_every_file_that_the_readme_links_exists():
+def test_every_linked_file_exists():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", README) if not link.startswith("http")]
     assert len(links) >= 5
     assert [link for link in links if not (ROOT / link).exists()] == []
