@@ -1,6 +1,6 @@
 """How fast features come from photographs: from pixels in memory, from the file of `prepare`, and with decoding.
 
-    python -m benchmarks.decoding --files <folder with flowers.zip> [--rounds 3] [--seconds 4] [architecture@size ...]
+    python -m benchmarks.decoding --files <folder with flowers_160.zip> [--rounds 3] [--seconds 4] [architecture@size ...]
 
 The features are computed as the stage computes them. Of the file nothing is left in memory before it is read.
 """
@@ -51,7 +51,7 @@ def compare(architecture: str, size: int, given: argparse.Namespace, work: Path)
     precision = resolve_precision("auto", architecture)
     model = backbone_of(architecture, size, given.files, precision)
     file, out_file = work / "images.npy", work / "features.npy"
-    with ZipFile(given.files / "flowers.zip") as archive:
+    with ZipFile(given.files / "flowers_160.zip") as archive:
         contents = [archive.read(name) for name in sorted(archive.namelist()) if name.endswith(".jpg")]
     prepare(contents[:BATCH], size, file)
     run = fastest_inference(model, architecture, precision, MIN_IMAGES_TO_CONVERT, np.load(file))
@@ -82,7 +82,7 @@ def compare(architecture: str, size: int, given: argparse.Namespace, work: Path)
 def main() -> None:
     given = arguments(__doc__, ["vgg16@224", "mobilenet_v2@224"])
     if given.files is None:
-        sys.exit("--files: name a folder with flowers.zip")
+        sys.exit("--files: name a folder with flowers_160.zip")
     print(machine(["keras", "tensorflow", "onnxruntime", "PIL"]))
     rows = [("from photographs to features", "images/s", "of those from memory")]
     for architecture, size in given.backbones:
