@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.tables import table
 from stages.core.files import read_json, sha256_of
 from stages.core.yaml import read_yaml
-from stages.side_by_side import CORES
+from stages.core.stage_graph import CORES
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
 PROBES = 30
