@@ -22,6 +22,7 @@ from stages.backbones.write_layer_table import build_layer_table
 from stages.config.heads import HeadConfig
 from stages.config.networks import LayersConfig
 from stages.core.errors import UserError
+from stages.probes import standardization
 from stages.probes.standardization import channel_statistics
 from stages.training.heads import add_head, build_head, set_statistics
 
@@ -288,10 +289,11 @@ def test_dropout_without_hidden_layers_applies_to_the_inputs_of_the_output_layer
 
 
 @pytest.mark.numeric
-def test_features_are_standardized_by_channel():
+def test_features_are_standardized_by_channel(monkeypatch):
+    monkeypatch.setattr(standardization, "BLOCK", 7)
     array = (RANDOM.normal(size=(200, 2, 2, 3)) * [1, 1000, 0] + [5, -3000, 7]).astype(np.float16)
     rows = np.arange(0, 200, 2)
-    mean, variance = channel_statistics(array, rows, block=7)
+    mean, variance = channel_statistics(array, rows)
     values = array[rows].astype(np.float64)
     np.testing.assert_allclose(mean, values.mean(axis=(0, 1, 2)), rtol=1e-6)
     expected = values.var(axis=(0, 1, 2))
