@@ -14,6 +14,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from stages.backbones.layer_table import layers_of
+from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.augmentation import AugmentationConfig
 from stages.config.training import ModelConfig, TrainingConfig
@@ -109,7 +110,7 @@ def architectures() -> Iterator[str]:
     yield "| architecture | smallest image | layers | the last, `top` | ImageNet weights |"
     yield "|---|---|---|---|---|"
     for name, each in ARCHITECTURES.items():
-        layers, published = list(layers_of(name)), "yes" if each.imagenet else "no"
+        layers, published = list(layers_of(name)), "yes" if name in PUBLISHED_WEIGHTS else "no"
         yield f"| `{name}` | {each.smallest_image} | {len(layers)} | `{layers[-1]}` | {published} |"
 
 
