@@ -26,7 +26,7 @@ class Decoded(NamedTuple):
 
     pixels: np.ndarray
     sha256: str
-    look: str
+    perceptual_hash: str
 
 
 def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop") -> Decoded:
@@ -64,7 +64,7 @@ def _finished(rgb: Image.Image, image_size: int, resize: str) -> Decoded:
     if min(rgb.size) < SMALLEST_SIDE:
         raise ValueError(f"the image has {rgb.width}x{rgb.height} pixels; each side needs at least {SMALLEST_SIDE}")
     sha256 = hashlib.sha256(f"{rgb.width}x{rgb.height}".encode() + rgb.tobytes()).hexdigest()
-    look = str(imagehash.phash(rgb, hash_size=HASH_SIDE))
+    perceptual_hash = str(imagehash.phash(rgb, hash_size=HASH_SIDE))
     size, method = (image_size, image_size), Image.Resampling.BICUBIC
     if resize == "crop":
         square = ImageOps.fit(rgb, size, method)
@@ -72,7 +72,7 @@ def _finished(rgb: Image.Image, image_size: int, resize: str) -> Decoded:
         square = ImageOps.pad(rgb, size, method)
     else:
         square = rgb.resize(size, method)
-    return Decoded(np.asarray(square), sha256, look)
+    return Decoded(np.asarray(square), sha256, perceptual_hash)
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:
