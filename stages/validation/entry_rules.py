@@ -91,7 +91,7 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
         quoted = "the file" if credential_problem(entry.weights) else repr(entry.weights)
         yield (
             f"{where}.weights: {quoted} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
-            "(To use a network of the study as a backbone, give its name as `backbone`.)"
+            "A network of the study is a backbone under its own name."
         )
 
 
