@@ -520,7 +520,7 @@ BAD_STUDIES = [
         "a weights file without a checksum",
         {"backbones/four-conv/weights": "four.weights.h5"},
         "backbones.four-conv.weights: 'four.weights.h5' has no checksum. Give random, imagenet, or a path or "
-        "URL with its sha256. (To use a network of the study as a backbone, give its name as `backbone`.)",
+        "URL with its sha256. A network of the study is a backbone under its own name.",
     ),
     (
         "an invalid checksum",
@@ -769,9 +769,12 @@ BAD_FILES = {
         "seed: 2020-13-01\n",
         "params.yaml is not valid YAML (month must be in 1..12). Put the value in quo",
     ),
-    "deep nesting": ("[" * 5000 + "]" * 5000, "params.yaml is nested too deeply for a study."),
+    "deep nesting": (
+        "[" * 100_000,
+        "params.yaml, line 1, column 51: not valid YAML (found more than 50 levels of nesting).",
+    ),
     "list": ("- seed\n", f"['seed'] is not a study. Give the sections {SECTIONS}."),
-    "list in itself": ("&list [*list]\n", f"[[[[...]]]] is not a study. Give the sections {SECTIONS}."),
+    "list in itself": ("&list [*list]\n", f"[[[[[...]]]]] is not a study. Give the sections {SECTIONS}."),
     "nothing": ("", f"an empty value is not a study. Give the sections {SECTIONS}."),
     "text": ("hello", f"'hello' is not a study. Give the sections {SECTIONS}."),
 }
