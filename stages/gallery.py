@@ -1,10 +1,10 @@
-"""Makes the small pictures that the report shows of a task's images: data/gallery/<task>.
+"""Makes small pictures of a task's training images for the report, also augmented ones: data/gallery/<task>.
 
-Training images of every class, and what augmentation makes of an image. Needs no model: another head leaves them as
-they are.
+Needs no model, so an edit of a head does not run it.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -13,89 +13,106 @@ from stages.artifacts.images import read_images
 from stages.artifacts.tasks import Task, read_task
 from stages.artifacts.tiles import GALLERY_FOLDER, Tile, make_tile, make_tiles, write_tiles
 from stages.config.augmentation import AugmentationConfig
+from stages.config.features import FeaturesConfig
+from stages.config.fine_tunes import FineTuneConfig
+from stages.config.networks import NetworkConfig
+from stages.config.parsing import parse_entry
+from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.validation.study import Study
 
 SAMPLES = 5  # training images of a class
-MOST_CLASSES = 20  # that are shown
-CHANGED = 2  # training images that each augmentation is shown on
+MOST_CLASSES = 20
+AUGMENTED = 2  # training images for every augmentation
 VARIANTS = 5  # of each of them
 
 
-def main(study: Study, name: str) -> str:
-    dataset = study.tasks[name].dataset
-    images, task = read_images(dataset), read_task(name)
-    task.check_images(images.sha256, f"data/images/{dataset}")
-    samples, augmentations = samples_of(task), augmentations_of(study, name)
+@dataclass(frozen=True)
+class UsedAugmentation:
+    """An augmentation and the entries that use it. certain_flip: its flips are certain, as in a view."""
+
+    config: AugmentationConfig
+    certain_flip: bool
+    entries: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        """Such as `rotation 15, flip horizontal (a-net)`."""
+        settings = self.config.model_dump(exclude_defaults=True)
+        words = [
+            f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in settings.items()
+        ]
+        words = [f"{word} always" if self.certain_flip and word.startswith("flip") else word for word in words]
+        return f"{', '.join(words) or 'no change'} ({', '.join(self.entries)})"
+
+    @property
+    def variants(self) -> int:
+        """How many examples to show: one if all would be the same."""
+        random = any(self.config.model_dump(exclude={"flip", "fill"}).values())
+        return VARIANTS if random or not self.certain_flip else 1
+
+
+def main(params: Params, name: str) -> str:
+    task = read_task(name)
+    images = read_images(task.dataset)
+    task.check_images(images.sha256, f"data/images/{task.dataset}")
+    samples, augmentations = first_images(task), used_augmentations(params, task)
 
     tiles = [*make_tiles(samples, "sample", images.pixels)]
     if augmentations:
-        chosen = samples.drop_duplicates("label").head(CHANGED)  # of different classes
-        tiles += augmented(augmentations, chosen, images.pixels, study.seed)
+        examples = samples.drop_duplicates("label").head(AUGMENTED)  # of different classes
+        tiles += augmented_tiles(augmentations, examples, images.pixels, params.seed)
     write_tiles(GALLERY_FOLDER / name, tiles)
     return f"{len(samples)} training images, {len(augmentations)} augmentations"
 
 
-def samples_of(task: Task) -> pd.DataFrame:
-    """The first training images of every class, or of evenly chosen ones where there are many, class by class."""
+def first_images(task: Task) -> pd.DataFrame:
+    """The first training images of every class, class by class; if there are many classes, of evenly spaced ones."""
     last = len(task.classes) - 1
-    shown = np.linspace(0, last, min(MOST_CLASSES, last + 1)).round().astype(int)
+    labels = np.linspace(0, last, min(MOST_CLASSES, last + 1)).round().astype(int)
     rows = task.rows("train", max_per_class=SAMPLES)
-    return rows[rows["label"].isin(shown)].sort_values(["label", "order"])
+    return rows[rows["label"].isin(labels)].sort_values(["label", "order"])
 
 
-def augmentations_of(study: Study, task: str) -> dict[tuple[AugmentationConfig, bool], list[str]]:
-    """The different augmentations that models of the task train with, and the views of features of its dataset.
+def used_augmentations(params: Params, task: Task) -> list[UsedAugmentation]:
+    """The different augmentations that models of the task train with, and the views of features of its dataset."""
+    uses = []
+    for section, kind in (("networks", NetworkConfig), ("fine_tunes", FineTuneConfig)):
+        for name in params.names(section):
+            entry = parse_entry(params, section, name, kind)
+            if entry.task == task.name and entry.augmentation:
+                uses.append((entry.augmentation, False, name))
+    for name in params.names("features"):
+        features = parse_entry(params, "features", name, FeaturesConfig)
+        if features.dataset == task.dataset:
+            uses += [(view, view.flip != "none", name) for view in dict.fromkeys(features.views)]
+    augmentations = {}
+    for config, certain_flip, name in uses:
+        used = augmentations.setdefault((config, certain_flip), UsedAugmentation(config, certain_flip))
+        used.entries.append(name)
+    return list(augmentations.values())
 
-    Each with the names of the entries that ask for it. With each stands whether its flips are certain, as they are in a
-    view.
-    """
-    found: dict[tuple[AugmentationConfig, bool], list[str]] = {}
-    for name, entry in {**study.networks, **study.fine_tunes}.items():
-        if entry.task == task and entry.augmentation:
-            found.setdefault((entry.augmentation, False), []).append(name)
-    for name, features in study.features.items():
-        if features.dataset == study.tasks[task].dataset:
-            for view in dict.fromkeys(features.views):
-                found.setdefault((view, view.flip != "none"), []).append(name)
-    return found
 
-
-def augmented(
-    augmentations: dict[tuple[AugmentationConfig, bool], list[str]], rows: pd.DataFrame, pixels: np.ndarray, seed: int
+def augmented_tiles(
+    augmentations: list[UsedAugmentation], rows: pd.DataFrame, pixels: np.ndarray, seed: int
 ) -> Iterator[Tile]:
-    """For each augmentation and row of a task's table the image as it is, and after it what training makes of it.
+    """For each augmentation and row of a task's table the unchanged image, followed by augmented copies.
 
-    pixels: (n, size, size, 3) uint8 of the dataset. The random numbers are the same for every augmentation, so that
-    one more in the study leaves the pictures of the others as they are.
+    pixels: (n, size, size, 3) uint8 of the dataset. Every augmentation draws the same random numbers, so an additional
+    one does not change the pictures of the rest.
     """
-    # Importing Keras takes longer than all else here, and most studies augment nothing.
+    # Importing Keras takes longer than everything else here, and most studies augment nothing.
     from stages.backbones.augmentation import Augment
     from stages.backbones.runtime import make_deterministic
 
     images = pixels[rows["index"].to_numpy()]
-    for number, ((entry, certain_flip), names) in enumerate(augmentations.items(), 1):
-        variants = 1 if certain_flip and is_only_flip(entry) else VARIANTS  # all would be the same
+    for number, used in enumerate(augmentations, start=1):
         make_deterministic(seed % 2**32)
-        changed = np.asarray(Augment(entry, always=certain_flip)(images.repeat(variants, axis=0), training=True))
-        title = f"{in_words(entry, certain_flip)} (of {', '.join(names)})"
-        for place, (index, label) in enumerate(zip(rows["index"], rows["class"], strict=True)):
-            row = [images[place], *changed[place * variants : (place + 1) * variants]]
-            for variant, each in enumerate(row):
-                yield make_tile(each, f"augmented-{number}-{index}-{variant}", "augmented", title, index, label)
-
-
-def is_only_flip(entry: AugmentationConfig) -> bool:
-    """Whether an augmentation changes nothing but to flip."""
-    return not any(entry.model_dump(exclude={"flip", "fill"}).values())
-
-
-def in_words(entry: AugmentationConfig, certain_flip: bool) -> str:
-    """What an augmentation does, as in `rotation 15, flip horizontal`."""
-    given = entry.model_dump(exclude_defaults=True)
-    words = [f"{key} {value:g}" if isinstance(value, float) else f"{key} {value}" for key, value in given.items()]
-    words = [f"{each} always" if certain_flip and each.startswith("flip") else each for each in words]
-    return ", ".join(words) or "no change"
+        augment = Augment(used.config, always=used.certain_flip)
+        copies = np.asarray(augment(images.repeat(used.variants, axis=0), training=True))
+        copies = copies.reshape(len(images), used.variants, *images.shape[1:])
+        for index, label, image, changed in zip(rows["index"], rows["class"], images, copies, strict=True):
+            for variant, picture in enumerate([image, *changed]):
+                yield make_tile(picture, f"augmented-{number}-{index}-{variant}", "augmented", used.title, index, label)
 
 
 if __name__ == "__main__":

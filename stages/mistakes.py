@@ -1,46 +1,43 @@
-"""Makes the small pictures of the test images that models mistake, which the report shows: data/mistakes/<task>.
+"""Makes small pictures of the test images that models misclassify, for the report: data/mistakes/<task>.
 
-The report itself then reads no image array.
+So the report itself reads no image array.
 """
-
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from stages.artifacts.images import read_images
+from stages.artifacts.reports import REPORTS_FOLDER
 from stages.artifacts.tables import read_csv
 from stages.artifacts.tasks import Task, read_task
 from stages.artifacts.tiles import MISTAKES_FOLDER, make_tiles, write_tiles
 from stages.core.errors import UserError
 from stages.core.files import reading
+from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.validation.study import Study
-
-TABLES = Path("reports/mistakes")
 
 
-def main(study: Study, name: str) -> str:
-    dataset = study.tasks[name].dataset
-    images, task = read_images(dataset), read_task(name)
-    task.check_images(images.sha256, f"data/images/{dataset}")
-    mistakes = mistakes_of(task)
+def main(_: Params, name: str) -> str:
+    task = read_task(name)
+    images = read_images(task.dataset)
+    task.check_images(images.sha256, f"data/images/{task.dataset}")
+    mistakes = read_mistakes(task)
     write_tiles(MISTAKES_FOLDER / name, [*make_tiles(mistakes, "mistake", images.pixels)])
     return f"{len(mistakes)} test images"
 
 
-def mistakes_of(task: Task) -> pd.DataFrame:
-    """The test images that evaluate found a model to mistake; `UserError` where one is no test image of the task."""
-    path = TABLES / f"{task.name}.csv"
+def read_mistakes(task: Task) -> pd.DataFrame:
+    """The rows of a task that evaluate lists as mistakes; `UserError` if one is not a test image."""
+    path = REPORTS_FOLDER / "mistakes" / f"{task.name}.csv"
     with reading(path):
-        named = read_csv(path, ["index"])["index"].to_numpy(np.int64)
+        listed = read_csv(path, ["index"])["index"].to_numpy(np.int64)
     test = task.rows("test")
-    if len(strange := np.setdiff1d(named, test["index"])):
+    if len(unknown := np.setdiff1d(listed, test["index"])):
         raise UserError(
-            f"{path}: {len(strange)} of {len(np.unique(named))} images are not test images of task {task.name!r}, such "
-            f"as row {strange[0]}; run `dvc repro`, which writes it anew."
+            f"{path}: {len(unknown)} of {len(np.unique(listed))} images are not test images of task {task.name!r}, for "
+            f"example row {unknown[0]}. Run `dvc repro` to write it again."
         )
-    return test[test["index"].isin(named)]
+    return test[test["index"].isin(listed)]
 
 
 if __name__ == "__main__":

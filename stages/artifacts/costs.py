@@ -1,6 +1,7 @@
-"""What it took to make features and models, in data/costs.
+"""Costs: the time it took to make features and models, in data/costs.
 
-Apart from what was made: no two runs take the same time, and what builds on equal results need not run again.
+They are files of their own, because no two runs take the same time: a stage that depends on equal features or models
+need not run again.
 """
 
 import os
@@ -26,7 +27,7 @@ class Cost:
     def measured(cls, seconds: float, images_per_second: float) -> "Cost":
         """A cost measured on this machine; its processor type and number of cores are noted."""
         machine = f"{platform.machine()}, {os.cpu_count()} cores"
-        # Significant digits: a large network on a slow machine takes seconds for one image.
+        # Significant digits, because a large network on a slow machine takes seconds per image.
         return cls(round(seconds, 3), float(f"{images_per_second:.4g}"), machine)
 
 
@@ -36,7 +37,7 @@ def write_cost(kind: str, name: str, cost: Cost) -> None:
 
 
 def read_cost(kind: str, name: str) -> Cost:
-    """Read the cost of an entry; `UserError` when it is missing or damaged."""
+    """Read the cost of an entry; `UserError` if it is missing or damaged."""
     path = COSTS_FOLDER / kind / f"{name}.json"
     with reading(path):
         return Cost(**read_json(path))

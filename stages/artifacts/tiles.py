@@ -1,7 +1,7 @@
-"""Small pictures that the report shows of a task: a folder of files and `tiles.csv`, their table.
+"""Tiles: small pictures of a task for the report, in a folder with their table, `tiles.csv`.
 
-Of its training images, and what augmentation makes of them, in data/gallery/<task>; of its test images that models
-mistake, in data/mistakes/<task>. Reading them needs neither the images nor Keras.
+data/gallery/<task> has training images and augmented copies of them, data/mistakes/<task> misclassified test images.
+Reading tiles needs neither the image arrays nor Keras.
 """
 
 import io
@@ -29,9 +29,8 @@ class Tile:
     """A small picture.
 
     file: its name, unique in the task. role: `sample` (a training image), `mistake` (a test image), `augmented` (a
-    training image, and after it changed copies of it). title: which augmentation, and the entries that ask for it;
-    else empty. index: row of the dataset's images. label: name of its class. content: the bytes of the file, PNG or
-    JPEG.
+    training image, followed by changed copies of it). title: the augmentation and the entries that use it; else empty.
+    index: row of the dataset's images. label: name of the class. content: the bytes of the file, PNG or JPEG.
     """
 
     file: str
@@ -43,12 +42,12 @@ class Tile:
 
     @property
     def media_type(self) -> str:
-        """What a browser calls the format of the file."""
+        """The media type of the file."""
         return MEDIA_TYPES[Path(self.file).suffix]
 
 
 def make_tile(pixels: np.ndarray, name: str, role: str, title: str, index: int, label: str) -> Tile:
-    """A tile of an image, (size, size, 3) uint8: made smaller where it is large, never larger."""
+    """A tile of an image, (size, size, 3) uint8; large images are reduced, small ones are not enlarged."""
     image = Image.fromarray(pixels)
     if max(image.size) > LARGEST_SIDE:
         image = image.resize((LARGEST_SIDE, LARGEST_SIDE), Image.Resampling.BICUBIC)
@@ -61,13 +60,13 @@ def make_tile(pixels: np.ndarray, name: str, role: str, title: str, index: int, 
 
 
 def make_tiles(rows: pd.DataFrame, role: str, pixels: np.ndarray) -> Iterator[Tile]:
-    """The images of rows of a task's table as they are; pixels: (n, size, size, 3) uint8 of the dataset."""
+    """A tile of each row of a task's table; pixels: (n, size, size, 3) uint8 of the dataset."""
     for index, label in zip(rows["index"], rows["class"], strict=True):
         yield make_tile(pixels[index], f"{role}-{index}", role, "", index, label)
 
 
 def write_tiles(folder: Path, tiles: list[Tile]) -> None:
-    """Write pictures and their table, in the order given, as all that the folder holds."""
+    """Write tiles and their table in the given order; other files of the folder are removed."""
     with atomic_directory(folder) as partial:
         for tile in tiles:
             (partial / tile.file).write_bytes(tile.content)
@@ -77,7 +76,7 @@ def write_tiles(folder: Path, tiles: list[Tile]) -> None:
 
 
 def read_tiles(folder: Path) -> list[Tile]:
-    """The pictures of a folder, in the order they were written; `UserError` when one is missing or damaged."""
+    """The tiles of a folder, in the order they were written; `UserError` if one is missing or damaged."""
     with reading(folder):
         table = read_csv(folder / "tiles.csv", TILE_COLUMNS)[TILE_COLUMNS]
         return [
@@ -89,5 +88,5 @@ def read_tiles(folder: Path) -> list[Tile]:
 def _picture(path: Path) -> bytes:
     content = path.read_bytes()
     if not content.startswith(SIGNATURES[path.suffix]):
-        raise ValueError(f"{path.name} is no {path.suffix[1:]} picture")
+        raise ValueError(f"{path.name} is not a {path.suffix[1:]} file")
     return content

@@ -1,1 +1,1 @@
-"""Metrics, intervals, comparisons and the verdict: numbers and sentences."""
+"""Metrics, intervals, comparisons and the verdict: numbers and sentences, no drawing."""

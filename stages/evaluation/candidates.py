@@ -1,4 +1,4 @@
-"""In words, the settings that a head chose from on validation images."""
+"""The settings that a model was chosen from on validation images, in words."""
 
 from stages.artifacts.models import Candidate
 from stages.evaluation.formatting import percent
@@ -6,11 +6,13 @@ from stages.evaluation.formatting import percent
 
 def describe_candidates(model: str, candidates: list[Candidate]) -> str:
     """One sentence: every setting that was tried with its validation accuracy and loss, the chosen one first."""
-    tried = sorted(candidates, key=lambda each: not each.chosen)
-    chosen, *others = [f"{_setting(each)} ({percent(each.validation_accuracy)}, {_loss(each)})" for each in tried]
+    ordered = sorted(candidates, key=lambda candidate: not candidate.chosen)
+    chosen, *rest = [
+        f"{_setting(candidate)} ({percent(candidate.validation_accuracy)}, {_loss(candidate)})" for candidate in ordered
+    ]
     return (
-        f"{model}: of {len(tried)} settings the one of the lowest validation loss was taken, {chosen}; the others "
-        f"(validation accuracy, loss): {', '.join(others)}"
+        f"{model}: {len(ordered)} settings were tried; the one with the lowest validation loss was chosen: {chosen}. "
+        f"The rest (validation accuracy, loss): {', '.join(rest)}."
     )
 
 

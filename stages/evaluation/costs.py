@@ -1,74 +1,85 @@
-"""What a model costs with everything of the study that it is built on."""
+"""What a model costs together with everything in the study that it is built on."""
+
+from dataclasses import dataclass
 
 from stages.artifacts.costs import read_cost
-from stages.artifacts.models import ModelResult
-from stages.backbones.layer_names import can_start_from, find_layer, lowest_trained_layer
-from stages.backbones.layer_table import layers_of
-from stages.validation.references import REFERENCES
-from stages.validation.study import Study
-
-COSTLY = ("networks", "features", "heads", "fine_tunes")
+from stages.artifacts.models import ModelRecord, ModelResult
 
 
-def built_on(study: Study, model: str) -> list[tuple[str, str]]:
-    """(section, entry) of a model and of all that it is built on, each once, the model first.
+@dataclass(frozen=True)
+class Lineage:
+    """Everything in the study that a model is built on, each once.
 
-    A head is built on its features, these on their backbone, which may be a network of the study, and so on. Data
-    sets and weights from elsewhere are not counted.
+    models: the model first, then its head and the networks that serve as backbone. features: caches of features.
     """
-    section = next(section for section in COSTLY if section != "features" and model in getattr(study, section))
-    parts = [(section, model)]
-    for part_section, part in parts:  # grows while it is walked
-        entry = getattr(study, part_section)[part]
-        for key, targets in REFERENCES[part_section].items():
-            name = getattr(entry, key)
-            found = [(target, name) for target in targets if target in COSTLY and name in getattr(study, target)]
-            parts += [each for each in found if each not in parts]
-    return parts
+
+    models: list[str]
+    features: list[str]
+
+    @property
+    def ancestors(self) -> list[str]:
+        """Names of all but the model itself."""
+        return [*self.models[1:], *self.features]
 
 
-def total_seconds(study: Study, model: str, results: dict[str, ModelResult]) -> float:
-    """Seconds of one repeat of a model and of all that it is built on, each counted once.
+def lineage(model: str, records: dict[str, ModelRecord]) -> Lineage:
+    """Follow the records from a model to its head, its features and the networks below.
 
-    Of features as much as the model uses, see `images_used`, whatever else they are computed for; where they have
-    several cuts, the lower ones cost as much as the highest.
+    Datasets and pretrained weights are not part of it.
     """
-    parts = built_on(study, model)
-    total = 0.0
-    for section, part in parts:
-        if section == "features":
-            cost = read_cost("features", part)
-            total += images_used(study, part, parts, results) / cost.images_per_second
-        else:
-            total += results[part].cost.seconds
-    return total
+    models, features = [model], []
+    for name in models:  # grows during the loop
+        provenance = records[name].provenance
+        backbone = records.get(provenance.backbone)
+        if backbone and backbone.kind == "network" and provenance.backbone not in models:
+            models.append(provenance.backbone)
+        if provenance.head and provenance.head.name not in models:
+            models.append(provenance.head.name)
+        if provenance.features and provenance.features.name not in features:
+            features.append(provenance.features.name)
+    return Lineage(models, features)
 
 
-def images_used(study: Study, features: str, parts: list[tuple[str, str]], results: dict[str, ModelResult]) -> int:
-    """How many images, changed copies counted by themselves, models among `parts` take from a cache of features.
+def total_seconds(model: str, results: dict[str, ModelResult]) -> float:
+    """Seconds of one repeat of a model and of everything that it is built on, each counted once.
 
-    The training images in all views that are trained on, and the validation images. Where several models take from
-    it, each image counts once: all take the same ones first. Test images are no part of what it takes to make a model.
+    A cache of features counts in proportion to the images that are used, see `images_used`. Of a cache with several
+    cut layers, a lower one costs as much as the highest.
     """
-    trained, validation = [0] * (1 + len(study.features[features].views)), 0
-    for section, part in parts:
-        entry = getattr(study, section)[part]
-        if section not in ("heads", "fine_tunes") or entry.features != features:
+    parts = lineage(model, {name: result.record for name, result in results.items()})
+    training = sum(results[name].cost.seconds for name in parts.models)
+    extraction = (
+        images_used(features, parts, results) / read_cost("features", features).images_per_second
+        for features in parts.features
+    )
+    return training + sum(extraction)
+
+
+def images_used(features: str, parts: Lineage, results: dict[str, ModelResult]) -> int:
+    """The number of images, each view counted by itself, that the models of a lineage take from a cache of features.
+
+    Training images in all views that a model trains on, and validation images. An image that several models use counts
+    once, because all take the same images first. Test images do not count: they are not needed to make a model.
+    """
+    train: dict[int, int] = {}
+    validation = 0
+    for name in parts.models:
+        record = results[name].record
+        cache = record.provenance.features
+        if cache is None or cache.name != features:
             continue
-        record = results[part].record
-        if section == "fine_tunes" and not starts_from_features(study, part, record.cut):
-            continue
-        views = 1 if section == "fine_tunes" else min(entry.views or len(trained), len(trained))
-        trained[:views] = [max(before, record.train_images) for before in trained[:views]]
-        validation = len(results[part].predictions["validation"].index)
-    return sum(trained) + validation
+        views = 1 if record.kind == "fine-tune" else cache.views_used(record.settings["views"])
+        for view in range(views):
+            train[view] = max(train.get(view, 0), record.train_images)
+        validation = len(results[name].predictions["validation"].index)
+    return sum(train.values()) + validation
 
 
-def starts_from_features(study: Study, fine_tune: str, cut: str) -> bool:
-    """Whether a fine-tune of a head on `cut` is trained from cached features, not from the images."""
-    entry = study.fine_tunes[fine_tune]
-    architecture = study.architecture(entry.backbone)
-    lowest, layers = lowest_trained_layer(architecture, entry.unfreeze, cut), layers_of(architecture)
-    features = study.features[entry.features]
-    cuts = [find_layer(architecture, each, "highest") for each in features.cuts]
-    return not entry.augmentation and any(can_start_from(each, features.pooling, layers, lowest) for each in cuts)
+def describe_lineage(parts: Lineage, records: dict[str, ModelRecord]) -> str:
+    """What a model is built on, such as `features and base network`; empty if nothing."""
+    kinds = [records[name].kind for name in parts.models[1:]]
+    words = [kind for kind in dict.fromkeys(kinds) if kind != "network"]
+    words += ["features"] if parts.features else []
+    if networks := kinds.count("network"):
+        words.append("base network" if networks == 1 else "base networks")
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

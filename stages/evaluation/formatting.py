@@ -1,4 +1,11 @@
-"""Numbers as the reader sees them, in sentences, tables and warnings."""
+"""Numbers as they stand in files, and as a reader sees them in sentences and tables."""
+
+DECIMALS = 6  # in JSON files: finer than what images can resolve, coarser than the noise of summation order
+
+
+def rounded(number: float) -> float:
+    """A plain float with `DECIMALS` decimals."""
+    return round(float(number), DECIMALS)
 
 
 def percent(share: float) -> str:
@@ -11,8 +18,13 @@ def points(share: float) -> str:
     return f"{round(100 * share, 1) + 0:.1f}"
 
 
-def small(p: float) -> str:
-    """A p value: `= 0.013`, `< 0.001`."""
+def interval(low: float, high: float) -> str:
+    """0.917, 0.961 -> `91.7 to 96.1`."""
+    return f"{points(low)} to {points(high)}"
+
+
+def p_value(p: float) -> str:
+    """A p value with its sign: `= 0.013`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}" if p < 0.1 else f"= {p:.2f}"
 
 

@@ -1,4 +1,4 @@
-"""95 % intervals of what is measured on images: of which images were drawn, in whole groups where they have groups."""
+"""95 % intervals that describe the choice of images; images of one group are resampled together."""
 
 from collections.abc import Iterator
 
@@ -11,33 +11,33 @@ RESAMPLES = 1_000
 CHUNK = 100  # resamples at a time, which bounds the memory
 
 
-def effective_images(right: np.ndarray, groups: np.ndarray) -> float:
-    """How many independent images tell as much of an accuracy as these, which hang together in groups.
+def effective_images(correct: np.ndarray, groups: np.ndarray) -> float:
+    """The number of independent images that estimate an accuracy as precisely as these grouped images.
 
-    right: (n,) from 0 to 1, the share of repeats that is right on each image. groups: (n,) int.
+    correct: (n,) from 0 to 1, the share of repeats that are correct on each image. groups: (n,) int.
 
-    n over the design effect, the variance of the mean with groups over that without (Kish 1965), never above n, with
-    the correction for few groups of Korn & Graubard (1998, Survey Methodology 24). Where all images have the same
-    outcome, nothing is known of how groups hang together, and each counts as one that repeats itself.
+    n over the design effect, the variance of the mean with groups over that without (Kish 1965), at most n, with the
+    correction for few groups of Korn & Graubard (1998, Survey Methodology 24). If all images have the same outcome, the
+    correlation within groups is unknown, and each group counts as a single image.
     """
     _, groups, sizes = np.unique(groups, return_inverse=True, return_counts=True)
-    images = len(right)
+    images = len(correct)
     if len(sizes) == images:
         return float(images)
     if len(sizes) == 1:
         return 1.0
-    deviations = right - right.mean()
-    alone = (deviations**2).sum()
-    together = (np.bincount(groups, deviations) ** 2).sum() * len(sizes) / (len(sizes) - 1)
-    effect = max(1.0, together / alone) if alone > 0 else (sizes**2).sum() / images
-    few = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, len(sizes) - 1)) ** 2
-    return float(images / effect * few)
+    deviations = correct - correct.mean()
+    ungrouped = (deviations**2).sum()
+    grouped = (np.bincount(groups, deviations) ** 2).sum() * len(sizes) / (len(sizes) - 1)
+    effect = max(1.0, grouped / ungrouped) if ungrouped > 0 else (sizes**2).sum() / images
+    few_groups = (stats.norm.ppf(0.975) / stats.t.ppf(0.975, len(sizes) - 1)) ** 2
+    return float(images / effect * few_groups)
 
 
-def wilson(right: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """The interval of Wilson (1927) for the mean of `right`, at the number of effective images; see there."""
-    count = effective_images(right, groups)
-    low, high = proportion_confint(right.mean() * count, count, alpha=1 - LEVEL, method="wilson")
+def wilson(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
+    """Wilson's interval (1927) for the mean of `correct`, with the number of effective images; see there."""
+    count = effective_images(correct, groups)
+    low, high = proportion_confint(correct.mean() * count, count, alpha=1 - LEVEL, method="wilson")
     return float(low), float(high)
 
 
@@ -51,11 +51,11 @@ def resampled_groups(groups: int, seed: int, resamples: int = RESAMPLES) -> Iter
 
 
 def percentiles(resampled: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndarray]:
-    """The expanded percentile interval along the last axis, the resamples, each of so many groups.
+    """The expanded percentile interval along the last axis, which holds resamples of `groups` groups.
 
-    resampled: (m, resamples); NaN where a figure is not known, which does not count. Percentiles (Efron & Tibshirani
-    1993, chapter 13) further out than 2.5 and 97.5, as far as Student's interval is wider than the normal one
-    (Hesterberg 2015, The American Statistician 69): resamples of few vary too little.
+    resampled: (m, resamples); NaN for an unknown value, which is ignored. The percentiles (Efron & Tibshirani 1993,
+    chapter 13) are further out than 2.5 and 97.5, as Student's interval is wider than the normal one (Hesterberg 2015,
+    The American Statistician 69): resamples of few groups vary too little.
     """
     tail = stats.norm.cdf(-stats.t.ppf(0.975, max(1, groups - 1)) * np.sqrt(groups / max(1, groups - 1)))
     known = ~np.isnan(resampled)
@@ -63,19 +63,19 @@ def percentiles(resampled: np.ndarray, groups: int) -> tuple[np.ndarray, np.ndar
         low, high = np.quantile(resampled, [tail, 1 - tail], axis=-1)
     else:
         ends = [
-            np.quantile(row[which], [tail, 1 - tail]) if which.any() else [np.nan, np.nan]
-            for row, which in zip(resampled, known, strict=True)
+            np.quantile(row[mask], [tail, 1 - tail]) if mask.any() else [np.nan, np.nan]
+            for row, mask in zip(resampled, known, strict=True)
         ]
         low, high = np.transpose(ends)
     return low, high
 
 
 def unbiased(value: np.ndarray, resampled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """An interval for a figure from 0 to 1 that chance makes larger, as it does the calibration error.
+    """An interval for a metric from 0 to 1 that chance increases, such as the calibration error.
 
-    value: (m,) as measured. resampled: (m, resamples). As much as resampling adds to the value, drawing the images
-    added before (the bootstrap's estimate of bias, Efron & Tibshirani 1993, chapter 10). That is taken off, and
-    counted as uncertain by its own size.
+    value: (m,) as measured. resampled: (m, resamples). Resampling increases the value as much as the choice of images
+    did before (the bootstrap's estimate of bias, Efron & Tibshirani 1993, chapter 10). The interval is centered on the
+    value less this bias, and the bias adds to its width.
     """
     bias, deviation = resampled.mean(axis=-1) - value, resampled.std(axis=-1)
     margin = stats.norm.ppf(0.975) * np.hypot(deviation, bias)

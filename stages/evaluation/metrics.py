@@ -1,216 +1,197 @@
-"""The figures of one model on one split, from predicted probabilities and true labels, with their 95 % intervals."""
+"""The metrics of a model on one split, from predicted probabilities and true labels, with their 95 % intervals."""
 
-from dataclasses import dataclass
-from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from stages.artifacts.models import Predictions
-from stages.artifacts.tasks import Task, row_labels
-from stages.core.errors import UserError
+from stages.artifacts.models import ModelResult
+from stages.evaluation.formatting import rounded
 from stages.evaluation.intervals import effective_images, percentiles, resampled_groups, unbiased, wilson
+from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.roc_auc import class_roc_aucs, mean_roc_auc
-from stages.evaluation.sufficient_statistics import NO_PREDICTION, group_statistics, in_top_5
+from stages.evaluation.sufficient_statistics import GroupStatistics, group_statistics, in_top_5
 
-DECIMALS = 6  # of the numbers in the JSON files: below what images can tell apart, above the noise of summation order
-TOP_5_ABOVE = 5  # classes; with fewer the right one is always among five
-OF_PROBABILITIES = ("roc_auc", "loss", "calibration_error")  # unknown where a repeat diverged
-
-
-@dataclass(frozen=True)
-class SplitPredictions:
-    """What every repeat of a model says to the images of one split, in ascending order of the images' rows.
-
-    labels: (n,) int32. probabilities: (repeats, n, classes) float32; those of a repeat that diverged are not finite.
-    groups: (n,) int64, 0..number of groups - 1; images of one group are not independent of each other.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    groups: np.ndarray
-
-    @cached_property
-    def predicted(self) -> np.ndarray:
-        """The most probable label, (repeats, n) int64; NO_ANSWER where the probabilities are not finite."""
-        finite = np.isfinite(self.probabilities).all(axis=2)
-        return np.where(finite, np.nan_to_num(self.probabilities).argmax(axis=2), NO_PREDICTION)
-
-    @cached_property
-    def correct(self) -> np.ndarray:
-        """Whether the predicted label is the true one, (repeats, n) bool; no answer is a wrong answer."""
-        return self.predicted == self.labels
-
-    @property
-    def classes(self) -> int:
-        """How many classes there are."""
-        return self.probabilities.shape[2]
-
-    @property
-    def accuracies(self) -> list[float]:
-        """The accuracy of every repeat, 0 to 1."""
-        return [rounded(accuracy) for accuracy in self.correct.mean(axis=1)]
-
-    @property
-    def diverged(self) -> list[int]:
-        """The repeats, from 0, with probabilities that are not finite."""
-        return np.flatnonzero((self.predicted == NO_PREDICTION).any(axis=1)).tolist()
+TOP_5_ABOVE = 5  # classes; with fewer the true class is always among five
+NEEDS_PROBABILITIES = ("roc_auc", "loss", "calibration_error")  # unknown if a repeat diverged
 
 
-def join_predictions(model: str, split: str, task: Task, predictions: Predictions) -> SplitPredictions:
-    """Join the predictions of a model to the labels and groups of its task.
+def compute_metrics(
+    predictions: SplitPredictions, seed: int | None = None, with_roc_auc: bool = True
+) -> dict[str, np.ndarray]:
+    """Every metric of a split with its spread over the repeats and its 95 % interval.
 
-    Raises `UserError` unless the images are exactly those of the split (for train: a part of them), each once, and
-    the classes are those of the task.
-    """
-    rows = task.rows(split).set_index("index").sort_index()
-    index = np.sort(predictions.index)
-    known = pd.Index(index).isin(rows.index).all() and pd.Index(index).is_unique
-    if not known or len(index) == 0 or (split != "train" and len(index) != len(rows)):
-        raise UserError(
-            f"models/{model}: the {split} predictions are not of the {split} images of task {task.name!r} as it is "
-            f"now; run `dvc repro` to train {model!r} again."
-        )
-    if predictions.probabilities.shape[1:] != (len(index), len(task.classes)):
-        raise UserError(
-            f"models/{model}: the {split} predictions have shape {predictions.probabilities.shape}, but task "
-            f"{task.name!r} has {len(task.classes)} classes and {len(index)} such images; run `dvc repro`."
-        )
-    order = np.argsort(predictions.index)
-    rows = rows.loc[index]
-    return SplitPredictions(row_labels(rows), predictions.probabilities[:, order], pd.factorize(rows["linked"])[0])
+    seed: of the bootstrap; without it only accuracy, recall and ROC-AUC have intervals. with_roc_auc: ROC-AUC takes
+    most of the time.
 
-
-def compute_metrics(answers: SplitPredictions, seed: int | None = None, areas: bool = True) -> dict[str, np.ndarray]:
-    """Every figure of a split with its spread and its 95 % interval.
-
-    seed: of the bootstrap; without one only accuracy, recall and areas have intervals. areas: with those under the ROC
-    curves, which take most of the time.
-
-    Returns arrays (1,) of all classes together, and (classes,) of each class where the name begins `class_`: the mean
-    over the repeats by the figure's name, by `<name>_std` the sample standard deviation over them (NaN with one), by
-    `<name>_low` and `<name>_high` the interval. The figures:
+    Returns arrays: (1,) for all classes together, (classes,) for names that start with `class_`. `<name>` is the mean
+    over the repeats, `<name>_std` the sample standard deviation over them (NaN with one repeat), `<name>_low` and
+    `<name>_high` the interval. The metrics:
 
     accuracy, top5_accuracy; balanced_accuracy: the mean recall of the classes (Brodersen et al. 2010).
-    precision, recall, f1: with macro_ their mean over the classes, 0 for one that is never predicted; with weighted_
-        weighted by the images of each class.
-    roc_auc: of the second of two classes, else the mean over the classes, each against the rest.
+    precision, recall, f1: with macro_ the mean over the classes, 0 for a class that is never predicted; with weighted_
+        weighted by the number of images of each class.
+    roc_auc: of two classes that of the second, else the mean over the classes, each against the rest.
     loss: cross-entropy in nats.
-    calibration_error: expected distance of the highest probability and the accuracy, in 15 bins of that probability
-        (Guo et al. 2017); of a class, over the images that are taken for it.
+    calibration_error: expected distance between the highest probability and the accuracy, in 15 bins of that
+        probability (Guo et al. 2017); of a class, over the images that are predicted as this class.
 
-    Missing answers of a repeat that diverged are wrong answers; roc_auc, loss and calibration_error are then NaN.
+    Predictions that a diverged repeat lacks are wrong; roc_auc, loss and calibration_error are then NaN. Metrics of a
+    class without images are NaN.
 
-    Figures of a class without images are NaN.
-
-    Intervals are of which images were drawn, in whole groups where they hang together; not of the repeats. Those of
-    accuracy, top-5 accuracy and recall are Wilson's (1927), of areas DeLong's (1988), all others of a bootstrap: its
-    percentiles, or for the calibration error `intervals.unbiased`; NaN where nothing varies.
+    Intervals describe the choice of images, in whole groups where images have groups; not the repeats. Those of
+    accuracy, top-5 accuracy and recall are Wilson's (1927), of ROC-AUC DeLong's (1988), the rest is a bootstrap:
+    percentiles, or `intervals.unbiased` for the calibration error. NaN where nothing varies.
     """
-    groups = answers.groups
-    repeats = [
-        group_statistics(answers.labels, *of_repeat, groups)
-        for of_repeat in zip(answers.predicted, answers.probabilities, strict=True)
+    statistics = [
+        group_statistics(predictions.labels, predicted, probabilities, predictions.groups)
+        for predicted, probabilities in zip(predictions.predicted, predictions.probabilities, strict=True)
     ]
-    whole = [parts.sums(np.ones((groups.max() + 1, 1))).figures() for parts in repeats]
-    found = {}
-    for name in whole[0]:
-        found |= _over_repeats(name, np.stack([figures[name][:, 0] for figures in whole]))
+    all_images = np.ones((predictions.group_count, 1))
+    repeats = [repeat.sums(all_images).metrics() for repeat in statistics]
+    metrics = {}
+    for name in repeats[0]:
+        metrics |= _over_repeats(name, np.stack([values[name][:, 0] for values in repeats]))
     if seed is not None:
-        drawn = [
-            [parts.sums(times).figures() for parts in repeats] for times in resampled_groups(groups.max() + 1, seed)
-        ]
-        for name in whole[0]:
-            resampled = np.concatenate([np.mean([each[name] for each in chunk], axis=0) for chunk in drawn], axis=-1)
-            if name.endswith("calibration_error"):
-                interval = unbiased(found[name], resampled)
-            else:
-                interval = percentiles(resampled, groups.max() + 1)
-            # Where no resample differs, as where all answers are right, nothing is known of how the figure varies.
-            varies = (np.abs(resampled - found[name][:, None]) > 1e-12).any(axis=-1)
-            interval = [np.where(varies, end, np.nan) for end in interval]
-            found |= dict(zip((f"{name}_low", f"{name}_high"), interval, strict=True))
-    found |= _proportions(answers) | (_areas(answers) if areas else {})
-    return _without_unknown(found, answers)
+        metrics |= _bootstrap_intervals({name: metrics[name] for name in repeats[0]}, statistics, seed)
+    metrics |= _wilson_intervals(predictions) | (_roc_auc(predictions) if with_roc_auc else {})
+    return _without_unknown(metrics, predictions)
 
 
 def _over_repeats(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Mean and standard deviation of a figure over its repeats, the first axis."""
+    """Mean and standard deviation of a metric over its repeats, the first axis."""
     std = values.std(axis=0, ddof=1) if len(values) > 1 else np.full(values.shape[1], np.nan)
     return {name: values.mean(axis=0), f"{name}_std": std}
 
 
-def _proportions(answers: SplitPredictions) -> dict[str, np.ndarray]:
-    """Wilson's intervals of the accuracy, of the recall of every class, and of the top-5 accuracy of both kinds."""
-    told = zip(answers.predicted, answers.probabilities, strict=True)
-    top_5 = np.mean([in_top_5(answers.labels, *of_repeat) for of_repeat in told], axis=0)
-    own = [answers.labels == label for label in range(answers.classes)]
-    found = {}
-    for whole, of_class, right in (
-        ("accuracy", "class_recall", answers.correct.mean(axis=0)),
-        ("top5_accuracy", "class_top5_accuracy", top_5),
+def _bootstrap_intervals(
+    metrics: dict[str, np.ndarray], statistics: list[GroupStatistics], seed: int
+) -> dict[str, np.ndarray]:
+    """The intervals of metrics that are functions of sums over images; statistics: of each repeat."""
+    groups = statistics[0].matrix.shape[1]
+    chunks = [[repeat.sums(counts).metrics() for repeat in statistics] for counts in resampled_groups(groups, seed)]
+    intervals = {}
+    for name, value in metrics.items():
+        resampled = np.concatenate([np.mean([repeat[name] for repeat in chunk], axis=0) for chunk in chunks], axis=-1)
+        biased = name.endswith("calibration_error")
+        ends = unbiased(value, resampled) if biased else percentiles(resampled, groups)
+        # If no resample differs, for example because all predictions are correct, the variation is unknown.
+        varies = (np.abs(resampled - value[:, None]) > 1e-12).any(axis=-1)
+        intervals |= {
+            f"{name}_{side}": np.where(varies, end, np.nan) for side, end in zip(("low", "high"), ends, strict=True)
+        }
+    return intervals
+
+
+def _wilson_intervals(predictions: SplitPredictions) -> dict[str, np.ndarray]:
+    """Wilson's intervals of accuracy and top-5 accuracy, of all images and of every class (its recall)."""
+    repeats = zip(predictions.predicted, predictions.probabilities, strict=True)
+    top_5 = np.mean([in_top_5(predictions.labels, *repeat) for repeat in repeats], axis=0)
+    everything = [np.ones(len(predictions.labels), bool)]
+    by_class = [predictions.labels == label for label in range(predictions.classes)]
+    metrics = {}
+    for name, subsets, correct in (
+        ("accuracy", everything, predictions.correct.mean(axis=0)),
+        ("class_recall", by_class, predictions.correct.mean(axis=0)),
+        ("top5_accuracy", everything, top_5),
+        ("class_top5_accuracy", by_class, top_5),
     ):
-        for name, images in ((whole, [np.ones(len(right), bool)]), (of_class, own)):
-            intervals = [
-                wilson(right[which], answers.groups[which]) if which.any() else (np.nan, np.nan) for which in images
-            ]
-            found |= dict(zip((f"{name}_low", f"{name}_high"), np.transpose(intervals), strict=True))
-    return found
+        intervals = [
+            wilson(correct[subset], predictions.groups[subset]) if subset.any() else (np.nan, np.nan)
+            for subset in subsets
+        ]
+        metrics |= dict(zip((f"{name}_low", f"{name}_high"), np.transpose(intervals), strict=True))
+    return metrics
 
 
-def _areas(answers: SplitPredictions) -> dict[str, np.ndarray]:
-    """The areas under the ROC curves; NaN where a class or the probabilities are missing."""
-    classes = answers.classes
-    missing = answers.diverged or len(np.unique(answers.labels)) < classes
-    if missing:
+def _roc_auc(predictions: SplitPredictions) -> dict[str, np.ndarray]:
+    """ROC-AUC with its spread and interval; NaN if a class or a probability is missing."""
+    classes = predictions.classes
+    if predictions.diverged or len(np.unique(predictions.labels)) < classes:
         names = [f"{name}{end}" for name in ("roc_auc", "class_roc_auc") for end in ("", "_std", "_low", "_high")]
         return {name: np.full(classes if name.startswith("class_") else 1, np.nan) for name in names}
-    of_repeats = [class_roc_aucs(answers.labels, each, answers.groups) for each in answers.probabilities]
-    of_classes = [mean_roc_auc(of_class) for of_class in zip(*of_repeats, strict=True)]
-    values = np.array([[area.value for area in areas] for areas in of_repeats])
-    shown = slice(1, None) if classes == 2 else slice(None)
-    together = mean_roc_auc(of_classes[shown])
-    found = _over_repeats("class_roc_auc", values)
-    found |= _over_repeats("roc_auc", values[:, shown].mean(axis=1, keepdims=True))
-    for name, areas in (("class_roc_auc", of_classes), ("roc_auc", [together])):
-        intervals = np.transpose([area.interval(answers.groups) for area in areas])
-        found |= dict(zip((f"{name}_low", f"{name}_high"), intervals, strict=True))
-    return found
+    repeats = [
+        class_roc_aucs(predictions.labels, probabilities, predictions.groups)
+        for probabilities in predictions.probabilities
+    ]
+    by_class = [mean_roc_auc(aucs) for aucs in zip(*repeats, strict=True)]
+    values = np.array([[auc.value for auc in repeat] for repeat in repeats])
+    averaged = slice(1, None) if classes == 2 else slice(None)
+    metrics = _over_repeats("class_roc_auc", values)
+    metrics |= _over_repeats("roc_auc", values[:, averaged].mean(axis=1, keepdims=True))
+    for name, aucs in (("class_roc_auc", by_class), ("roc_auc", [mean_roc_auc(by_class[averaged])])):
+        intervals = np.transpose([auc.interval(predictions.groups) for auc in aucs])
+        metrics |= dict(zip((f"{name}_low", f"{name}_high"), intervals, strict=True))
+    return metrics
 
 
-def _without_unknown(figures: dict[str, np.ndarray], answers: SplitPredictions) -> dict[str, np.ndarray]:
-    """Without top-5 accuracy where it is always 1; what needs the probabilities is NaN where a repeat has none."""
-    shown = {}
-    for name, values in figures.items():
+def _without_unknown(metrics: dict[str, np.ndarray], predictions: SplitPredictions) -> dict[str, np.ndarray]:
+    """Drop top-5 accuracy where it is always 1; set what needs probabilities to NaN if a repeat diverged."""
+    known = {}
+    for name, values in metrics.items():
         base = name.removeprefix("class_")
-        if base.startswith("top5_accuracy") and answers.classes <= TOP_5_ABOVE:
+        if base.startswith("top5_accuracy") and predictions.classes <= TOP_5_ABOVE:
             continue
-        shown[name] = np.full_like(values, np.nan) if answers.diverged and base.startswith(OF_PROBABILITIES) else values
-    return shown
+        unknown = predictions.diverged and base.startswith(NEEDS_PROBABILITIES)
+        known[name] = np.full_like(values, np.nan) if unknown else values
+    return known
 
 
-def split_metrics(answers: SplitPredictions, figures: dict[str, np.ndarray]) -> dict[str, float | None]:
-    """A split in metrics.json: the figures of all classes together; None for what is not known.
+def split_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray]) -> dict[str, float | None]:
+    """A split in metrics.json: the metrics of all classes together; None for unknown values.
 
-    images: how many. effective_images: independent images that would tell as much; fewer, where images hang together.
-    majority_rate: the accuracy of always naming the largest class.
+    images: the number of images. effective_images: the number of independent images with the same information; fewer if
+    images have groups. majority_rate: the accuracy of always predicting the largest class.
     """
-    together = {name: values[0] for name, values in figures.items() if not name.startswith("class_")}
+    overall = {name: values[0] for name, values in metrics.items() if not name.startswith("class_")}
     return {
-        "images": len(answers.labels),
-        "effective_images": rounded(effective_images(answers.correct.mean(axis=0), answers.groups)),
-        **{name: rounded(value) if np.isfinite(value) else None for name, value in together.items()},
-        "majority_rate": rounded(np.bincount(answers.labels).max() / len(answers.labels)),
+        "images": len(predictions.labels),
+        "effective_images": rounded(effective_images(predictions.correct.mean(axis=0), predictions.groups)),
+        **{name: rounded(value) if np.isfinite(value) else None for name, value in overall.items()},
+        "majority_rate": rounded(np.bincount(predictions.labels).max() / len(predictions.labels)),
     }
 
 
-def class_metrics(answers: SplitPredictions, figures: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
-    """One row a class: its name, its images and its figures; NaN for what is not known."""
-    counts = np.bincount(answers.labels, minlength=len(classes))
-    of_classes = {name.removeprefix("class_"): values for name, values in figures.items() if name.startswith("class_")}
-    return pd.DataFrame({"class": classes, "images": counts, **of_classes})
+def class_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
+    """One row for every class: name, number of images and metrics; NaN for unknown values."""
+    counts = np.bincount(predictions.labels, minlength=len(classes))
+    by_class = {name.removeprefix("class_"): values for name, values in metrics.items() if name.startswith("class_")}
+    return pd.DataFrame({"class": classes, "images": counts, **by_class})
 
 
-def rounded(number: float) -> float:
-    """A plain float with `DECIMALS` decimals."""
-    return round(float(number), DECIMALS)
+def model_metrics(
+    result: ModelResult,
+    total_seconds: float,
+    predictions: dict[str, SplitPredictions],
+    metrics: dict[str, dict[str, np.ndarray]],
+) -> dict[str, Any]:
+    """The part of metrics.json for one model: every split, training and cost; numbers and None only."""
+    record, cost = result.record, result.cost
+    return {
+        **{split: split_metrics(predictions[split], values) for split, values in metrics.items()},
+        "training": {
+            "epochs": rounded(np.mean(record.epochs)),
+            "repeats": record.repeats,
+            "diverged_repeats": len(set().union(*(part.diverged for part in predictions.values()))),
+            "images": record.train_images,
+        },
+        "cost": {
+            "seconds": cost.seconds,
+            "total_seconds": round(total_seconds, 3),
+            "images_per_second": cost.images_per_second,
+            "trained_parameters": record.trained_parameters,
+            "total_parameters": record.total_parameters,
+        },
+    }
+
+
+def summarize(metrics: dict[str, Any]) -> dict[str, float]:
+    """The few numbers that `dvc metrics` and `dvc exp show` list for a model."""
+    return {
+        "validation_accuracy": metrics["validation"]["accuracy"],
+        "test_accuracy": metrics["test"]["accuracy"],
+        "test_low": metrics["test"]["accuracy_low"],
+        "test_high": metrics["test"]["accuracy_high"],
+        "test_macro_f1": metrics["test"]["macro_f1"],
+        "total_seconds": metrics["cost"]["total_seconds"],
+    }

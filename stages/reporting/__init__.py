@@ -1,1 +1,1 @@
-"""What evaluate and report share: metrics, comparisons, verdict, sanity checks, costs; figures and the page."""
+"""Figures and pages of the report; every number comes from the stages before."""

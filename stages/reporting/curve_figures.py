@@ -1,154 +1,152 @@
-"""Pictures of models that differ in one thing only: accuracy against the number of images, and against depth."""
+"""Figures of models that differ in one setting: learning curves and cut curves."""
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from stages.reporting.style import WIDTH, LineStyle, Picture, headline, legend_of, line_style, percent_axis
+from stages.reporting.style import WIDTH, LineStyle, Picture, headline, layout_legend, line_style, percent_axis
 
-OFFSET = 0.06  # between the lines of several series at one depth, where intervals would hide each other
+OFFSET = 0.06  # between several curves at one cut layer, whose intervals would overlap
 FACTOR = 1.03  # the same for numbers of images, on a log scale
 
 
-def draw_learning(task: str, curves: list[dict], crossings: list[dict], metrics: dict) -> Picture:
-    """Test accuracy against training images of each class, one line a series; where lines cross for good, a mark.
+def draw_learning_curves(task: str, curves: list[dict], crossovers: list[dict], metrics: dict) -> Picture:
+    """Test accuracy against training images per class, one line for every curve; significant crossovers are marked.
 
-    curves, crossings: as in study.json and comparisons.json.
+    curves, crossovers: as in comparisons.json.
     """
-    legend = legend_of([series["name"] for series in curves])
+    legend = layout_legend([curve["name"] for curve in curves])
     figure = Figure(figsize=(WIDTH, 3.0 + legend.height))
     axes = figure.subplots()
-    for number, series in enumerate(curves):
+    for number, curve in enumerate(curves):
         shift = FACTOR ** (number - (len(curves) - 1) / 2)
-        draw_series(axes, [place * shift for place in series["models"].values()], series, metrics, line_style(number))
-    places = sorted({round(place) for series in curves for place in series["models"].values()})
-    clear = [crossing for crossing in crossings if crossing["beyond_chance"]]
-    for crossing in clear:
-        axes.axvline(crossing["at"], color="#555555", linewidth=1, linestyle="--")
-    for at in spread(sorted(crossing["at"] for crossing in clear), places):
-        axes.text(at, 0.02, f" {at:.0f}", transform=axes.get_xaxis_transform(), color="#555555", fontsize=8)
+        draw_curve(axes, [images * shift for images in curve["models"].values()], curve, metrics, line_style(number))
+    ticks = sorted({round(images) for curve in curves for images in curve["models"].values()})
+    significant = [crossover for crossover in crossovers if crossover["significant"]]
+    for crossover in significant:
+        axes.axvline(crossover["images"], color="#555555", linewidth=1, linestyle="--")
+    for images in thin_out(sorted(crossover["images"] for crossover in significant), ticks):
+        axes.text(images, 0.02, f" {images:.0f}", transform=axes.get_xaxis_transform(), color="#555555", fontsize=8)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(FixedLocator(spread(places, places)))
+    axes.xaxis.set_major_locator(FixedLocator(thin_out(ticks, ticks)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.xaxis.set_minor_locator(NullLocator())
     percent_axis(axes.yaxis)
-    axes.set_xlabel("training images of each class (log scale)")
+    axes.set_xlabel("training images per class (log scale)")
     axes.set_ylabel("test accuracy")
-    title = "what more training images bring"
-    if len(clear) == 1:
-        title = f"{clear[0]['after']} overtakes {clear[0]['before']} at about {clear[0]['at']:.0f} images of each class"
+    title = "accuracy by number of training images"
+    if len(significant) == 1:
+        title = overtaking(significant[0])
     headline(figure, f"{task}: {title}")
     figure.legend(loc="outside lower center", ncols=legend.columns)
-    listed = "; ".join(
-        f"{series['name']}: "
+    values = "; ".join(
+        f"{curve['name']}: "
         + ", ".join(
-            f"{metrics[model]['test']['accuracy']:.1%} with {place:.0f}" for model, place in series["models"].items()
+            f"{metrics[model]['test']['accuracy']:.1%} with {images:.0f}" for model, images in curve["models"].items()
         )
-        for series in curves
+        for curve in curves
+    )
+    caption = (
+        "Learning curves: models that differ only in the number of training images, with 95 % intervals. A curve is "
+        "named after its model with the most images."
     )
     return Picture(
         f"learning-{task}.png",
         figure,
-        " ".join(
-            [
-                "Models that differ in nothing but the number of training images, with 95 % intervals; a line is named "
-                "after its model with the most images.",
-                *map(crossing_sentence, crossings),
-            ]
-        ),
-        f"Test accuracy against training images of each class. {listed}.",
+        " ".join([caption, *map(crossover_sentence, crossovers)]),
+        f"Test accuracy against training images per class. {values}.",
     )
 
 
-def crossing_sentence(crossing: dict) -> str:
-    """What can be said of a point where two learning curves cross."""
-    at = f"{crossing['after']} overtakes {crossing['before']} at about {crossing['at']:.0f} images of each class"
-    if crossing["beyond_chance"]:
-        return f"{at}: below and above, models with equally many images are distinguishable."
-    return f"{at}, which may be chance: not on both sides are models with equally many images distinguishable."
+def overtaking(crossover: dict) -> str:
+    """Where one learning curve crosses another."""
+    return f"{crossover['after']} overtakes {crossover['before']} at about {crossover['images']:.0f} images per class"
 
 
-def spread(places: list[float], axis: list[float]) -> list[float]:
-    """Of ascending places those whose labels have room on a log scale from the first to the last of `axis`."""
-    found = places[:1]
-    for place in places[1:]:
-        if place > found[-1] * (axis[-1] / axis[0]) ** (1 / 11):
-            found.append(place)
-    return found
+def crossover_sentence(crossover: dict) -> str:
+    """Where two learning curves cross, and whether that may be chance."""
+    if crossover["significant"]:
+        return f"{overtaking(crossover)}. The difference is significant on both sides."
+    return f"{overtaking(crossover)}, but this may be chance: the difference is not significant on both sides."
 
 
-def draw_depths(task: str, depths: dict[str, dict], metrics: dict, test: list[dict]) -> Picture:
-    """Test accuracy against the highest frozen layer, one panel an architecture, one line a series.
+def thin_out(values: list[float], axis: list[float]) -> list[float]:
+    """Those of ascending values whose labels do not overlap on a log scale from the first to the last of `axis`."""
+    kept = values[:1]
+    for value in values[1:]:
+        if value > kept[-1] * (axis[-1] / axis[0]) ** (1 / 11):
+            kept.append(value)
+    return kept
 
-    depths: as in study.json. test: all pairs of models, compared on the test images.
+
+def draw_cut_curves(task: str, cut_curves: dict[str, dict], metrics: dict, test: list[dict]) -> Picture:
+    """Test accuracy against the highest frozen layer, one panel for every architecture, one line for each curve.
+
+    cut_curves, test: as in comparisons.json.
     """
-    legend = legend_of([series["name"] for found in depths.values() for series in found["series"]])
-    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(depths) + legend.height))
-    panels = figure.subplots(len(depths), 1, squeeze=False)[:, 0]
-    listed = []
-    for axes, (architecture, of_architecture) in zip(panels, depths.items(), strict=True):
-        series = of_architecture["series"]
-        depth = sorted({place for each in series for place in each["models"].values()})
-        names = ["none", *of_architecture["layers"]]
-        for number, each in enumerate(series):
-            shift = OFFSET * (number - (len(series) - 1) / 2)
-            draw_series(
-                axes,
-                [depth.index(place) + shift for place in each["models"].values()],
-                each,
-                metrics,
-                line_style(number),
-            )
-            listed += [
-                f"{model} at {names[place]} {metrics[model]['test']['accuracy']:.1%}"
-                for model, place in each["models"].items()
+    legend = layout_legend([curve["name"] for group in cut_curves.values() for curve in group["curves"]])
+    figure = Figure(figsize=(WIDTH, 0.8 + 2.6 * len(cut_curves) + legend.height))
+    panels = figure.subplots(len(cut_curves), 1, squeeze=False)[:, 0]
+    values = []
+    for axes, (architecture, group) in zip(panels, cut_curves.items(), strict=True):
+        curves = group["curves"]
+        frozen = sorted({layers for curve in curves for layers in curve["models"].values()})
+        names = ["none", *group["layers"]]
+        for number, curve in enumerate(curves):
+            shift = OFFSET * (number - (len(curves) - 1) / 2)
+            positions = [frozen.index(layers) + shift for layers in curve["models"].values()]
+            draw_curve(axes, positions, curve, metrics, line_style(number))
+            values += [
+                f"{model} at {names[layers]} {metrics[model]['test']['accuracy']:.1%}"
+                for model, layers in curve["models"].items()
             ]
-        # Long names of many layers stand aslant.
-        aslant = {"rotation": 30, "ha": "right"} if len(depth) > 4 else {}
-        axes.set_xticks(range(len(depth)), [f"{names[place]}\n({place})" for place in depth], fontsize=8, **aslant)
-        axes.set_xlim(-0.4, len(depth) - 0.6)
+        # Many long names would overlap.
+        slanted = {"rotation": 30, "ha": "right"} if len(frozen) > 4 else {}
+        axes.set_xticks(
+            range(len(frozen)), [f"{names[layers]}\n({layers})" for layers in frozen], fontsize=8, **slanted
+        )
+        axes.set_xlim(-0.4, len(frozen) - 0.6)
         percent_axis(axes.yaxis)
         axes.set_title(architecture)
         axes.set_ylabel("test accuracy")
     panels[-1].set_xlabel("highest frozen layer (number of frozen layers)")
-    headline(figure, f"{task}: {depth_title(depths, metrics, test)}")
+    headline(figure, f"{task}: {cut_title(cut_curves, metrics, test)}")
     figure.legend(loc="outside lower center", ncols=legend.columns)
     return Picture(
-        f"depth-{task}.png",
+        f"cuts-{task}.png",
         figure,
-        "Models that differ in nothing but the layer up to which the backbone is kept as it is, with 95 % intervals; a "
-        "line is named after its model with the most frozen layers. A head replaces the layers above, unless it starts "
-        "from them.",
-        f"Test accuracy against depth: {'; '.join(listed)}.",
+        "Models that differ only in the highest frozen layer of the backbone, with 95 % intervals. A curve is named "
+        "after its model with the most frozen layers. A head replaces the layers above, unless it starts from them.",
+        f"Test accuracy against frozen layers: {'; '.join(values)}.",
     )
 
 
-def depth_title(depths: dict[str, dict], metrics: dict, test: list[dict]) -> str:
-    """Of a single series the layer of which accuracy is highest, if it is distinguishably so; else what is shown."""
-    of_all = [(each, found["layers"]) for found in depths.values() for each in found["series"]]
-    series, layers = of_all[0]
-    best = max(series["models"], key=lambda model: metrics[model]["test"]["accuracy"])
-    of_series = [pair for pair in test if {pair["a"], pair["b"]} <= series["models"].keys()]
-    if len(of_all) > 1 or not all(pair["distinguishable"] for pair in of_series if best in (pair["a"], pair["b"])):
-        return "accuracy by the depth that is frozen"
-    highest = ["none", *layers][series["models"][best]]
+def cut_title(cut_curves: dict[str, dict], metrics: dict, test: list[dict]) -> str:
+    """The best cut of a single curve, if it is distinguishably the best; otherwise the subject of the figure."""
+    curves = [(curve, group["layers"]) for group in cut_curves.values() for curve in group["curves"]]
+    curve, layers = curves[0]
+    best = max(curve["models"], key=lambda model: metrics[model]["test"]["accuracy"])
+    pairs = [
+        pair for pair in test if {pair["a"], pair["b"]} <= curve["models"].keys() and best in (pair["a"], pair["b"])
+    ]
+    if len(curves) > 1 or not all(pair["distinguishable"] for pair in pairs):
+        return "accuracy by highest frozen layer"
+    highest = ["none", *layers][curve["models"][best]]
     return f"accuracy is highest with {highest} as the highest frozen layer"
 
 
-def draw_series(axes: Axes, places: list[float], series: dict, metrics: dict, look: LineStyle) -> None:
+def draw_curve(axes: Axes, positions: list[float], curve: dict, metrics: dict, style: LineStyle) -> None:
     """Test accuracies with their intervals, joined by a line."""
-    test = [metrics[model]["test"] for model in series["models"]]
-    accuracy = [each["accuracy"] for each in test]
+    test = [metrics[model]["test"] for model in curve["models"]]
     axes.plot(
-        places,
-        accuracy,
-        look.line,
-        color=look.color,
+        positions,
+        [values["accuracy"] for values in test],
+        style.line,
+        color=style.color,
         marker="o",
         markersize=5,
-        markeredgecolor=look.edge,
-        label=series["name"],
+        markeredgecolor=style.edge,
+        label=curve["name"],
     )
-    axes.vlines(
-        places, [each["accuracy_low"] for each in test], [each["accuracy_high"] for each in test], color=look.color
-    )
+    lows, highs = [values["accuracy_low"] for values in test], [values["accuracy_high"] for values in test]
+    axes.vlines(positions, lows, highs, color=style.color)

@@ -1,13 +1,16 @@
-"""The pictures of a task: all its models beside each other.
+"""The figures of a task, which compare all its models.
 
-Drawn with matplotlib's objects, not pyplot: nothing is shared between figures and no screen is needed.
+Drawn with matplotlib's objects instead of pyplot: figures share nothing, and no screen is needed.
 """
+
+from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
-from stages.reporting.curve_figures import draw_depths, draw_learning
+from stages.reporting.curve_figures import draw_cut_curves, draw_learning_curves
 from stages.reporting.model_figures import draw_line, finish_curves
 from stages.reporting.style import (
     MARKERS,
@@ -18,7 +21,7 @@ from stages.reporting.style import (
     LineStyle,
     Picture,
     headline,
-    legend_of,
+    layout_legend,
     line_styles,
     log_axis,
     panel_title,
@@ -27,159 +30,184 @@ from stages.reporting.style import (
 )
 
 
-def draw_task(
-    task: str, of_task: dict, study: dict, metrics: dict, curves: pd.DataFrame, maps: pd.DataFrame
-) -> list[Picture]:
-    """All pictures of one task.
+@dataclass(frozen=True)
+class ReportData:
+    """What evaluate and compare wrote: study.json, metrics.json, comparisons.json, history.csv, pca.csv."""
 
-    of_task: its part of comparisons.json. study, metrics: what evaluate wrote. curves: the history of all models. maps:
-    where images lie in features.
-    """
-    found = study["tasks"][task]
-    looks = line_styles(found["models"])
+    study: dict[str, Any]
+    metrics: dict[str, Any]
+    comparisons: dict[str, Any]
+    history: pd.DataFrame
+    pca: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class TaskModels:
+    """The models of a task: their lines, kinds and metrics, and which one is recommended."""
+
+    task: str
+    styles: dict[str, LineStyle]
+    kinds: dict[str, str]
+    metrics: dict[str, Any]
+    recommended: str
+
+    def accuracy(self, model: str) -> float:
+        """The test accuracy of a model."""
+        return self.metrics[model]["test"]["accuracy"]
+
+    def label(self, model: str) -> str:
+        """The name of a model, marked if it is recommended."""
+        return f"{model} ✓" if model == self.recommended else model
+
+
+def draw_task(task: str, data: ReportData) -> list[Picture]:
+    """All figures of one task."""
+    content, comparison = data.study["tasks"][task], data.comparisons[task]
+    kinds = {model: data.study["models"][model]["kind"] for model in content["models"]}
+    models = TaskModels(task, line_styles(content["models"]), kinds, data.metrics, comparison["recommended"])
+    repeats = {model: data.study["models"][model]["accuracies"]["test"] for model in kinds}
+    several = len(kinds) > 1
     pictures = []
     with matplotlib.rc_context(STYLE):
-        if len(looks) > 1:
-            pictures.append(draw_accuracy(task, of_task, study, metrics, looks))
-            pictures.append(draw_cost(task, of_task, study, metrics, looks))
-        if found["learning_curves"]:
-            pictures.append(draw_learning(task, found["learning_curves"], of_task["crossings"], metrics))
-        if found["depths"]:
-            pictures.append(draw_depths(task, found["depths"], metrics, of_task["test"]))
-        if len(looks) > 1:
-            pictures.append(draw_curves(task, curves[curves["model"].isin(looks)], looks))
-        if not (of_task_maps := maps[maps["task"] == task]).empty:
-            pictures.append(draw_maps(task, found["classes"], of_task_maps))
+        if several:
+            pictures += [draw_accuracy(models, repeats, comparison["test"]), draw_cost(models)]
+        if curves := comparison["learning_curves"]:
+            pictures.append(draw_learning_curves(task, curves, comparison["crossovers"], data.metrics))
+        if comparison["cut_curves"]:
+            pictures.append(draw_cut_curves(task, comparison["cut_curves"], data.metrics, comparison["test"]))
+        if several:
+            pictures.append(draw_training_curves(models, data.history[data.history["model"].isin(kinds)]))
+        if not (pca := data.pca[data.pca["task"] == task]).empty:
+            pictures.append(draw_pca(task, content["classes"], pca))
     return pictures
 
 
-def draw_accuracy(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, LineStyle]) -> Picture:
-    """Test accuracy of every model with its interval and single repeats, the highest on top."""
-    models = sorted(looks, key=lambda model: metrics[model]["test"]["accuracy"])
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(models)))
+def draw_accuracy(models: TaskModels, repeats: dict[str, list[float]], test: list[dict]) -> Picture:
+    """Test accuracy of every model with its interval and single repeats, the highest on top.
+
+    repeats: model -> test accuracy of each repeat. test: comparisons of all pairs on the test images.
+    """
+    ascending = sorted(models.styles, key=models.accuracy)
+    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(ascending)))
     axes = figure.subplots()
-    for height, model in enumerate(models):
-        test, single = metrics[model]["test"], study["models"][model]["accuracies"]["test"]
-        look, marker = looks[model], MARKERS[study["models"][model]["kind"]]
-        axes.plot([test["accuracy_low"], test["accuracy_high"]], [height] * 2, color=look.color, linewidth=2)
-        axes.plot(test["accuracy"], height, marker, color=look.color, markeredgecolor=look.edge, markersize=7)
-        axes.plot(single, [height - 0.27] * len(single), "|", color="#555555", markersize=6)
-    labels = [f"{model} ✓" if model == of_task["recommended"] else model for model in models]
-    axes.set_yticks(range(len(models)), labels)
-    axes.set_ylim(-0.6, len(models) - 0.4)
+    for height, model in enumerate(ascending):
+        values, style, marker = models.metrics[model]["test"], models.styles[model], MARKERS[models.kinds[model]]
+        axes.plot([values["accuracy_low"], values["accuracy_high"]], [height] * 2, color=style.color, linewidth=2)
+        axes.plot(values["accuracy"], height, marker, color=style.color, markeredgecolor=style.edge, markersize=7)
+        axes.plot(repeats[model], [height - 0.27] * len(repeats[model]), "|", color="#555555", markersize=6)
+    axes.set_yticks(range(len(ascending)), [models.label(model) for model in ascending])
+    axes.set_ylim(-0.6, len(ascending) - 0.4)
     axes.grid(visible=False, axis="y")
     percent_axis(axes.xaxis)
     figure.supxlabel("test accuracy: mean, 95 % interval, single repeats (|)", fontsize=9)
-    headline(figure, f"{task}: {leader(models[-1], of_task['test'])}")
-    listed = "; ".join(f"{model} {metrics[model]['test']['accuracy']:.1%}" for model in reversed(models))
+    headline(figure, f"{models.task}: {leader(ascending[-1], test)}")
+    values = "; ".join(f"{model} {models.accuracy(model):.1%}" for model in reversed(ascending))
     return Picture(
-        f"accuracy-{task}.png",
+        f"accuracy-{models.task}.png",
         figure,
-        "Accuracy on the test images. Bars that overlap may still belong to models that differ, and bars that do not "
-        "overlap to lucky ones: the comparison of pairs decides. ✓ is the recommended model.",
-        f"Test accuracy of the models of {task}: {listed}.",
+        "Test accuracy. Overlapping intervals do not show that two models are equally good; the comparison of pairs "
+        "decides. ✓ marks the recommended model.",
+        f"Test accuracy of the models of {models.task}: {values}.",
     )
 
 
 def leader(best: str, pairs: list[dict]) -> str:
-    """What can be said of the model with the highest test accuracy; pairs: the comparisons on the test images."""
-    level = sum(best in (pair["a"], pair["b"]) and not pair["distinguishable"] for pair in pairs)
-    if not level:
-        return f"{best} is right most often"
-    others = "another model cannot" if level == 1 else f"{level} others cannot"
-    return f"{best} leads, {others} be told apart from it"
+    """A headline on the model with the highest test accuracy; pairs: comparisons on the test images."""
+    similar = sum(best in (pair["a"], pair["b"]) and not pair["distinguishable"] for pair in pairs)
+    if not similar:
+        return f"{best} is significantly better than every other model"
+    return f"{best} leads, but its lead over {similar} other model{'s' if similar > 1 else ''} may be chance"
 
 
-def draw_cost(task: str, of_task: dict, study: dict, metrics: dict, looks: dict[str, LineStyle]) -> Picture:
-    """Test accuracy against seconds: the training alone, and with all that the model is built on."""
-    legend = legend_of([*looks])
+def draw_cost(models: TaskModels) -> Picture:
+    """Test accuracy against seconds: the model's own training, and the total."""
+    legend = layout_legend([*models.styles])
     figure = Figure(figsize=(WIDTH, 3.1 + legend.height))
     axes = figure.subplots()
-    for model, look in looks.items():
-        color = look.color
-        test, cost = metrics[model]["test"], metrics[model]["cost"]
-        marker = MARKERS[study["models"][model]["kind"]]
-        seconds = [max(cost["seconds"], 1e-3), max(cost["total_seconds"], 1e-3)]
-        axes.plot(seconds, [test["accuracy"]] * 2, color=color, linewidth=1, linestyle=":")
-        axes.plot(seconds[0], test["accuracy"], marker, color=color, markerfacecolor="white", markersize=6)
-        axes.plot([seconds[1]] * 2, [test["accuracy_low"], test["accuracy_high"]], color=color, linewidth=1.5)
-        name = f"{model} ✓" if model == of_task["recommended"] else model
-        axes.plot(
-            seconds[1], test["accuracy"], marker, color=color, markeredgecolor=look.edge, markersize=7, label=name
-        )
+    for model, style in models.styles.items():
+        test, cost = models.metrics[model]["test"], models.metrics[model]["cost"]
+        color, marker = style.color, MARKERS[models.kinds[model]]
+        own, total = (max(cost[key], 1e-3) for key in ("seconds", "total_seconds"))
+        accuracy = test["accuracy"]
+        axes.plot([own, total], [accuracy] * 2, color=color, linewidth=1, linestyle=":")
+        axes.plot(own, accuracy, marker, color=color, markerfacecolor="white", markersize=6)
+        axes.plot([total] * 2, [test["accuracy_low"], test["accuracy_high"]], color=color, linewidth=1.5)
+        filled = {"color": color, "markeredgecolor": style.edge, "markersize": 7}
+        axes.plot(total, accuracy, marker, label=models.label(model), **filled)
     log_axis(axes.xaxis)
     percent_axis(axes.yaxis)
-    axes.set_xlabel("seconds, one repeat (log scale)")
+    axes.set_xlabel("seconds of one repeat (log scale)")
     axes.set_ylabel("test accuracy")
-    headline(figure, f"{task}: accuracy, and the seconds that it takes")
+    headline(figure, f"{models.task}: accuracy and cost")
     figure.legend(loc="outside lower center", ncols=legend.columns)
-    listed = "; ".join(
-        f"{model} {metrics[model]['test']['accuracy']:.1%} in {metrics[model]['cost']['total_seconds']:.1f} s"
-        for model in looks
+    values = "; ".join(
+        f"{model} {models.accuracy(model):.1%} in {models.metrics[model]['cost']['total_seconds']:.1f} s"
+        for model in models.styles
     )
     return Picture(
-        f"cost-{task}.png",
+        f"cost-{models.task}.png",
         figure,
-        "Up and left is better. Filled: seconds with all that the model is built on; hollow: its own training, which "
-        "is what it costs where the rest is already there.",
-        f"Test accuracy against total seconds for the models of {task}: {listed}.",
+        "Better models are further up, cheaper ones further left. Filled markers: total time, with everything that the "
+        "model is built on. Hollow markers: training time of the model alone, its cost once the rest exists.",
+        f"Test accuracy against total time for the models of {models.task}: {values}.",
     )
 
 
-def draw_curves(task: str, curves: pd.DataFrame, looks: dict[str, LineStyle]) -> Picture:
+def draw_training_curves(models: TaskModels, history: pd.DataFrame) -> Picture:
     """Accuracy and loss of all models over the epochs, overlaid."""
-    legend = legend_of([*looks])
+    legend = layout_legend([*models.styles])
     figure = Figure(figsize=(WIDTH, 5.0 + legend.height))
     grid = figure.subplots(2, 2, sharex=True, sharey="row")
     for row, measure in zip(grid, ("accuracy", "loss"), strict=True):
         for axes, split in zip(row, ("train", "validation"), strict=True):
-            for model, of_model in curves.groupby("model", sort=False):
-                draw_line(axes, of_model, f"{split}_{measure}", looks[model].color, model, looks[model].line)
+            for model, epochs in history.groupby("model", sort=False):
+                style = models.styles[model]
+                draw_line(axes, epochs, f"{split}_{measure}", style, model)
             axes.set_title(f"{split} {measure}")
     finish_curves(grid)
-    headline(figure, f"{task}: how the models learn")
+    headline(figure, f"{models.task}: training curves")
     handles, labels = grid[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=legend.columns)
     return Picture(
-        f"curves-{task}.png",
+        f"curves-{models.task}.png",
         figure,
-        "All models over the epochs. Thick: mean over the repeats as long as all of them run; thin: single repeats. "
-        "Lines end where training stopped.",
-        f"Train and validation accuracy and loss over the epochs for {', '.join(looks)}.",
+        "Training curves of all models. Thick lines: mean over the repeats, up to the end of the shortest one. Thin "
+        "lines: single repeats, up to the epoch where training stopped.",
+        f"Train and validation accuracy and loss over the epochs for {', '.join(models.styles)}.",
     )
 
 
-def draw_maps(task: str, classes: list[str], maps: pd.DataFrame) -> Picture:
-    """Validation images in the plane of the two principal components of each cache of features, colored by class."""
-    panels = list(maps.groupby(["features", "cut"], sort=False))
+def draw_pca(task: str, classes: list[str], pca: pd.DataFrame) -> Picture:
+    """Validation images in the first two principal components of the features at each cut layer, colored by class."""
+    panels = list(pca.groupby(["features", "cut"], sort=False))
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
     named = len(classes) <= NAMES_UP_TO
     figure = Figure(figsize=(WIDTH, WIDTH / columns * rows + 0.4 + (0.2 * (len(classes) // 3 + 1) if named else 0)))
     grid = figure.subplots(rows, columns, squeeze=False)
-    for axes, ((features, cut), of_panel) in zip(grid.flat, panels, strict=False):
+    for axes, ((features, cut), images) in zip(grid.flat, panels, strict=False):
         for label, name in enumerate(classes):
-            points = of_panel[of_panel["class"] == name]
-            shape = "o^sDv"[label // len(PALETTE) % 5]  # where the colors are used up
+            points = images[images["class"] == name]
+            marker = "o^sDv"[label // len(PALETTE) % 5]  # once the colors are used up
             color = PALETTE[label % len(PALETTE)]
-            axes.plot(points["x"], points["y"], shape, color=color, markersize=3, label=shortened(name))
+            axes.plot(points["x"], points["y"], marker, color=color, markersize=3, label=shortened(name))
         panel_title(axes, f"{features} at {cut}")
-        axes.set_xlabel(f"{100 * of_panel['share_x'].iloc[0]:.0f} % of the variance", fontsize=8)
-        axes.set_ylabel(f"{100 * of_panel['share_y'].iloc[0]:.0f} %", fontsize=8)
+        axes.set_xlabel(f"{100 * images['share_x'].iloc[0]:.0f} % of the variance", fontsize=8)
+        axes.set_ylabel(f"{100 * images['share_y'].iloc[0]:.0f} %", fontsize=8)
         axes.set_xticks([])
         axes.set_yticks([])
     for axes in grid.flat[len(panels) :]:
         axes.set_visible(False)
-    headline(figure, f"{task}: how far the features part the classes by themselves")
+    headline(figure, f"{task}: principal components of the features")
     if named:
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
-    listed = ", ".join(f"{features} at {cut}" for (features, cut), _ in panels)
+    names = ", ".join(f"{features} at {cut}" for (features, cut), _ in panels)
     return Picture(
-        f"maps-{task}.png",
+        f"pca-{task}.png",
         figure,
-        "At most 400 validation images in the two directions in which the features vary most (principal components), "
-        "each channel scaled to variance 1. Classes that lie apart here are easy for a head; others may be apart in "
-        "other directions.",
-        f"Principal components of the features {listed}, by class.",
+        "The features of at most 400 validation images, projected on their first two principal components; each "
+        "channel is scaled to variance 1. Classes that are separate here are easy to classify. Classes that overlap here may "
+        "be separate in other components.",
+        f"Principal components of the features {names}, by class.",
     )

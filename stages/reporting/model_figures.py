@@ -1,4 +1,4 @@
-"""The pictures of one model: how it was trained, and what it takes the classes for."""
+"""The figures of one model: its training curves and its confusion matrix."""
 
 import matplotlib
 import numpy as np
@@ -9,38 +9,39 @@ from matplotlib.figure import Figure
 from stages.reporting.style import NAMES_UP_TO, STYLE, WIDTH, LineStyle, Picture, log_axis, percent_axis, shortened
 
 NUMBERS_UP_TO = 10  # classes, in a confusion matrix
+TRAIN_STYLE = LineStyle("#888888", "--", "#888888")
 
 
 def draw_model(
-    model: str, history: pd.DataFrame, confusion: pd.DataFrame, classes: list[str], look: LineStyle
+    model: str, history: pd.DataFrame, confusion: pd.DataFrame, classes: list[str], style: LineStyle
 ) -> list[Picture]:
-    """The pictures of a model. history: of the model; confusion: actual and predicted class of every test image."""
+    """The figures of a model. history: of the model; confusion: actual and predicted class of every test image."""
     with matplotlib.rc_context(STYLE):
-        return [draw_training(model, history, look), draw_confusion(model, confusion, classes)]
+        return [draw_training(model, history, style), draw_confusion(model, confusion, classes)]
 
 
-def draw_training(model: str, history: pd.DataFrame, look: LineStyle) -> Picture:
+def draw_training(model: str, history: pd.DataFrame, style: LineStyle) -> Picture:
     """Training against validation: accuracy and loss over the epochs."""
-    # Fixed margins: a layout that is computed would take most of the report's time where there are many models.
+    # Fixed margins: computing the layout would take most of the report's time if there are many models.
     figure = Figure(figsize=(WIDTH, 1.9), layout="none")
     grid = figure.subplots(1, 2, squeeze=False)
     figure.subplots_adjust(left=0.12, right=0.98, bottom=0.25, top=0.88, wspace=0.3)
     for axes, measure in zip(grid[0], ("accuracy", "loss"), strict=True):
-        draw_line(axes, history, f"train_{measure}", "#888888", "train", "--")
-        draw_line(axes, history, f"validation_{measure}", look.color, "validation", "-")
+        draw_line(axes, history, f"train_{measure}", TRAIN_STYLE, "train")
+        draw_line(axes, history, f"validation_{measure}", LineStyle(style.color, "-", style.edge), "validation")
         axes.set_title(measure)
     finish_curves(grid.T)
     grid[0][0].legend(loc="best")
     return Picture(
         f"training-{model}.png",
         figure,
-        "Accuracy and loss over the epochs: training dashed, validation in color; thin lines are single repeats.",
+        "Accuracy and loss over the epochs. Dashed: training; solid: validation; thin lines: single repeats.",
         f"Train and validation accuracy and loss of {model} over the epochs.",
     )
 
 
 def draw_confusion(model: str, confusion: pd.DataFrame, classes: list[str]) -> Picture:
-    """The share of each actual class (row) that is taken for each class (column)."""
+    """The confusion matrix: for every actual class (row) the share that is predicted as each class (column)."""
     counts = pd.crosstab(confusion["actual"], confusion["predicted"], normalize="index")
     shares = counts.reindex(index=classes, columns=classes, fill_value=0).to_numpy()
     figure = Figure(figsize=(WIDTH, 0.75 * WIDTH), layout="none")
@@ -52,33 +53,33 @@ def draw_confusion(model: str, confusion: pd.DataFrame, classes: list[str]) -> P
         write_shares(axes, shares)
     else:
         percent_axis(figure.colorbar(image, ax=axes).ax.yaxis)
-    axes.set_xlabel("taken for")
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("actual class")
-    lowest, common = int(shares.diagonal().argmin()), commonest(shares, classes)
+    weakest, confusions = int(shares.diagonal().argmin()), frequent_confusions(shares, classes)
     return Picture(
         f"confusion-{model}.png",
         figure,
-        "What the kept repeat takes each class of the test images for, in % of the class; columns in the order of the "
-        f"rows: the diagonal is right.{common}",
-        f"Confusion matrix of {model} on the test images: weakest on {classes[lowest]!r} ({shares[lowest, lowest]:.0%} "
-        f"right).{common}",
+        "Confusion matrix of the best repeat on the test images, in % of the actual class. Columns are in the order of "
+        f"the rows, so the diagonal is correct.{confusions}",
+        f"Confusion matrix of {model} on the test images: lowest recall {shares[weakest, weakest]:.0%} for "
+        f"{classes[weakest]!r}.{confusions}",
     )
 
 
-def commonest(shares: np.ndarray, classes: list[str]) -> str:
-    """In words, the at most three classes that are most often taken for another one; shares: of each actual class."""
+def frequent_confusions(shares: np.ndarray, classes: list[str]) -> str:
+    """A sentence with the at most three most frequent confusions; shares: of each actual class."""
     wrong = shares * ~np.eye(len(classes), dtype=bool)
-    places = [divmod(int(place), len(classes)) for place in np.argsort(-wrong, axis=None, kind="stable")[:3]]
-    listed = [
-        f"{classes[actual]} for {classes[taken]} ({wrong[actual, taken]:.0%})"
-        for actual, taken in places
-        if wrong[actual, taken] > 0
+    cells = [divmod(int(cell), len(classes)) for cell in np.argsort(-wrong, axis=None, kind="stable")[:3]]
+    confusions = [
+        f"{classes[actual]} as {classes[predicted]} ({wrong[actual, predicted]:.0%})"
+        for actual, predicted in cells
+        if wrong[actual, predicted] > 0
     ]
-    return f" Most often it takes {', '.join(listed)}." if listed else ""
+    return f" Most frequent confusions: {', '.join(confusions)}." if confusions else ""
 
 
 def label_classes(axes: Axes, classes: list[str]) -> None:
-    """Class names, cut short; none where they would overlap."""
+    """Class names, shortened; none if they would overlap."""
     axes.grid(visible=False)
     if len(classes) > NAMES_UP_TO:
         axes.set_xticks([])
@@ -87,13 +88,13 @@ def label_classes(axes: Axes, classes: list[str]) -> None:
     names = [shortened(name) for name in classes]
     size = 8.5 if len(classes) <= NUMBERS_UP_TO else 6.5
     axes.set_yticks(range(len(classes)), names, fontsize=size)
-    # Columns stand in the order of the rows: long names once are enough.
+    # Columns are in the order of the rows: long names need not be repeated.
     short = max(map(len, names)) <= 2
     axes.set_xticks(range(len(classes)), names if short else [""] * len(classes), fontsize=size)
 
 
 def write_shares(axes: Axes, shares: np.ndarray) -> None:
-    """Whole per cents in the cells that are not 0."""
+    """Whole percentages in the cells that are not 0."""
     for (row, column), share in np.ndenumerate(shares):
         if share > 0:
             color = "white" if share > 0.5 else "black"
@@ -101,26 +102,26 @@ def write_shares(axes: Axes, shares: np.ndarray) -> None:
             axes.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=size)
 
 
-def draw_line(axes: Axes, history: pd.DataFrame, column: str, color: str, label: str, line: str) -> None:
-    """The mean over the repeats up to the epoch all of them reach, and the single repeats."""
+def draw_line(axes: Axes, history: pd.DataFrame, column: str, style: LineStyle, label: str) -> None:
+    """The single repeats, and their mean up to the last epoch of the shortest one."""
     table = history.pivot(index="epoch", columns="repeat", values=column).replace([np.inf, -np.inf], np.nan)
     if table.shape[1] > 1:
-        axes.plot(table.index, table, color=color, linewidth=0.7, alpha=0.45, linestyle=line)
+        axes.plot(table.index, table, color=style.color, linewidth=0.7, alpha=0.45, linestyle=style.line)
     shortest = history.groupby("repeat")["epoch"].max().min()
     mean = table.loc[:shortest].mean(axis=1)
-    marker = "o" if len(mean) == 1 else None  # a line of one point would not be seen
-    axes.plot(mean.index, mean, color=color, linewidth=1.8, label=label, linestyle=line, marker=marker)
+    marker = "o" if len(mean) == 1 else None  # a line of one point is invisible
+    axes.plot(mean.index, mean, color=style.color, linewidth=1.8, label=label, linestyle=style.line, marker=marker)
 
 
 def finish_curves(grid: np.ndarray) -> None:
-    """The axes of accuracy (first row) and loss (second row) over epochs."""
+    """Set up the axes of accuracy (first row) and loss (second row) over epochs."""
     for axes in grid[0]:
         percent_axis(axes.yaxis)
     for axes in grid[1]:
         log_axis(axes.yaxis)
     longest = max(axes.dataLim.xmax for axes in grid.flat)
     for axes in grid.flat:
-        # Models may train for 10 or for 1,000 epochs; on a linear axis the short ones could not be seen.
+        # Models may train for 10 or for 1,000 epochs; on a linear axis the short ones would be invisible.
         axes.set_xlim(0.9, 1.1 * max(longest, 2))
         log_axis(axes.xaxis)
         if axes.get_subplotspec().is_last_row():

@@ -1,4 +1,4 @@
-// Makes tables sortable and opens what a link points into. The page is complete without it.
+// Makes tables sortable, and opens the section that a link points to. The page is complete without it.
 "use strict";
 
 const collator = new Intl.Collator("en", { numeric: true });
@@ -13,7 +13,7 @@ for (const table of document.querySelectorAll("table.sortable")) {
   }
 }
 
-// By the column of this header: numbers the best first, text from a to z; the other way round when asked again.
+// Sorts by the column of this header: the best number or the first letter first; reversed on the next click.
 function sort(table, header) {
   const body = table.tBodies[0];
   const rows = [...body.rows].map((row) => ({ row, key: keyOf(row.cells[header.cellIndex]) }));
@@ -25,14 +25,14 @@ function sort(table, header) {
   known.sort((a, b) => (descending ? compare(b.key, a.key) : compare(a.key, b.key)));
   body.append(...known.concat(missing).map(({ row }) => row));
 
-  for (const other of header.parentNode.cells) other.removeAttribute("aria-sort");
+  for (const cell of header.parentNode.cells) cell.removeAttribute("aria-sort");
   const direction = descending ? "descending" : "ascending";
   header.setAttribute("aria-sort", direction);
   const name = table.parentNode.getAttribute("aria-label");
   document.getElementById("announcement").textContent = `${name}: sorted by ${header.textContent.trim()}, ${direction}`;
 }
 
-// What a cell is sorted by: its data-value, else its text; null where there is nothing.
+// The key that a cell is sorted by: its data-value, else its text; null if it is empty.
 function keyOf(cell) {
   if (cell.dataset.value !== undefined) {
     const number = parseFloat(cell.dataset.value);
@@ -46,7 +46,7 @@ function compare(a, b) {
   return typeof a === "number" && typeof b === "number" ? a - b : collator.compare(a, b);
 }
 
-// Opens every <details> that the target of a link is or lies in, so that it can be seen.
+// Opens every <details> around the target of a link, so that it is visible.
 function reveal(hash) {
   const target = document.getElementById(hash.slice(1));
   let closed = target?.closest("details:not([open])");
@@ -55,18 +55,18 @@ function reveal(hash) {
   target.scrollIntoView();
 }
 
-// On a telephone the verdict comes first.
+// On a telephone, the verdict comes before the contents.
 if (matchMedia("(max-width: 600px)").matches) document.getElementById("contents").open = false;
 
 reveal(location.hash);
 addEventListener("hashchange", () => reveal(location.hash));
-// A link that is followed again changes no address.
+// Following the same link again does not change the address.
 addEventListener("click", (event) => {
   const link = event.target.closest('a[href^="#"]');
   if (link) reveal(link.hash);
 });
 
-// On paper nothing can be opened.
+// On paper, everything is open.
 let opened = [];
 addEventListener("beforeprint", () => {
   opened = [...document.querySelectorAll("details:not([open])")];

@@ -20,14 +20,14 @@ class Prediction(NamedTuple):
 
 
 def write_text(predictions: Iterable[Prediction], out: TextIO) -> None:
-    """One line for each image: its name, and its classes in percent."""
+    """One line for every image: its name, and its classes in percent."""
     for image, classes, _ in predictions:
         named = ", ".join(f"{printable(name)} {100 * probability:.1f} %" for name, probability in classes)
         print(f"{printable(image)}: {named}", file=out)
 
 
 def write_csv(predictions: Iterable[Prediction], out: TextIO) -> None:
-    """One row for each class of each image: image, rank from 1, class, probability."""
+    """One row for every class of each image: image, rank from 1, class, probability."""
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["image", "rank", "class", "probability"])
     for image, classes, _ in predictions:

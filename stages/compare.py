@@ -1,0 +1,90 @@
+"""Compares the models of every task in pairs and recommends one: reports/comparisons.json, reports/recommended/<task>.
+
+Reads the predictions of the models and the metrics that evaluate wrote. Needs neither Keras nor a GPU.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from stages.artifacts.models import MODELS_FOLDER, weights_file
+from stages.artifacts.reports import REPORTS_FOLDER
+from stages.backbones.layer_table import layers_of
+from stages.core.files import atomic_directory, read_json, reading, sha256_of, write_json
+from stages.core.params import Params
+from stages.core.stage import run_stage
+from stages.evaluation.comparisons import compare_models
+from stages.evaluation.costs import describe_lineage, lineage
+from stages.evaluation.crossovers import find_crossovers
+from stages.evaluation.cut_curves import cut_curves
+from stages.evaluation.learning_curves import learning_curves
+from stages.evaluation.sanity import model_warnings
+from stages.evaluation.study_results import StudyResults, read_study
+from stages.evaluation.verdict import choose, contradictions, verdict
+
+
+def main(params: Params) -> str:
+    study = read_study(params)
+    path = REPORTS_FOLDER / "metrics.json"
+    metrics = read_json(path)
+    with reading(path):
+        metrics = {model: metrics[model] for model in study.results}
+    comparisons = {task: compare_task(study, task, metrics, params.seed) for task in study.tasks}
+
+    write_json(REPORTS_FOLDER / "comparisons.json", comparisons)
+    recommended = {task: content["recommended"] for task, content in comparisons.items()}
+    with atomic_directory(REPORTS_FOLDER / "recommended") as folder:
+        for task in params.names("tasks"):
+            write_json(folder / f"{task}.json", identify(recommended.get(task)))
+    for task, content in comparisons.items():
+        for warning in content["warnings"]:
+            print(f"Warning, {task}: {warning}")
+    return "recommended " + (", ".join(f"{model} for {task}" for task, model in recommended.items()) or "nothing")
+
+
+def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], seed: int) -> dict[str, Any]:
+    """The part of comparisons.json for one task; metrics: model -> its part of metrics.json."""
+    models = study.models(task)
+    metrics = {model: metrics[model] for model in models}
+    records = {model: study.records[model] for model in models}
+    best_repeats = {model: record.best_repeat for model, record in records.items()}
+    validation, test = (
+        compare_models({model: study.predictions[model][split] for model in models}, best_repeats, seed)
+        for split in ("validation", "test")
+    )
+    choice = choose(metrics, validation)
+    built_on = describe_lineage(lineage(choice.recommended, study.records), study.records)
+    warnings = contradictions(choice, test)
+    for model in models:
+        warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], seed)
+    curves = learning_curves(records)
+    return {
+        "best_on_validation": choice.best,
+        "candidates": choice.candidates,
+        "recommended": choice.recommended,
+        "verdict": verdict(choice, metrics, test, built_on),
+        "warnings": warnings,
+        "validation": [asdict(pair) for pair in validation],
+        "test": [asdict(pair) for pair in test],
+        "learning_curves": [asdict(curve) for curve in curves],
+        "crossovers": [asdict(crossover) for crossover in find_crossovers(curves, metrics, test)],
+        "cut_curves": {
+            architecture: {"layers": list(layers_of(architecture)), "curves": [asdict(curve) for curve in group]}
+            for architecture, group in cut_curves(records).items()
+        },
+    }
+
+
+def identify(model: str | None) -> dict[str, Any]:
+    """A model and the SHA-256 of its record and weights; None for a task without models.
+
+    The record holds the checksums of what the model was made from.
+    """
+    if model is None:
+        return {"model": None, "sha256": {}}
+    with reading(MODELS_FOLDER / model):
+        files = [MODELS_FOLDER / model / "record.json", weights_file(model)]
+        return {"model": model, "sha256": {file.as_posix(): sha256_of(file) for file in files}}
+
+
+if __name__ == "__main__":
+    run_stage(main)

@@ -1,0 +1,53 @@
+"""Facts about the tasks and models of a study that the report states beside their metrics."""
+
+from typing import Any
+
+import numpy as np
+
+from stages.artifacts.tasks import SPLITS
+from stages.evaluation.candidates import describe_candidates
+from stages.evaluation.costs import lineage
+from stages.evaluation.study_results import StudyResults
+
+
+def describe_study(study: StudyResults) -> dict[str, Any]:
+    """The content of reports/study.json."""
+    return {
+        "tasks": {name: _describe_task(study, name) for name in study.tasks},
+        "models": {model: _describe_model(study, model) for model in study.results},
+    }
+
+
+def _describe_task(study: StudyResults, name: str) -> dict[str, Any]:
+    """images: split -> the number of images of each class. notes: sentences."""
+    task, models = study.tasks[name], study.models(name)
+    candidates = {model: study.results[model].record.candidates for model in models}
+    return {
+        "dataset": task.dataset,
+        "models": models,
+        "classes": task.classes,
+        "images": {
+            split: np.bincount(task.rows(split)["label"], minlength=len(task.classes)).tolist() for split in SPLITS
+        },
+        "notes": [
+            *task.findings.sentences(),
+            *(describe_candidates(model, tried) for model, tried in candidates.items() if tried),
+        ],
+        "first_unreadable": task.findings.first_unreadable,
+    }
+
+
+def _describe_model(study: StudyResults, model: str) -> dict[str, Any]:
+    """built_on: names of models and features. accuracies: split -> that of each repeat."""
+    result = study.results[model]
+    record = result.record
+    return {
+        "kind": record.kind,
+        "task": record.task,
+        "backbone": record.provenance.backbone,
+        "cut": record.provenance.cut,
+        "best_repeat": record.best_repeat,
+        "built_on": lineage(model, study.records).ancestors,
+        "machine": result.cost.machine,
+        "accuracies": {split: part.accuracies for split, part in study.predictions[model].items()},
+    }
