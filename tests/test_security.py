@@ -1,4 +1,4 @@
-"""A study, a weights file or an archive that a stranger made does no harm, and no credential gets into a file."""
+"""A study, weights or an archive of a stranger does no harm, and no credential is written to a file."""
 
 import ast
 import base64
@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 
-from stages import evaluate, report, sound, weights
+from stages import check, evaluate, report, weights
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_backbone
 from stages.core.errors import UserError
@@ -33,11 +33,11 @@ from tests.tiny_study import run as run_tiny
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2-hunter2"
 
-# What the code of the stages never does.
+# Code that the stages must not have.
 
-MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "telnetlib", "ftplib"}  # import
+MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "telnetlib", "ftplib"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
-# Whatever they are called on.
+# On any object.
 METHODS = {
     *("system", "popen", "getoutput", "getstatusoutput", "mktemp", "unsafe_load", "full_load", "extract", "extractall"),
     *("enable_unsafe_deserialization", "read_pickle", "to_pickle", "unpack_archive"),
@@ -49,29 +49,34 @@ ARGUMENTS = {"shell": True, "allow_pickle": True, "safe_mode": False, "verify": 
 STARTS_PROGRAMS = "stages/side_by_side.py"
 
 
+def safe_yaml(call: ast.Call) -> bool:
+    """Whether a call of yaml.load names the loader of stages/core/yaml.py, a safe one."""
+    return len(call.args) == 2 and isinstance(call.args[1], ast.Name) and call.args[1].id == "Yaml12Loader"
+
+
 def forbidden(code: str) -> list[str]:
-    """What stands in Python code of the above, with its line."""
-    found = []
+    """The forbidden imports, calls and arguments in Python code, with their lines."""
+    findings = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
-            found += [(node.lineno, name) for name in names if name.split(".")[0] in MODULES]
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            findings += [(node.lineno, name) for name in names if name.split(".")[0] in MODULES]
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in BUILTINS:
-                found.append((node.lineno, node.func.id))
+                findings.append((node.lineno, node.func.id))
             elif isinstance(node.func, ast.Attribute):
                 owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-                if node.func.attr in METHODS or (owner, node.func.attr) == ("yaml", "load"):
-                    found.append((node.lineno, node.func.attr))
+                if node.func.attr in METHODS or ((owner, node.func.attr) == ("yaml", "load") and not safe_yaml(node)):
+                    findings.append((node.lineno, node.func.attr))
             for argument in node.keywords:
                 value = argument.value.value if isinstance(argument.value, ast.Constant) else None
                 if argument.arg in ARGUMENTS and value == ARGUMENTS[argument.arg]:
-                    found.append((node.lineno, f"{argument.arg}={value}"))
-    return [f"line {line}: {what}" for line, what in found]
+                    findings.append((node.lineno, f"{argument.arg}={value}"))
+    return [f"line {line}: {what}" for line, what in findings]
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("stages/**/*.py")), ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_stage_unpickles_evaluates_or_asks_a_shell(file):
+def test_stages_do_not_unpickle_evaluate_code_or_use_a_shell(file):
     code = file.read_text(encoding="utf-8")
     assert forbidden(code) == []
     assert "subprocess" not in code or file == ROOT / STARTS_PROGRAMS
@@ -86,11 +91,11 @@ def test_no_stage_unpickles_evaluates_or_asks_a_shell(file):
         "requests.get(address, verify=False)",
     ],
 )
-def test_what_is_forbidden_is_found(code):
+def test_forbidden_code_is_detected(code):
     assert len(forbidden(code)) == 1
 
 
-def test_the_templates_of_the_report_escape_everything():
+def test_report_templates_escape_all_values():
     for template in ROOT.glob("stages/reporting/*.j2"):
         text = template.read_text(encoding="utf-8")
         assert "autoescape" not in text
@@ -98,7 +103,7 @@ def test_the_templates_of_the_report_escape_everything():
 
 
 @pytest.mark.parametrize(
-    ("found", "told", "code", "said"),
+    ("output", "errors", "code", "message"),
     [
         ("", "ConnectionError: Max retries exceeded", 0, "requirements.txt IS NOT AUDITED"),
         ("", "pip-audit: error: unrecognized arguments: --no", 1, "pip-audit failed: pip-audit: error: unrecognized"),
@@ -117,70 +122,71 @@ def test_the_templates_of_the_report_escape_everything():
         ),
     ],
 )
-def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, told, code, said, tmp_path):
-    files = [tmp_path / "found", tmp_path / "told"]
-    for file, text in zip(files, (found, told), strict=True):
+def test_the_audit_fails_for_known_vulnerabilities_and_lists_unaudited_packages(
+    output, errors, code, message, tmp_path
+):
+    files = [tmp_path / "output", tmp_path / "errors"]
+    for file, text in zip(files, (output, errors), strict=True):
         file.write_text(text)
     done = subprocess.run(
         [sys.executable, str(ROOT / ".ci/audit.py"), *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-# Names become parts of commands and paths.
+# Names of entries, which become parts of commands and paths.
 
 HOSTILE_NAMES = [
     *("x; touch pwned", "$(touch pwned)", "`touch pwned`", "x & touch pwned", "x\ntouch pwned", "x' ; touch pwned ; '"),
     *("-x", "--help", "a b", "x > pwned", "x|touch pwned"),
 ]
-# A dot in a name leads DVC astray, unless the study has what it then looks for, below the entry `a/`.
-OUT = "a/../../../../victim"
+# DVC looks up a name with dots as a path of keys, so the study has to have these keys, below the entry `a/`.
+OUTSIDE = "a/../../../../victim"
 
 
 def add_hostile_names(study: dict) -> None:
     for name in HOSTILE_NAMES:
         study["backbones"][name] = {"architecture": "four_conv", "weights": "random"}
-    looked_for = {"x": 1}
-    first, *parts = OUT.split(".")
+    keys = {"x": 1}
+    first, *parts = OUTSIDE.split(".")
     for part in reversed(parts):
-        looked_for = {part: looked_for}
+        keys = {part: keys}
     entry = study["features"]["b-fc1"]
-    study |= {"features": {OUT: entry, first: {**entry, **looked_for}}, "heads": {}, "fine_tunes": {}}
+    study |= {"features": {OUTSIDE: entry, first: {**entry, **keys}}, "heads": {}, "probes": {}, "fine_tunes": {}}
 
 
-def test_no_name_of_a_study_reaches_a_shell_or_a_path_before_it_is_checked(tmp_path):
+def test_names_are_checked_before_they_reach_a_shell_or_a_path(tmp_path):
     (tmp_path / "project").mkdir()
     project = copy_of_project(tmp_path / "project")
     edit_study(project, add_hostile_names)
-    kept = tmp_path / "victim/kept"
-    kept.parent.mkdir()
-    kept.write_text("kept")
+    victim = tmp_path / "victim/file"
+    victim.parent.mkdir()
+    victim.write_text("kept")
     done = dvc(project, "repro", fails=True)
     assert done.stdout.count("Running stage '") == 1
-    assert f"sound: params.yaml has {len(HOSTILE_NAMES) + 2} problems" in done.stderr
-    assert f"features: the name '{OUT}' is not accepted; it must be a small letter" in done.stderr
-    assert kept.exists() and not (project / "pwned").exists()
-    # Without the stage that all others depend on, DVC would hand a name to the shell, and empty the folder it leads to.
-    text = (project / "dvc.yaml").read_text(encoding="utf-8").replace("      - data/sound\n", "")
+    assert f"check: params.yaml has {len(HOSTILE_NAMES) + 2} problems" in done.stderr
+    assert f"features: name '{OUTSIDE}' is not valid. Use a to z" in done.stderr
+    assert victim.exists() and not (project / "pwned").exists()
+    # Without the check, DVC would pass a name to the shell, and empty the folder that it leads to.
+    text = (project / "dvc.yaml").read_text(encoding="utf-8").replace("      - data/check\n", "")
     (project / "dvc.yaml").write_text(text, encoding="utf-8")
     dvc(project, "repro", "--single-item", f"weights@{HOSTILE_NAMES[0]}", fails=True)
-    dvc(project, "repro", "--single-item", f"features@{OUT}", fails=True)
-    assert (project / "pwned").exists() and not kept.exists()
+    dvc(project, "repro", "--single-item", f"features@{OUTSIDE}", fails=True)
+    assert (project / "pwned").exists() and not victim.exists()
 
 
-def test_the_stages_of_all_entries_depend_on_the_check_of_the_study():
+def test_the_stages_of_all_entries_depend_on_the_check_and_their_commands_contain_names_only():
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    assert stages["sound"]["outs"] == [str(sound.FILE)]
+    assert str(check.OUTPUT) in str(stages["check"]["outs"])
     for name, stage in stages.items():
-        assert "foreach" not in stage or str(sound.FILE) in stage["do"]["deps"], name
-        # Of what a study says, only the names of entries come into commands.
+        assert "foreach" not in stage or str(check.OUTPUT) in stage["do"]["deps"], name
         assert not re.search(r"\$\{(?!key\})", stage.get("do", stage)["cmd"]), name
 
 
 # Credentials.
 
-ADDRESSES = {
+URLS = {
     "a login": f"https://user:{SECRET}@example.org/photos.zip",
     "a login without a name": f"https://:{SECRET}@example.org/photos.zip",
     "a login for another protocol": f"ftp://user:{SECRET}@example.org/photos.zip",
@@ -195,41 +201,56 @@ ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
-def test_a_credential_in_a_study_is_refused_without_being_shown(address):
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+def test_a_credential_in_a_study_is_refused_and_not_printed(url):
     file = {"sha256": "0" * 64}
     study = {
         **STUDY,
-        "datasets": {**STUDY["datasets"], "d": {"source": "archive", "url": address, "image_size": 16, **file}},
-        "backbones": {**STUDY["backbones"], "b": {"architecture": "four_conv", "weights": address, **file}},
+        "datasets": {**STUDY["datasets"], "d": {"source": "archive", "url": url, "image_size": 16, **file}},
+        "backbones": {**STUDY["backbones"], "b": {"architecture": "four_conv", "weights": url, **file}},
     }
     _, problems = validate_study(study)
-    assert [problem.partition(":")[0] for problem in problems] == ["datasets.d", "backbones.b"]
+    assert [problem.partition(":")[0] for problem in problems] == ["datasets.d.url", "backbones.b.weights"]
     for problem in problems:
-        assert "the address of 'example.org' holds " in problem
-        assert problem.endswith("put a login into ~/.netrc, where it is found, or fetch the file by other means and "
-                                "give its path.")  # fmt: skip
+        assert "the URL of 'example.org' holds " in problem
+        assert problem.endswith(
+            "Put a login into ~/.netrc, which downloads use, or download the file yourself and give its path."
+        )
         assert SECRET not in problem
 
 
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+@pytest.mark.parametrize("wrap", [list, lambda url: [url], lambda url: {"url": url}, lambda url: url], ids=str)
+def test_a_credential_in_the_wrong_place_is_not_printed(url, wrap):
+    datasets = {
+        "entry": wrap(url),
+        "key": {"source": "archive", "url": [url], "image_size": 16},
+        "source": {"source": url, "image_size": 16},
+    }
+    tasks = {"t": {**STUDY["tasks"]["low"], "dataset": url}}
+    backbones = {"a": {"architecture": url, "weights": "random"}, "b": {"architecture": "four_conv", "weights": url}}
+    study = {**STUDY, "seed": url, "datasets": datasets, "tasks": tasks, "backbones": backbones}
+    assert SECRET not in "\n".join(validate_study(study)[1])
+
+
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "https://example.org/photos.zip?download=1&rlkey=abc",
         "https://example.org/user@home/tokens.zip",
         "folder/token=1@home.zip",
     ],
 )
-def test_an_address_without_a_credential_is_accepted(address):
-    study = {"d": {"source": "archive", "url": address, "image_size": 16, "sha256": "0" * 64}}
+def test_a_url_without_a_credential_is_accepted(url):
+    study = {"d": {"source": "archive", "url": url, "image_size": 16, "sha256": "0" * 64}}
     assert validate_study({**STUDY, "datasets": {**STUDY["datasets"], **study}})[1] == []
 
 
 @pytest.mark.parametrize("path", ["ssh://jane:pw@example.org/x", "s3://bucket/x", "remote://team/x"])
-def test_a_folder_of_this_machine_is_no_address_to_which_dvc_would_connect(path):
+def test_a_url_as_a_folder_is_refused_because_dvc_would_connect_to_it(path):
     study = {**STUDY, "folders": {"mine": {"source": "folder", "path": path, "image_size": 16}}}
     assert validate_study(study)[1] == [
-        "folders.mine: the path of a folder of this machine is needed, and this is an address; give the path."
+        "folders.mine.path: a URL is not valid. Give the path of a folder on this machine."
     ]
 
 

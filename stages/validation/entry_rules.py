@@ -88,9 +88,8 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
     elif entry.weights == "random" and entry.sha256 is not None:
         yield f"{where}.sha256: random weights have no checksum. Leave it out."
     elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
-        quoted = "the file" if credential_problem(entry.weights) else repr(entry.weights)
         yield (
-            f"{where}.weights: {quoted} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
+            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
             "A network of the study is a backbone under its own name."
         )
 
