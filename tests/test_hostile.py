@@ -99,7 +99,7 @@ class Project:
         section = "folders" if self.source in LOCAL else "datasets"
         study = {
             "seed": 0,
-            **{section: {} for section in ("datasets", "folders", "features", "heads", "fine_tunes")},
+            **{section: {} for section in ("datasets", "folders", "features", "heads", "probes", "fine_tunes")},
             section: {"d": dataset},
             "tasks": {"t": task},
             "backbones": {"b": {"architecture": "four_conv", "weights": "random"}},
@@ -693,7 +693,9 @@ CASES = {
     "disk full while downloading": Case("server", disk_full("download", 5000), stage="download", says="File too large"),
     "little room on the disk": Case("zip", little_room, stage="download", says="but only 0.0 MB are free; make room"),
     "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", says="(File too large)"),
-    "disk full before preparing": Case("folder", no_room, stage="prepare", says="(No space left on device); make room"),
+    "disk full before preparing": Case(
+        "folder", no_room, stage="prepare", says="(No space left on device). Free some space"
+    ),
     "disk full while writing tables": Case(
         "folder",
         lambda project: (project.study(image_size=8), disk_full("prepare", 5000)(project)),
@@ -701,9 +703,11 @@ CASES = {
         says="(File too large)",
     ),
     "disk full while splitting": Case("csv", disk_full("split", 500), stage="split", says="(File too large)"),
-    "no permission to write": Case("folder", locked_outputs, stage="prepare", says="(Permission denied); make room or"),
+    "no permission to write": Case(
+        "folder", locked_outputs, stage="prepare", says="(Permission denied). Free some space, or"
+    ),
     "no permission to write what is fetched": Case(
-        "zip", locked_outputs, stage="download", says="(Permission denied); make room or"
+        "zip", locked_outputs, stage="download", says="(Permission denied). Free some space, or"
     ),
     # What an earlier stage made is damaged.
     "two fetched files": Case(

@@ -4,6 +4,7 @@ import ast
 import base64
 import csv
 import http.server
+import importlib
 import json
 import re
 import subprocess
@@ -17,18 +18,18 @@ import keras
 import numpy as np
 import pytest
 
-from stages import check, evaluate, report, weights
+from stages import check, weights
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_backbone
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
+from stages.core.params import Params
 from stages.sources import fetch
 from stages.sources.layout import printable
 from stages.validation.study import validate_study
 from tests.conftest import png
 from tests.pipeline import copy_of_project, dvc, edit_study, read_yaml
 from tests.tiny_study import STUDY
-from tests.tiny_study import run as run_tiny
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2-hunter2"
@@ -255,7 +256,7 @@ def test_a_url_as_a_folder_is_refused_because_dvc_would_connect_to_it(path):
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Gives a file to who has the login, and leads all others to a signed address that does not exist."""
+    """Sends a file to a client with the login, and redirects all others to a signed URL that does not exist."""
 
     def do_GET(self):
         login = base64.b64encode(f"user:{SECRET}".encode()).decode()
@@ -266,7 +267,7 @@ class Guarded(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"file")
         else:
             self.send_response(404 if "?" in self.path else 302)
-            self.send_header("Location", f"{self.server.leads_to}?signature={SECRET}")
+            self.send_header("Location", f"{self.server.redirect}?signature={SECRET}")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -281,7 +282,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as running:
         running.address = f"http://127.0.0.1:{running.server_port}/photos.zip"
-        running.leads_to = "/storage"
+        running.redirect = "/storage"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -289,7 +290,7 @@ def server(monkeypatch, tmp_path):
         thread.join()
 
 
-def test_a_login_in_netrc_is_used_and_gets_into_no_file(server, tmp_path, capfd):
+def test_a_login_in_netrc_is_used_and_written_to_no_file(server, tmp_path, capfd):
     Path("netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
     Path("netrc").chmod(0o600)
     fetch.fetch(server.address, tmp_path / "data/raw/photos.zip", None)
@@ -298,16 +299,16 @@ def test_a_login_in_netrc_is_used_and_gets_into_no_file(server, tmp_path, capfd)
     assert SECRET not in "".join(capfd.readouterr()) + "".join(path.read_text() for path in written)
 
 
-@pytest.mark.parametrize("leads_to", ["/storage", f"http://user:{SECRET}@[", f"ftp://user:{SECRET}@127.0.0.1/x"])
-def test_an_error_does_not_show_the_address_that_a_server_leads_to(leads_to, server, tmp_path):
-    server.leads_to = leads_to
+@pytest.mark.parametrize("redirect", ["/storage", f"http://user:{SECRET}@[", f"ftp://user:{SECRET}@127.0.0.1/x"])
+def test_an_error_does_not_quote_the_url_of_a_redirect(redirect, server, tmp_path):
+    server.redirect = redirect
     with pytest.raises(UserError, match="cannot be downloaded") as error:
         fetch.fetch(f"{server.address}", tmp_path / "photos.zip", None)
     assert SECRET not in str(error.value)
     assert f"'{server.address}'" in str(error.value)
 
 
-def test_an_address_is_shown_without_its_parameters(server, tmp_path):
+def test_an_error_quotes_a_url_without_its_parameters(server, tmp_path):
     with pytest.raises(UserError, match=r"^'http://127\.0\.0\.1:\d+/photos\.zip\?\.\.\.' cannot be downloaded"):
         fetch.fetch(f"{server.address}?name={SECRET}", tmp_path / "photos.zip", None)
 
@@ -316,7 +317,7 @@ def test_an_address_is_shown_without_its_parameters(server, tmp_path):
 
 
 def with_lambda(path: Path) -> None:
-    """A whole model with a Python function in it, in a format of Keras."""
+    """A Keras model, not only weights, with a Python function in it."""
     inputs = keras.Input((16, 16, 3))
     touch = keras.layers.Lambda(lambda x: [x, __import__("pathlib").Path("pwned").touch()][0], output_shape=(16, 16, 3))
     model = keras.Model(inputs, touch(inputs))
@@ -324,20 +325,20 @@ def with_lambda(path: Path) -> None:
     Path("pwned").unlink(missing_ok=True)
 
 
-def named_otherwise(path: Path) -> None:
+def renamed_model(path: Path) -> None:
     with_lambda(Path("model.keras"))
     Path("model.keras").replace(path)
 
 
-def sound_weights(path: Path) -> None:
+def intact_weights(path: Path) -> None:
     build_backbone("four_conv", 16).save_weights(path)
 
 
 def changed_weights(change):
-    """Weights of which `change` is given the open file, and the first of the datasets in it."""
+    """Weights that `change` damages: it gets the open file and the name of the first dataset in it."""
 
     def make(path: Path) -> None:
-        sound_weights(path)
+        intact_weights(path)
         with h5py.File(path, "r+") as file:
             names = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -352,79 +353,79 @@ def other_shape(file, name):
     file[name] = values[..., :1]
 
 
-def no_layer(file, name):
+def missing_layer(file, name):
     del file[str(Path(name).parents[1])]
 
 
-def of_another_file(file, name):
-    """Numbers that HDF5 reads from elsewhere on the disk."""
+def external_data(file, name):
+    """Values that HDF5 reads from another file on the disk."""
     shape, size = file[name].shape, file[name].nbytes
     Path("elsewhere").write_bytes(bytes(size))
     del file[name]
     file.create_dataset(name, shape, "f4", external=[("elsewhere", 0, size)])
 
 
-def linked_to_another_file(file, name):
-    sound_weights(Path("other.weights.h5"))
+def external_link(file, name):
+    intact_weights(Path("other.weights.h5"))
     del file[name]
     file[name] = h5py.ExternalLink("other.weights.h5", name)
 
 
 def bomb(file, name):
-    """So many numbers as no machine has memory for, in a few bytes."""
+    """Values that fill a few bytes on the disk and more memory than any machine has."""
     del file[name]
     file.create_dataset(name, (2**45,), "f4", chunks=(2**20,), compression="gzip")
 
 
-def text_for_numbers(file, name):
+def text_instead_of_numbers(file, name):
     del file[name]
     file[name] = "numbers"
 
 
 def truncated(path: Path) -> None:
-    sound_weights(path)
+    intact_weights(path)
     path.write_bytes(path.read_bytes()[:-5000])
 
 
 def zeroed(path: Path) -> None:
-    sound_weights(path)
+    intact_weights(path)
     content = path.read_bytes()
     path.write_bytes(content[:1000] + bytes(3000) + content[4000:])
 
 
 HOSTILE_WEIGHTS = {
     "a .keras file with a function": ("model.keras", with_lambda),
-    "a .keras file called .h5": ("own.weights.h5", named_otherwise),
+    "a .keras file with another extension": ("own.weights.h5", renamed_model),
     "a whole model with a function": ("model.h5", with_lambda),
     "another shape": ("own.weights.h5", changed_weights(other_shape)),
-    "a missing layer": ("own.weights.h5", changed_weights(no_layer)),
-    "numbers of another file": ("own.weights.h5", changed_weights(of_another_file)),
-    "a link to another file": ("own.weights.h5", changed_weights(linked_to_another_file)),
+    "a missing layer": ("own.weights.h5", changed_weights(missing_layer)),
+    "values in another file": ("own.weights.h5", changed_weights(external_data)),
+    "a link to another file": ("own.weights.h5", changed_weights(external_link)),
     "a bomb": ("own.weights.h5", changed_weights(bomb)),
-    "text": ("own.weights.h5", changed_weights(text_for_numbers)),
+    "text": ("own.weights.h5", changed_weights(text_instead_of_numbers)),
     "a truncated file": ("own.weights.h5", truncated),
     "a file with zeros in it": ("own.weights.h5", zeroed),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "make"), HOSTILE_WEIGHTS.values(), ids=HOSTILE_WEIGHTS)
-def test_hostile_weights_are_refused_in_a_sentence(name, make, tmp_path, monkeypatch):
+def test_hostile_weights_are_refused_in_one_sentence(name, make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(path := Path(name))
     own = {"architecture": "four_conv", "weights": name, "sha256": sha256_of(path)}
-    study, problems = validate_study({**STUDY, "backbones": {**STUDY["backbones"], "own": own}})
-    assert not problems
+    study = {**STUDY, "backbones": {**STUDY["backbones"], "own": own}}
+    assert validate_study(study)[1] == []
     with pytest.raises(
         UserError, match=r"^backbones\.own\.weights: .* [Gg]ive weights (of this architecture|that Keras saved)\.$"
     ) as error:
-        weights.main(study, "own")
+        weights.main(Params(study), "own")
         load_backbone("own", 16)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
     assert not Path("pwned").exists()
 
 
-# Through all stages to the page.
+# From the images through all stages to the report.
 
 CLASSES = [
     "<script>alert(1)</script>",
@@ -443,7 +444,7 @@ UNREADABLE = "<i>&amp; no picture's\nname.png"
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A folder in which all stages have run of a study with hostile classes, files and values."""
+    """A folder in which all stages have run, with a study of hostile classes, file names and values."""
     folder = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -459,59 +460,54 @@ def hostile(tmp_path_factory):
                 rows.writerow([name, CLASSES[number % len(CLASSES)]])
             (images / UNREADABLE).write_bytes(b"no picture")
             rows.writerow([UNREADABLE, CLASSES[0]])
-        sound_weights(Path("w <b>'$(touch pwned).weights.h5"))
-        study, problems = validate_study(
-            {
-                **STUDY,
-                "datasets": {},
-                "folders": {"d": {"source": "csv", "path": str(images), "image_size": 16, "max_unreadable": 0.1}},
-                "tasks": {
-                    "t": {
-                        "dataset": "d",
-                        "rename": {CLASSES[7]: RENAMED},
-                        "validation": 3,
-                        "test": 3,
-                        "group": r"^(\d+)-<b>",
-                    }
-                },
-                "backbones": {
-                    "own": {
-                        "architecture": "four_conv",
-                        "weights": "w <b>'$(touch pwned).weights.h5",
-                        "sha256": sha256_of(Path("w <b>'$(touch pwned).weights.h5")),
-                    }
-                },
-                "networks": {
-                    "net": {"dataset": "d", "task": "t", "backbone": "own", "augmentation": {"flip": "horizontal"}}
-                },
-                "features": {
-                    "f": {
-                        "dataset": "d",
-                        "classes": [printable(name) for name in CLASSES],
-                        "backbone": "own",
-                        "cut": "top",
-                    }
-                },
-                "heads": {"probe": {"task": "t", "features": "f", "kind": "ridge"}},
-                "fine_tunes": {},
-                "training": {**STUDY["training"], "epochs": 1, "repeats": 1},
-            }
-        )
-        assert not problems
-        patch.setattr("tests.tiny_study.study", lambda: study)
-        for stage, entry in [
+        intact_weights(Path("w <b>'$(touch pwned).weights.h5"))
+        study = {
+            **STUDY,
+            "datasets": {},
+            "folders": {"d": {"source": "csv", "path": str(images), "image_size": 16, "max_unreadable": 0.1}},
+            "tasks": {
+                "t": {
+                    "dataset": "d",
+                    "rename": {CLASSES[7]: RENAMED},
+                    "validation": 3,
+                    "test": 3,
+                    "group": r"^(\d+)-<b>",
+                }
+            },
+            "backbones": {
+                "own": {
+                    "architecture": "four_conv",
+                    "weights": "w <b>'$(touch pwned).weights.h5",
+                    "sha256": sha256_of(Path("w <b>'$(touch pwned).weights.h5")),
+                }
+            },
+            "networks": {
+                "net": {"dataset": "d", "task": "t", "backbone": "own", "augmentation": {"flip": "horizontal"}}
+            },
+            "features": {
+                "f": {
+                    "dataset": "d",
+                    "classes": [printable(name) for name in CLASSES],
+                    "backbone": "own",
+                    "cut": "top",
+                }
+            },
+            "heads": {},
+            "probes": {"ridge": {"task": "t", "features": "f"}},
+            "fine_tunes": {},
+            "training": {**STUDY["training"], "epochs": 1, "repeats": 1},
+        }
+        assert validate_study(study)[1] == []
+        for stage, *entry in [
             *(("prepare", "d"), ("weights", "own"), ("split", "t"), ("gallery", "t"), ("train", "net")),
-            *(("features", "f"), ("head", "probe")),
+            *(("features", "f"), ("probe", "ridge"), ("evaluate",), ("compare",), ("mistakes", "t"), ("report",)),
         ]:
-            run_tiny(stage, entry)
-        evaluate.main(study)
-        run_tiny("mistakes", "t")
-        report.main(study)
+            importlib.import_module(f"stages.{stage}").main(Params(study), *entry)
     return folder
 
 
 class Page(HTMLParser):
-    """What a browser would make of the report: its tags, its attributes, and the texts between tags."""
+    """The tags of a page, their attributes, and the texts between them."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -526,11 +522,11 @@ class Page(HTMLParser):
         self.texts.append(" ".join(data.split()))
 
 
-def test_hostile_classes_are_shown_as_they_are_on_a_whole_page(hostile):
+def test_hostile_class_names_are_text_in_the_report(hostile):
     page = Page((hostile / "reports/report.html").read_text(encoding="utf-8"))
     names = [printable(name) for name in CLASSES if name != CLASSES[7]] + [RENAMED]
     for name in names:
-        assert page.texts.count(" ".join(name.split())) >= 3, name  # of the task, of both models, of pictures
+        assert page.texts.count(" ".join(name.split())) >= 3, name  # task, both models, pictures
     assert any(printable(UNREADABLE) in text for text in page.texts)
     assert page.tags.count("script") == 1 and {"html", "body", "main"} <= set(page.tags)
     assert {"i", "b", "iframe", "object", "link"}.isdisjoint(page.tags)
@@ -538,7 +534,7 @@ def test_hostile_classes_are_shown_as_they_are_on_a_whole_page(hostile):
     assert all(value.startswith(("data:", "#")) for name, value in page.attributes if name in ("src", "href"))
 
 
-def test_hostile_classes_and_files_give_no_name_to_a_file_that_is_written(hostile):
+def test_hostile_names_are_in_no_name_of_a_written_file(hostile):
     inside = [path.relative_to(hostile) for path in hostile.rglob("*")]
     written = [path for path in inside if path.parts[0] in ("data", "models", "reports")]
     assert {path.parts[0] for path in inside} - {"data", "models", "reports"} == {
@@ -551,7 +547,7 @@ def test_hostile_classes_and_files_give_no_name_to_a_file_that_is_written(hostil
     assert "<script" not in text and "<b>" not in text
 
 
-def test_hostile_names_come_back_from_every_table_and_record(hostile):
+def test_hostile_names_are_read_back_from_every_table(hostile):
     names = {printable(name) for name in CLASSES} - {CLASSES[7]} | {RENAMED}
     task = json.loads((hostile / "data/tasks/t/task.json").read_text(encoding="utf-8"))
     assert set(task["classes"]) == names

@@ -89,8 +89,8 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
         yield f"{where}.sha256: random weights have no checksum. Leave it out."
     elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
         yield (
-            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
-            "A network of the study is a backbone under its own name."
+            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its "
+            "sha256. A network of the study is a backbone under its own name."
         )
 
 
