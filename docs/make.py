@@ -13,6 +13,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from stages.backbones.layer_table import layers_of
+from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.augmentation import AugmentationConfig
 from stages.config.training import ModelConfig, TrainedModelConfig, TrainingConfig
@@ -107,7 +108,7 @@ def architectures() -> Iterator[str]:
     yield "| architecture | smallest image | layers | last layer (`top`) | ImageNet weights |"
     yield "|---|---|---|---|---|"
     for name, architecture in ARCHITECTURES.items():
-        layers, imagenet = list(layers_of(name)), "yes" if architecture.imagenet else "no"
+        layers, imagenet = list(layers_of(name)), "yes" if name in PUBLISHED_WEIGHTS else "no"
         yield f"| `{name}` | {architecture.smallest_image} | {len(layers)} | `{layers[-1]}` | {imagenet} |"
 
 

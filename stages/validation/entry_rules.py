@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.augmentation import AugmentationConfig
 from stages.config.backbones import BackboneConfig
@@ -80,7 +81,7 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
             f"{where}.architecture: {entry.architecture!r} does not exist"
             f"{did_you_mean(entry.architecture, ARCHITECTURES)}. Architectures: {listing(ARCHITECTURES)}."
         )
-    elif entry.weights == "imagenet" and ARCHITECTURES[entry.architecture].imagenet is None:
+    elif entry.weights == "imagenet" and entry.architecture not in PUBLISHED_WEIGHTS:
         yield (
             f"{where}.weights: {entry.architecture} has no ImageNet weights. Give random, or a path or URL with its "
             "sha256."
