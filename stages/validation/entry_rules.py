@@ -89,10 +89,9 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
     elif entry.weights == "random" and entry.sha256 is not None:
         yield f"{where}.sha256: random weights have no checksum. Leave it out."
     elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
-        quoted = "the file" if credential_problem(entry.weights) else repr(entry.weights)
         yield (
-            f"{where}.weights: {quoted} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
-            "(To use a network of the study as a backbone, give its name as `backbone`.)"
+            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its "
+            "sha256. A network of the study is a backbone under its own name."
         )
 
 
