@@ -338,8 +338,8 @@ def test_the_cheapest_model_that_is_not_distinguishable_from_the_best_is_recomme
     assert (choice.best, choice.recommended, choice.candidates) == ("best", "near", ["best", "near"])
     assert verdict(choice, metrics, pairs, "features and base network")[0] == (
         "near is recommended: test accuracy 89.0 % (95 % interval 79.0 to 94.0), 10.0 s in total (with its features and "
-        "base network). It is the cheapest of the 2 models that the validation images do not distinguish from the best "
-        "one, best."
+        "base network). It is the cheapest of the 2 models that the validation images do not distinguish from the "
+        "best one, best."
     )
     single = {"far": metrics["far"]}
     assert verdict(choose(single, []), single, [], "") == [
@@ -353,8 +353,8 @@ def test_sentences_name_the_better_model_first():
         "y scored 17.3 points higher than x (95 % interval 14.3 to 19.3). It costs 7 times as much."
     )
     assert comparison_sentence(pair("x", "y", 0.01, False), seconds) == (
-        "x scored 1.0 points higher than y, but the difference may be chance (95 % interval -1.0 to 4.0). It costs 0.14 "
-        "times as much."
+        "x scored 1.0 points higher than y, but the difference may be chance (95 % interval -1.0 to 4.0). It costs "
+        "0.14 times as much."
     )
     assert "interval 0.5 to 4.0, p = 0.40 after correction for the number of pairs)" in comparison_sentence(
         pair("x", "y", 0.01, False, low=0.005), seconds

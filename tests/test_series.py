@@ -201,8 +201,8 @@ def test_a_crossover_is_significant_only_if_both_sides_are_distinguishable(disti
     (crossover,) = find_crossovers([A, B], CROSSED, test)
     assert not crossover.significant
     assert crossover_sentence(vars(crossover)) == (
-        "b100 overtakes a100 at about 10 images per class, but this may be chance: the difference is not significant on "
-        "both sides."
+        "b100 overtakes a100 at about 10 images per class, but this may be chance: the difference is not significant "
+        "on both sides."
     )
     assert "is significant on both sides" in crossover_sentence({**vars(crossover), "significant": True})
 
