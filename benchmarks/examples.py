@@ -1,8 +1,8 @@
-"""Makes the example reports of docs/examples: of the default study as it stands here, and of the CIFAR-10 study.
+"""Makes the example reports in docs/examples: of the default study in the working tree, and of the CIFAR-10 study.
 
-`python -m benchmarks.examples <work>`, with Debian's `chromium`; <work> is the folder in which
-`python -m benchmarks.results <files> <work> cifar10_cut_layers` has run. Trained models are taken as they are; what
-`gallery`, `evaluate`, `mistakes` and `report` make of them is made by the code here.
+`python -m benchmarks.examples <work>` needs `chromium`. <work> is the folder in which
+`python -m benchmarks.results <files> <work> cifar10_cut_layers` has run. Its trained models are used as they are; the
+code of the working tree runs `gallery`, `evaluate`, `compare`, `mistakes` and `report` on them.
 """
 
 import argparse
@@ -19,18 +19,18 @@ from stages.core.files import atomic_file
 from stages.validation.study import load_study
 
 ROOT = Path(__file__).parents[1]
-FOLDER = ROOT / "docs/examples"
+EXAMPLES_FOLDER = ROOT / "docs/examples"
 EXAMPLE = "cifar10_cut_layers"
-WIDTH, HEIGHT = 1280, 1500  # pixels of a picture: the verdict, and the table of all models
+WIDTH, HEIGHT = 1280, 1500  # pixels of a picture, which shows the verdict and the table of all models
 
 
 def report_of(run: Path) -> Path:
-    """Make the report of a run by the code here; returns the page. `UserError` where a stage fails."""
+    """Make the report of a run with the code of the working tree; returns the page. `UserError` if a stage fails."""
     galleries, mistakes = (
         [[stage, task] for task in load_study(run / "params.yaml").tasks] for stage in ("gallery", "mistakes")
     )
-    for stage in (*galleries, ["evaluate"], *mistakes, ["report"]):
-        # -P: else the code of the run would be taken, which lies in the folder it runs in.
+    for stage in (*galleries, ["evaluate"], ["compare"], *mistakes, ["report"]):
+        # -P: Python would otherwise import the code of the run from the current folder.
         command = [sys.executable, "-P", "-m", f"stages.{stage[0]}", *stage[1:]]
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         done = subprocess.run(command, cwd=run, env=environment, capture_output=True, text=True, check=False)
@@ -40,10 +40,10 @@ def report_of(run: Path) -> Path:
 
 
 def picture_of(page: Path, picture: Path) -> None:
-    """A picture of the first screens of a page, without its contents. `UserError` where there is no Chromium."""
+    """Take a picture of the top of a page, with its contents folded. `UserError` without Chromium."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        raise UserError("chromium is not installed; on Debian, `apt-get install chromium`.")
+        raise UserError("chromium is not installed. On Debian, run `apt-get install chromium`.")
     with sync_playwright() as playwright, atomic_file(picture) as partial:
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
         tab = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light")
@@ -60,16 +60,16 @@ def main() -> None:
     try:
         if not (run / "models").is_dir():
             raise UserError(
-                f"{run} is no finished run; `python -m benchmarks.results <files> <work> {EXAMPLE}` makes it."
+                f"{run} is not a finished run. Run `python -m benchmarks.results <files> <work> {EXAMPLE}` first."
             )
-        picture_of(ROOT / "reports/report.html", FOLDER / "digits_class_groups.png")
+        picture_of(ROOT / "reports/report.html", EXAMPLES_FOLDER / "digits_class_groups.png")
         page = report_of(run)
-        with atomic_file(FOLDER / f"{EXAMPLE}.html") as partial:
+        with atomic_file(EXAMPLES_FOLDER / f"{EXAMPLE}.html") as partial:
             shutil.copyfile(page, partial)
-        picture_of(FOLDER / f"{EXAMPLE}.html", FOLDER / f"{EXAMPLE}.png")
+        picture_of(EXAMPLES_FOLDER / f"{EXAMPLE}.html", EXAMPLES_FOLDER / f"{EXAMPLE}.png")
     except UserError as error:
         sys.exit(f"examples: {error}")
-    print(f"{FOLDER.relative_to(ROOT)}: {', '.join(sorted(path.name for path in FOLDER.iterdir()))}")
+    print(f"{EXAMPLES_FOLDER.relative_to(ROOT)}: {', '.join(sorted(path.name for path in EXAMPLES_FOLDER.iterdir()))}")
 
 
 if __name__ == "__main__":

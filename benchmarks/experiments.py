@@ -1,32 +1,34 @@
-"""Writes docs/experiments.md anew: runs its commands, in their order, where the default study has run.
+"""Runs the commands in docs/experiments.md, after the default study, and writes their output below them.
 
     python -m benchmarks.experiments
 
-Takes five minutes on two processor cores, in a copy of the project that is deleted.
+It takes five minutes on two processor cores and uses a temporary copy of the project.
 """
 
 import subprocess
 import tempfile
 from pathlib import Path
 
-from benchmarks.pages import filled
+from benchmarks.pages import fill_outputs
 from stages.core.files import write_text
 from tests.pipeline import commit, copy_of_project, dvc, environment
 
 PAGE = Path(__file__).parents[1] / "docs/experiments.md"
 
 
-def output_of(command: str, project: Path) -> str:
-    """What a command of the page says in a project, as a fence; where the project lies is nobody's business.
+def run_command(command: str, project: Path) -> str:
+    """Return the output of a command in a project as a fenced block, with <project> instead of its path.
 
-    It is asked to write to a file: a worker of the queue would keep a pipe open until it ends.
+    The output goes to a file: a worker of DVC's experiment queue would keep a pipe open until it ends.
     """
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as file:
         shell = ["bash", "-eu", "-c", command]
-        done = subprocess.run(shell, cwd=project, env=environment(), stdout=said, stderr=subprocess.STDOUT, check=False)
-        said.seek(0)
-        lines = [line.rstrip() for line in said.read().replace(str(project), "<project>").strip().splitlines()]
-    if done.returncode:
+        result = subprocess.run(
+            shell, cwd=project, env=environment(), stdout=file, stderr=subprocess.STDOUT, check=False
+        )
+        file.seek(0)
+        lines = [line.rstrip() for line in file.read().replace(str(project), "<project>").strip().splitlines()]
+    if result.returncode:
         raise SystemExit("\n".join([f"{command}: failed", *lines]))
     return "\n".join(["```text", *lines, "```"])
 
@@ -36,7 +38,7 @@ def main() -> None:
         project = copy_of_project(Path(folder).resolve())
         dvc(project, "repro")
         commit(project)
-        write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), lambda command: output_of(command, project)))
+        write_text(PAGE, fill_outputs(PAGE.read_text(encoding="utf-8"), lambda command: run_command(command, project)))
 
 
 if __name__ == "__main__":

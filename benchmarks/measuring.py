@@ -1,4 +1,4 @@
-"""What the benchmarks of networks share: images, backbones, ways that take turns, and the machine they run on."""
+"""Shared by the benchmarks of networks: images, backbones, timing in turns, and the description of the machine."""
 
 import argparse
 import importlib
@@ -20,35 +20,37 @@ from keras import layers
 
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import up_to_cut
+from stages.backbones.extraction import BATCH
 from stages.backbones.inference import Inference, has_bfloat16
 from stages.backbones.pretrained import load_weights
 from stages.backbones.runtime import computing_in
-from stages.features import BATCH
+
+PHOTOGRAPHS = "flowers_160.zip"
 
 
 def images_of(files: Path | None, count: int, size: int) -> np.ndarray:
-    """So many images (n, size, size, 3) uint8: photographs, evenly spread over flowers.zip, or noise."""
-    archive = files / "flowers.zip" if files else None
+    """Return images (count, size, size, 3) uint8: photographs evenly spread over PHOTOGRAPHS, or noise without it."""
+    archive = files / PHOTOGRAPHS if files else None
     if archive is None or not archive.exists():
         return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), np.uint8)
     from PIL import Image, ImageOps  # noise needs no Pillow
 
     with zipfile.ZipFile(archive) as photographs:
         names = sorted(name for name in photographs.namelist() if name.endswith(".jpg"))
-        chosen = [names[place] for place in np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)]
-        pictures = [Image.open(io.BytesIO(photographs.read(name))).convert("RGB") for name in chosen]
-    found = np.stack([np.asarray(ImageOps.fit(picture, (size, size))) for picture in pictures])
-    return found[np.arange(count) % len(found)]
+        rows = np.linspace(0, len(names) - 1, min(count, len(names))).astype(int)
+        pictures = [Image.open(io.BytesIO(photographs.read(names[row]))).convert("RGB") for row in rows]
+    images = np.stack([np.asarray(ImageOps.fit(picture, (size, size))) for picture in pictures])
+    return images[np.arange(count) % len(images)]
 
 
 def weights_of(architecture: str, files: Path | None) -> Path | None:
-    """The file of its ImageNet weights, where there is one."""
+    """Return the file of ImageNet weights of an architecture, or None if the folder does not have it."""
     file = files / f"{architecture}_imagenet_notop.weights.h5" if files else None
     return file if file and file.exists() else None
 
 
 def backbone_of(architecture: str, size: int, files: Path | None, precision: str = "float32") -> keras.Model:
-    """The whole backbone, pooled over the image, with ImageNet weights where there are some."""
+    """Return a backbone with pooled output and with ImageNet weights if the folder has them, otherwise random ones."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     with computing_in(precision):
@@ -59,74 +61,80 @@ def backbone_of(architecture: str, size: int, files: Path | None, precision: str
 
 
 def in_batches(run: Inference, images: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """The features of images[index], in batches as the stage takes them."""
+    """Return the features of images[index], computed in batches of the same size as in the stage."""
     return np.concatenate([run(images[index[start : start + BATCH]])[0] for start in range(0, len(index), BATCH)])
 
 
 def batches_in(seconds: float, run: Callable[[Any], Any], batch: Any) -> int:
-    """How many batches a way does in so many seconds, at least one."""
+    """Return how many batches a method processes in this time, at least one."""
     run(batch)  # compiles
     return max(1, round(seconds / timed(run, batch)[0]))
 
 
-def timed(run: Callable[[Any], Any], given: Any) -> tuple[float, Any]:
+def timed(run: Callable[[Any], Any], inputs: Any) -> tuple[float, Any]:
+    """Return the seconds of a call and its result."""
     start = time.perf_counter()
-    found = run(given)
-    return time.perf_counter() - start, found
+    result = run(inputs)
+    return time.perf_counter() - start, result
 
 
 def in_turns(
-    ways: dict[str, Callable[[Any], Any]], given: Any, rounds: int
+    methods: dict[str, Callable[[Any], Any]], inputs: Any, rounds: int
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
-    """Let ways, which have run before, take turns; returns the seconds of every round, and what came of the last."""
-    seconds, found = {way: [] for way in ways}, {}
+    """Run methods in turns; return the seconds of every round and the results of the last round.
+
+    The methods must have run before, so that no compilation is measured.
+    """
+    seconds, results = {method: [] for method in methods}, {}
     for _ in range(rounds):
-        for way, run in ways.items():
-            spent, found[way] = timed(run, given)
-            seconds[way].append(spent)
-    return seconds, found
+        for method, run in methods.items():
+            spent, results[method] = timed(run, inputs)
+            seconds[method].append(spent)
+    return seconds, results
 
 
-def ratio(reference: list[float], own: list[float]) -> float:
-    """How many times as fast as the reference: the median of the rounds, because a machine may slow down on the way."""
-    return statistics.median(first / each for first, each in zip(reference, own, strict=True))
+def ratio(reference: list[float], seconds: list[float]) -> float:
+    """Return the speed as a multiple of the reference: the median over rounds, since a machine may slow down."""
+    return statistics.median(slower / own for slower, own in zip(reference, seconds, strict=True))
 
 
 def operations(model: keras.Model) -> float:
-    """Multiplications and additions for one image, of convolutions and dense layers."""
-    found = 0
+    """Return the multiplications and additions for an image in convolutions and dense layers."""
+    total = 0
     for layer in model.layers:
         if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)):
-            places = np.prod(layer.output.shape[1:-1], dtype=float)
-            found += 2 * places * sum(np.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
-    return found
+            positions = np.prod(layer.output.shape[1:-1], dtype=float)
+            total += 2 * positions * sum(np.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
+    return total
 
 
-def peak(times: int = 5) -> float:
-    """Operations a second of the processor in float32: in a large product of matrices, or in a large convolution, where
-    that does more; the best of so many times."""
+def peak(repeats: int = 5) -> float:
+    """Return the float32 operations a second that the processor reaches.
+
+    It is the best repeat of a large matrix product or of a large convolution, whichever is faster.
+    """
     random = np.random.default_rng(0)
     matrix, images, kernel = (
         random.random(shape, np.float32) for shape in ((3000, 3000), (8, 56, 56, 256), (3, 3, 256, 256))
     )
-    in_product = min(timed(matrix.__matmul__, matrix)[0] for _ in range(times))
+    product_seconds = min(timed(matrix.__matmul__, matrix)[0] for _ in range(repeats))
 
-    def convolved(given: np.ndarray) -> np.ndarray:
-        return keras.ops.convert_to_numpy(keras.ops.conv(given, kernel, padding="same"))
+    def convolve(inputs: np.ndarray) -> np.ndarray:
+        return keras.ops.convert_to_numpy(keras.ops.conv(inputs, kernel, padding="same"))
 
-    in_convolution = min(timed(convolved, images)[0] for _ in range(times))
-    return max(2 * 3000**3 / in_product, 2 * images.size * kernel[..., 0].size / in_convolution)
+    convolution_seconds = min(timed(convolve, images)[0] for _ in range(repeats))
+    return max(2 * 3000**3 / product_seconds, 2 * images.size * kernel[..., 0].size / convolution_seconds)
 
 
-def cosine(found: np.ndarray, expected: np.ndarray) -> float:
-    """The smallest cosine of a row of one (n, c) with that of the other."""
-    found, expected = found.astype(float), expected.astype(float)
-    lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-    return float(((found * expected).sum(axis=1) / lengths).min())
+def cosine(features: np.ndarray, expected: np.ndarray) -> float:
+    """Return the smallest cosine of a row of `features` (n, c) with the same row of `expected`."""
+    features, expected = features.astype(float), expected.astype(float)
+    lengths = np.linalg.norm(features, axis=1) * np.linalg.norm(expected, axis=1)
+    return float(((features * expected).sum(axis=1) / lengths).min())
 
 
 def machine(packages: Iterable[str]) -> str:
-    """Processor, cores, and the versions of those of the packages that are installed."""
+    """Describe the processor and the versions of those packages that are installed."""
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
     versions = []
@@ -142,13 +150,13 @@ def machine(packages: Iterable[str]) -> str:
 
 
 def arguments(description: str, backbones: list[str]) -> argparse.Namespace:
-    """The command line: `backbones` as pairs of architecture and size, `files`, `rounds` and `seconds`."""
+    """Parse the command line: `backbones` as pairs of architecture and size, `files`, `rounds` and `seconds`."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("backbones", nargs="*", default=backbones, metavar="architecture@size")
     parser.add_argument("--files", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=4, help="that a round of the first way takes about")
-    given = parser.parse_args()
-    pairs = [each.partition("@") for each in given.backbones]
-    given.backbones = [(architecture, int(size)) for architecture, _, size in pairs]
-    return given
+    parser.add_argument("--seconds", type=float, default=4, help="approximate length of a round of the first method")
+    options = parser.parse_args()
+    pairs = [backbone.partition("@") for backbone in options.backbones]
+    options.backbones = [(architecture, int(size)) for architecture, _, size in pairs]
+    return options

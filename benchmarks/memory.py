@@ -1,9 +1,9 @@
-"""What memory `features` takes for few and many images, and training a head beside its features.
+"""Memory of the stage `features` for few and for many images, and of training a head relative to its features.
 
     python -m benchmarks.memory [larger-than-memory]
 
-With larger-than-memory a head is trained on more features than the machine has memory, a file of zeros that takes no
-room on disk. POSIX only.
+With `larger-than-memory`, a head is trained on more features than fit into the memory of the machine: a sparse file of
+zeros that takes no space on disk. POSIX only.
 """
 
 import argparse
@@ -25,51 +25,50 @@ from stages.artifacts.images import IMAGE_COLUMNS, QUARANTINE_COLUMNS
 from stages.backbones.building import build_backbone
 from stages.core.files import sha256_of, write_json
 from stages.core.yaml import read_yaml
-from stages.features import ArrayFile
 
 SIZE = 64  # of images in pixels
-# A process of its own stands between: the peak of a process counts from that of the one that starts it.
+# Measured in a process between: the peak of a process includes that of the process which forks it.
 PEAK = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024)
 """
-TRAINED = "import sys, pathlib; from benchmarks.memory import trained; trained(pathlib.Path(sys.argv[1]))"
+TRAIN_HEAD = "import sys, pathlib; from benchmarks.memory import train_head; train_head(pathlib.Path(sys.argv[1]))"
 
 
-def prepared(folder: Path, images: int) -> None:
-    """data/images/noise, as the stage `prepare` leaves it."""
-    place = folder / "data/images/noise"
-    place.mkdir(parents=True)
+def write_prepared(folder: Path, images: int) -> None:
+    """Write data/images/noise as the stage `prepare` does; images: a multiple of 1,000."""
+    dataset = folder / "data/images/noise"
+    dataset.mkdir(parents=True)
     random = np.random.default_rng(0)
-    with (place / "images.npy").open("wb") as file:
-        out = ArrayFile(file, (images, SIZE, SIZE, 3), "uint8")
-        for _ in range(0, images, 1000):
-            out.write(random.integers(0, 256, (min(1000, images), SIZE, SIZE, 3), np.uint8))
+    pixels = np.lib.format.open_memmap(dataset / "images.npy", "w+", np.uint8, (images, SIZE, SIZE, 3))
+    for start in range(0, images, 1000):
+        pixels[start : start + 1000] = random.integers(0, 256, (1000, SIZE, SIZE, 3), np.uint8)
+    pixels.flush()
     table = pd.DataFrame({column: ["x"] * images for column in IMAGE_COLUMNS})
     table = table.assign(
         index=range(images), label=np.arange(images) % 2, **{"class": ["ab"[n % 2] for n in range(images)]}
     )
-    table.to_csv(place / "table.csv", index=False)
-    pd.DataFrame(columns=QUARANTINE_COLUMNS).to_csv(place / "quarantine.csv", index=False)
-    write_json(place / "record.json", {"classes": ["a", "b"], "images_sha256": sha256_of(place / "images.npy")})
+    table.to_csv(dataset / "table.csv", index=False)
+    pd.DataFrame(columns=QUARANTINE_COLUMNS).to_csv(dataset / "quarantine.csv", index=False)
+    write_json(dataset / "record.json", {"classes": ["a", "b"], "images_sha256": sha256_of(dataset / "images.npy")})
 
 
 def peak(folder: Path, *arguments: str) -> int:
-    """Bytes of memory that Python with these arguments takes at most."""
+    """Return the peak memory of Python with these arguments, in bytes."""
     command = [sys.executable, "-c", PEAK, *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(done.stderr)
-    return int(done.stdout)
+    result = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(result.stderr)
+    return int(result.stdout)
 
 
-def usual(work: Path) -> None:
+def measure_stages(work: Path) -> None:
     rows, first = [("", "MB on disk", "MB at most", "of the first")], None
     for images in (2_000, 20_000):
         folder = work / f"memory-{images}"
-        prepared(folder, images)
+        write_prepared(folder, images)
         weights = folder / "own.weights.h5"
         build_backbone("mobilenet_v2", SIZE).save_weights(weights)
         backbone = {"architecture": "mobilenet_v2", "weights": "own.weights.h5", "sha256": sha256_of(weights)}
@@ -78,47 +77,44 @@ def usual(work: Path) -> None:
             "tasks": {"two": {"dataset": "noise", "validation": 0.1, "test": 0.1}},
             "backbones": {"own": backbone},
             "networks": {},
+            "probes": {},
             "features": {"low": {"dataset": "noise", "backbone": "own", "cut": "block_5_add"}},
             "heads": {"any": {"task": "two", "features": "low"}},
             "fine_tunes": {},
         }
-        write_json(folder / "params.yaml", study)  # JSON is YAML too
+        write_json(folder / "params.yaml", study)  # JSON is valid YAML
         peak(folder, "-m", "stages.weights", "own")
-        taken = peak(folder, "-m", "stages.features", "low")
-        first = first or taken
+        used = peak(folder, "-m", "stages.features", "low")
+        first = first or used
         bytes_on_disk = (folder / "data/features/low/block_5_add/features.npy").stat().st_size
-        rows.append(
-            (f"features of {images:,} images of {SIZE}x{SIZE}", bytes_on_disk / 1e6, taken / 1e6, taken / first)
-        )
+        rows.append((f"features of {images:,} images of {SIZE}x{SIZE}", bytes_on_disk / 1e6, used / 1e6, used / first))
     table("Memory of `features`", *rows)
     array = made(work / "features.npy", ROWS, WIDTH)
     bare = peak(work, "-c", "import benchmarks.memory")
-    taken = peak(work, "-c", TRAINED, str(work / "features.npy"))
+    used = peak(work, "-c", TRAIN_HEAD, str(work / "features.npy"))
     table(
         "Memory of a head",
         ("", "MB", "of the features"),
         ("the features", array.nbytes / 1e6, 1.0),
         ("a process that has imported all", bare / 1e6, bare / array.nbytes),
-        ("what training takes beyond that", (taken - bare) / 1e6, (taken - bare) / array.nbytes),
+        ("what training takes beyond that", (used - bare) / 1e6, (used - bare) / array.nbytes),
     )
 
 
-def trained(file: Path) -> None:
-    """Train a head on a file of features, for who watches this process."""
+def train_head(file: Path) -> None:
+    """Train a head on a file of features; the processes whose memory is measured call this."""
     array = np.load(file, mmap_mode="r")
     fitted(lambda: head_of([], array.shape[1]), examples_of(array), epochs=1)
 
 
 def larger_than_memory(work: Path) -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    width = 25_088  # of VGG16's last layer at 224 pixels
+    width = 25_088  # the last layer of VGG16 at 224 pixels
     rows = int(1.25 * total) // (2 * width)
     file = work / "larger.npy"
-    with file.open("wb") as opened:
-        ArrayFile(opened, (rows, width), "float16")
-        opened.truncate(opened.tell() + 2 * width * rows)
+    np.lib.format.open_memmap(file, "w+", np.float16, (rows, width))  # a sparse file
     start = time.perf_counter()
-    peak(work, "-c", WATCHED, str(file))
+    peak(work, "-c", TRAIN_AND_WATCH, str(file))
     seconds = time.perf_counter() - start
     table(
         f"A head on {rows:,} x {width:,} features, an epoch",
@@ -130,10 +126,10 @@ def larger_than_memory(work: Path) -> None:
     print(f"\n{seconds:.0f} seconds")
 
 
-# Pages of the file that are in memory count as the process's too, though they are given up at any time.
-WATCHED = """
+# Anonymous memory only: the pages of the file that are in memory count too, but the system can drop them at any time.
+TRAIN_AND_WATCH = """
 import pathlib, sys, threading, time
-from benchmarks.memory import trained
+from benchmarks.memory import train_head
 most = 0
 def watch():
     global most
@@ -142,7 +138,7 @@ def watch():
         most = max(most, int(next(line for line in lines if line.startswith("RssAnon")).split()[1]) * 1024)
         time.sleep(0.1)
 threading.Thread(target=watch, daemon=True).start()
-trained(pathlib.Path(sys.argv[1]))
+train_head(pathlib.Path(sys.argv[1]))
 pathlib.Path("anonymous").write_text(str(most))
 """
 
@@ -150,7 +146,7 @@ pathlib.Path("anonymous").write_text(str(most))
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", choices=["larger-than-memory"])
-    part = larger_than_memory if parser.parse_args().part else usual
+    part = larger_than_memory if parser.parse_args().part else measure_stages
     with tempfile.TemporaryDirectory() as work:
         part(Path(work))
 

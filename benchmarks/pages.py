@@ -1,25 +1,25 @@
-"""Pages whose outputs are filled in by running the commands that stand above them.
+"""Markdown pages that show commands with their output.
 
-A page has a fence with a command of one or more lines and, behind it, a mark; what stands between the mark and its end
-is written anew.
+A command is a fenced block, followed by the comment `<!-- output -->`. The text from this comment to `<!-- end -->` is
+the output, and is replaced.
 """
 
 import re
 from collections.abc import Callable
 
-PLACE = re.compile(r"(```\n([^`]+)\n```\n\n<!-- output -->\n).*?(<!-- end -->)", re.DOTALL)
+OUTPUT = re.compile(r"(```\n([^`]+)\n```\n\n<!-- output -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def filled(page: str, output_of: Callable[[str], str | None]) -> str:
-    """The page with what `output_of` returns for each command, asked in their order; None leaves what is there."""
+def fill_outputs(page: str, run: Callable[[str], str | None]) -> str:
+    """Return the page with the outputs that `run` returns for the commands, in order; None keeps the old output."""
 
-    def place(found: re.Match) -> str:
-        output = output_of(found[2])
-        return found[0] if output is None else f"{found[1]}\n{output}\n\n{found[3]}"
+    def replace(match: re.Match) -> str:
+        output = run(match[2])
+        return match[0] if output is None else f"{match[1]}\n{output}\n\n{match[3]}"
 
-    return PLACE.sub(place, page)
+    return OUTPUT.sub(replace, page)
 
 
 def commands(page: str) -> list[str]:
-    """The commands of a page that have a place for their output."""
-    return [command for _, command, _ in PLACE.findall(page)]
+    """Return the commands of a page that show their output."""
+    return [command for _, command, _ in OUTPUT.findall(page)]

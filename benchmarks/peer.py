@@ -1,9 +1,13 @@
-"""The peer of the benchmarks: a PyTorch network with the layers and the weights of a Keras one, and its plain loops.
+"""PyTorch for comparison: a network with the layers and weights of a Keras network, and plain loops over batches.
 
-PyTorch is no requirement of the project: `pip install torch --index-url https://download.pytorch.org/whl/cpu` brings
-it, and on a machine with a GPU `pip install torch`. On a processor its threads wait for each other at every layer:
-where other programs run too, it is several times slower than it could be, and ratios say nothing.
+The project does not require PyTorch. Install it with
+`pip install torch --index-url https://download.pytorch.org/whl/cpu`, or with `pip install torch` for a GPU. On a
+processor its threads wait for each other at every layer. Other programs therefore slow it down several times, and
+ratios measured beside them are meaningless.
 """
+
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -15,11 +19,11 @@ from stages.backbones.inference import Inference
 from stages.backbones.preprocessing import Preprocessing, affine_preprocessing
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU}
-PRECISIONS = {"float32": "PyTorch, channels last", "bfloat16": "PyTorch in bfloat16"}  # and the names of the ways
+PRECISIONS = {"float32": "PyTorch, channels last", "bfloat16": "PyTorch in bfloat16"}  # and the names of the methods
 
 
 class Pixels(nn.Module):
-    """The preprocessing, from uint8 (n, h, w, 3) to float32 (n, 3, h, w), which lies channels last in memory."""
+    """The preprocessing, from uint8 (n, h, w, 3) to float32 (n, 3, h, w) that is channels last in memory."""
 
     def __init__(self, preprocessing: Preprocessing):
         super().__init__()
@@ -36,23 +40,25 @@ class Pixels(nn.Module):
 
 
 def peer_of(model: keras.Model) -> fx.GraphModule:
-    """A network like a backbone of `stages.backbones.building`, pooled or not, frozen where it is, on a GPU if there is
-    one; from uint8 images (n, h, w, 3) to its output, channels first. `NotImplementedError` for layers not known here.
+    """Return the PyTorch version of a backbone, pooled or not, on a GPU if there is one.
+
+    It maps uint8 images (n, h, w, 3) to the output, channels first; frozen layers stay frozen. Raises
+    `NotImplementedError` for a layer that has no PyTorch version here.
     """
     graph, modules, nodes = fx.Graph(), {}, {}
     images = graph.placeholder("images")
 
-    def called(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
+    def call_layer(layer: layers.Layer, *args: keras.KerasTensor, **kwargs: bool) -> keras.KerasTensor:
         output = layer(*args, **kwargs)
         inputs = args[0] if isinstance(args[0], list) else args
         modules[layer.name] = module_of(layer, inputs[0].shape[1:3]).requires_grad_(layer.trainable)
-        nodes[id(output)] = graph.call_module(layer.name, tuple(nodes.get(id(each), images) for each in inputs))
+        nodes[id(output)] = graph.call_module(layer.name, tuple(nodes.get(id(tensor), images) for tensor in inputs))
         return output
 
-    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=called)
+    clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call_layer)
     graph.output(nodes[id(clone.output)])
     for node in nodes.values():
-        # As PyTorch's own networks do it; not where another layer needs the activations from before.
+        # In place as in PyTorch's own networks, unless another layer needs the activations before it.
         for module in modules[node.target].modules():
             if isinstance(module, tuple(ACTIVATIONS.values())):
                 module.inplace = isinstance(modules[node.target], nn.Sequential) or len(node.args[0].users) == 1
@@ -61,7 +67,7 @@ def peer_of(model: keras.Model) -> fx.GraphModule:
 
 
 def module_of(layer: layers.Layer, size: tuple[int, ...]) -> nn.Module:
-    """A layer in PyTorch, with its weights. size: height and width of its input."""
+    """Return a layer in PyTorch with its weights. size: height and width of its input."""
     if isinstance(layer, Preprocessing):
         return Pixels(layer)
     if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
@@ -81,24 +87,24 @@ def module_of(layer: layers.Layer, size: tuple[int, ...]) -> nn.Module:
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
     if isinstance(layer, layers.Add):
         return Add()
-    raise NotImplementedError(f"{layer.name} is a {type(layer).__name__} that has no peer here")
+    raise NotImplementedError(f"{layer.name} is a {type(layer).__name__}, which has no PyTorch version here")
 
 
 class Add(nn.Module):
-    def forward(self, one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-        return one + other
+    def forward(self, left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+        return left + right
 
 
 def activation(layer: layers.Layer) -> nn.Module:
     if layer.activation.__name__ not in ACTIVATIONS:
         raise NotImplementedError(
-            f"{layer.name} has the activation {layer.activation.__name__}, which has no peer here"
+            f"{layer.name} has the activation {layer.activation.__name__}, which has no PyTorch version here"
         )
     return ACTIVATIONS[layer.activation.__name__]()
 
 
 def convolution(layer: layers.Conv2D | layers.DepthwiseConv2D, size: tuple[int, ...]) -> nn.Sequential:
-    """A convolution with its padding and activation. Keras pads strided ones on the far side more than on the near."""
+    """Return a convolution with its padding and activation; Keras pads strided ones more at the end."""
     kernel = keras.ops.convert_to_numpy(layer.kernel)
     if isinstance(layer, layers.DepthwiseConv2D):  # (h, w, channels, multiplier)
         groups, kernel = kernel.shape[2], kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2])
@@ -106,11 +112,12 @@ def convolution(layer: layers.Conv2D | layers.DepthwiseConv2D, size: tuple[int, 
         groups, kernel = layer.groups, kernel.transpose(3, 2, 0, 1)
     near, far = [0, 0], [0, 0]
     if layer.padding == "same":
-        reach = [(side - 1) * wide for side, wide in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
-        over = [
-            max(0, (n - 1) // by * by + 1 + more - n) for n, by, more in zip(size, layer.strides, reach, strict=True)
+        reach = [(side - 1) * rate for side, rate in zip(layer.kernel_size, layer.dilation_rate, strict=True)]
+        totals = [
+            max(0, (n - 1) // stride * stride + 1 + extent - n)
+            for n, stride, extent in zip(size, layer.strides, reach, strict=True)
         ]
-        near, far = [each // 2 for each in over], [each - each // 2 for each in over]
+        near, far = [total // 2 for total in totals], [total - total // 2 for total in totals]
     module = nn.Conv2d(
         kernel.shape[1] * groups,
         kernel.shape[0],
@@ -136,14 +143,14 @@ def normalization(layer: layers.BatchNormalization) -> nn.BatchNorm2d:
 
 
 def fill(module: nn.Module, **weights: np.ndarray | keras.Variable) -> None:
-    """Give a module weights, by their names."""
+    """Set the weights of a module by name."""
     with torch.no_grad():
         for name, values in weights.items():
             getattr(module, name).copy_(torch.tensor(np.array(keras.ops.convert_to_numpy(values))))
 
 
 def run_on_torch(network: nn.Module, precision: str) -> Inference:
-    """Run a network as PyTorch does, with weights in float32; as `stages.backbones.inference.run_on_keras` does it."""
+    """Run a network in PyTorch with weights in float32; see `stages.backbones.inference.keras_inference`."""
     device = next(network.parameters()).device
 
     def run(pixels: np.ndarray) -> list[np.ndarray]:
@@ -153,26 +160,31 @@ def run_on_torch(network: nn.Module, precision: str) -> Inference:
     return run
 
 
-def train_on_torch(
-    network: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    precision: str,
-    images: np.ndarray,
-    rows: np.ndarray,
-    labels: np.ndarray,
-    batch_size: int,
-) -> float:
-    """An epoch over images[rows], uint8, with their labels (n,) int64; returns the mean loss of the batches."""
+@dataclass(frozen=True)
+class Batches:
+    """The examples of an epoch: images[rows], uint8, with their labels (n,) int64, in batches of `size`."""
+
+    images: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    size: int
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        for start in range(0, len(self.rows), self.size):
+            end = start + self.size
+            yield torch.from_numpy(self.images[self.rows[start:end]]), torch.from_numpy(self.labels[start:end])
+
+
+def train_on_torch(network: nn.Module, optimizer: torch.optim.Optimizer, precision: str, batches: Batches) -> float:
+    """Train for an epoch and return the mean loss."""
     device = next(network.parameters()).device
     network.train()
     total = torch.zeros((), device=device)
-    for start in range(0, len(rows), batch_size):
-        inputs = torch.from_numpy(images[rows[start : start + batch_size]]).to(device)
-        wanted = torch.from_numpy(labels[start : start + batch_size]).to(device)
+    for images, labels in batches:
         optimizer.zero_grad()
         with torch.autocast(device.type, torch.bfloat16, precision == "bfloat16"):
-            loss = nn.functional.cross_entropy(network(inputs), wanted)
+            loss = nn.functional.cross_entropy(network(images.to(device)), labels.to(device))
         loss.backward()
         optimizer.step()
-        total += loss.detach() * len(wanted)
-    return float(total) / len(rows)
+        total += loss.detach() * len(labels)
+    return float(total) / len(batches.rows)

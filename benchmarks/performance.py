@@ -1,9 +1,9 @@
-"""Writes what the benchmarks print into docs/performance.md, each behind the command that printed it.
+"""Runs the commands in docs/performance.md and writes their output below them.
 
-    python -m benchmarks.performance --files <folder> [part of a command ...]
+    python -m benchmarks.performance --files <folder> [--run <folder>] [part of a command ...]
 
-With parts of commands, only where the command has one of them. files and run: what stands for <files> and <run> in the
-commands. Nothing else should run on the machine meanwhile.
+With parts of commands, it runs only the commands that contain one of them. `--files` and `--run` replace <files> and
+<run> in the commands. Run nothing else on the machine at the same time.
 """
 
 import argparse
@@ -13,18 +13,18 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks.pages import commands, filled
+from benchmarks.pages import commands, fill_outputs
 from stages.core.files import write_text
 
 PAGE = Path(__file__).parents[1] / "docs/performance.md"
 
 
-def output_of(command: str, given: argparse.Namespace) -> str:
-    """What a command prints, with the headings of its tables below those of the page."""
-    words = shlex.split(command.replace("<files>", str(given.files)).replace("<run>", str(given.run)))
+def run_command(command: str, options: argparse.Namespace) -> str:
+    """Return what a command prints, with headings one level below those of the page."""
+    words = shlex.split(command.replace("<files>", str(options.files)).replace("<run>", str(options.run)))
     print(f"+ {command}", file=sys.stderr, flush=True)
-    done = subprocess.run([sys.executable, *words[1:]], stdout=subprocess.PIPE, text=True, check=True)
-    return re.sub(r"^#+ ", "### ", done.stdout, flags=re.MULTILINE).strip()
+    result = subprocess.run([sys.executable, *words[1:]], stdout=subprocess.PIPE, text=True, check=True)
+    return re.sub(r"^#+ ", "### ", result.stdout, flags=re.MULTILINE).strip()
 
 
 def main() -> None:
@@ -32,14 +32,14 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", metavar="part")
     parser.add_argument("--files", type=Path, required=True)
     parser.add_argument("--run", type=Path)
-    given = parser.parse_args()
+    options = parser.parse_args()
     for command in commands(PAGE.read_text(encoding="utf-8")):
-        if not given.parts or any(part in command for part in given.parts):
-            if "<run>" in command and not given.run:
+        if not options.parts or any(part in command for part in options.parts):
+            if "<run>" in command and not options.run:
                 parser.error(f"{command}: needs --run")
-            outputs = {command: output_of(command, given)}
-            # Read again: others may write on the page while a command takes its time.
-            write_text(PAGE, filled(PAGE.read_text(encoding="utf-8"), outputs.get))
+            outputs = {command: run_command(command, options)}
+            # Read the page again: it may have been edited while the command ran.
+            write_text(PAGE, fill_outputs(PAGE.read_text(encoding="utf-8"), outputs.get))
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
     python -m benchmarks.results <files> <work> [run ...]
 
-files: a folder with the archives and weights that benchmarks/results.yaml names. work: a folder for a clone of the
-project for each run, with everything that the run makes (20 GB). Without names all runs are made; what is already there
-is not made again. The page is written from all runs of `work`, and says which are missing.
+files: a folder with the archives and weights that benchmarks/results.yaml names. work: a folder for the runs, each a
+clone of the project with its outputs (20 GB). Without names, all runs are made; finished stages do not run again. The
+page shows all runs in `work`, and lists those that are missing.
 """
 
 import argparse
@@ -30,14 +30,15 @@ from stages.validation.study import load_study
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/results.md"
 RUNS = Path(__file__).with_suffix(".yaml")
-FILE_KEYS = ("url", "weights")  # whose values in results.yaml are names of files
+FILE_KEYS = ("url", "weights")  # their values in results.yaml are names of files
 DONE = "run.json"
 
 
 def changed(study: dict, changes: dict, files: Path) -> dict:
-    """A study with changes: mappings are merged, null removes; an entry with a source or an architecture is put whole.
+    """A study with changes: mappings are merged; null removes a key.
 
-    Names of files become paths in `files`, with their sha256. Raises `UserError` where a file is not there.
+    An entry with a source or an architecture replaces the old one. Names of files become paths in `files`, with
+    their sha256. Raises `UserError` if a file does not exist.
     """
     study = dict(study)
     for key, value in changes.items():
@@ -52,7 +53,7 @@ def changed(study: dict, changes: dict, files: Path) -> dict:
         elif key in FILE_KEYS and value != "random":
             file = files.resolve() / value
             if not file.is_file():
-                raise UserError(f"{file} is not there; put it there, or name the runs that do without it.")
+                raise UserError(f"{file} does not exist. Put the file there, or name the runs that do not need it.")
             study |= {key: str(file), "sha256": sha256_of(file)}
         else:
             study[key] = value
@@ -67,7 +68,7 @@ def run(name: str, settings: dict, files: Path, work: Path) -> None:
         call(work, "git", "clone", "-q", str(ROOT), name)
         call(clone, "dvc", "cache", "dir", "--local", str(work.resolve() / "cache"))
     else:
-        # Of the clone only the lock stays, from which DVC knows what is there.
+        # Only the lock of the clone is kept: DVC reads from it which outputs exist.
         lock = (clone / "dvc.lock").read_text(encoding="utf-8")
         call(clone, "git", "fetch", "-q", "origin")
         call(clone, "git", "checkout", "-q", "-f", "--detach", "FETCH_HEAD")
@@ -79,17 +80,17 @@ def run(name: str, settings: dict, files: Path, work: Path) -> None:
 
 
 def exported(clone: Path, model: str) -> str:
-    """What `stages.export` says of a model; a refusal is a finding too."""
+    """The last line that `stages.export` prints for a model; a refusal is a result too."""
     command = [sys.executable, "-m", "stages.export", model]
     done = subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False)
-    said = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:]
-    if not said or not said[0].startswith("export"):
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()[-1:]
+    if not lines or not lines[0].startswith("export"):
         raise UserError(f"{' '.join(command)} failed in {clone}:\n{done.stderr[-2000:]}")
-    return said[0]
+    return lines[0]
 
 
 def call(folder: Path, *command: str) -> str:
-    """Run a command of this environment in a folder; `UserError` with the end of what it says when it fails."""
+    """Run a command of this environment in a folder; `UserError` with the end of its output if it fails."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         command,
@@ -105,21 +106,21 @@ def call(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-def found_in(clone: Path, settings: dict) -> dict[str, Any]:
-    """What a run found: for each task its images, models with published and measured figures, verdict and warnings."""
+def results_in(clone: Path, settings: dict) -> dict[str, Any]:
+    """The results of a run: for each task images, models with published and measured figures, verdict and warnings."""
     metrics, comparisons, study = (
         read_json(clone / f"reports/{name}.json") for name in ("metrics", "comparisons", "study")
     )
     history = pd.read_csv(clone / "reports/history.csv", dtype={"model": str}, keep_default_na=False)
     params = read_yaml(clone / "params.yaml")
     tasks = {}
-    for task, of_task in study["tasks"].items():
-        published = {model: settings.get("published", {}).get(model, {}) for model in of_task["models"]}
-        rows = {model: {**row_of(metrics[model]), "published": published[model]} for model in of_task["models"]}
+    for task, summary in study["tasks"].items():
+        published = {model: settings.get("published", {}).get(model, {}) for model in summary["models"]}
+        rows = {model: {**row_of(metrics[model]), "published": published[model]} for model in summary["models"]}
         compared = [row["test"] >= row["published"]["test"] for row in rows.values() if "test" in row["published"]]
         tasks[task] = {
-            "images": {split: sum(counts) for split, counts in of_task["images"].items()},
-            "classes": len(of_task["classes"]),
+            "images": {split: sum(counts) for split, counts in summary["images"].items()},
+            "classes": len(summary["classes"]),
             "columns": [
                 column
                 for column in ("train", "validation", "test", "seconds")
@@ -137,13 +138,13 @@ def found_in(clone: Path, settings: dict) -> dict[str, Any]:
         for model in settings.get("first_epochs", [])
     ]
     seconds = sum(cost["seconds"] for cost in features.values())
-    seconds += sum(each["cost"]["seconds"] * each["training"]["repeats"] for each in metrics.values())
+    seconds += sum(model["cost"]["seconds"] * model["training"]["repeats"] for model in metrics.values())
     return {
         "tasks": tasks,
         "features": features,
         "first_epochs": first_epochs,
         "seconds": round(seconds),
-        "machines": sorted({each["machine"] for each in study["models"].values()}),
+        "machines": sorted({model["machine"] for model in study["models"].values()}),
         **read_json(clone / DONE),
     }
 
@@ -166,34 +167,33 @@ def row_of(metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def checks_of(checks: list[dict[str, str]]) -> list[dict[str, Any]]:
-    """Run the tests that stand for a claim each; what pytest says of them. `UserError` where one fails."""
+    """Run the tests of each claim; returns the last line of pytest. `UserError` if a test fails."""
     outcomes = []
     for check in checks:
         command = [sys.executable, "-m", "pytest", "-n", "0", *check["tests"].split()]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        said = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "nothing"
-        outcomes.append({**check, "said": said})
+        summary = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else "no output"
+        outcomes.append({**check, "summary": summary})
         if done.returncode:
-            raise UserError(f"{check['tests']} failed: {said}")
+            raise UserError(f"{check['tests']} failed: {summary}")
     return outcomes
 
 
 def studies_of(settings: dict, made: dict[str, dict]) -> dict[str, dict[str, Any]]:
-    """Every file in studies/: how many models it has, and the runs that were made of it, or why there is none.
+    """For every file in studies/: its number of models, and its runs or the reason for having none.
 
-    `UserError` where one is unsound.
+    `UserError` if a study is not valid.
     """
     table, runs = {}, settings["runs"]
     for path in sorted((ROOT / "studies").glob("*.yaml")):
         study = load_study(path)
-        of_it = [name for name, settings in runs.items() if settings.get("study", name) == path.stem]
-        of_it = [name for name in of_it if name in made]
-        table[path.stem] = {"models": len(study.models), "runs": of_it, "why": settings["elsewhere"].get(path.stem, "")}
+        names = [name for name, run in runs.items() if run.get("study", name) == path.stem and name in made]
+        table[path.stem] = {"models": len(study.models), "runs": names, "why": settings["elsewhere"].get(path.stem, "")}
     return table
 
 
 def page_of(settings: dict, made: dict[str, dict], checks: list[dict]) -> str:
-    """The page, from what was found in the runs that were made."""
+    """The page, from the results of the finished runs."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         trim_blocks=True,
@@ -206,7 +206,7 @@ def page_of(settings: dict, made: dict[str, dict], checks: list[dict]) -> str:
         missing=[name for name in settings["runs"] if name not in made],
         studies=studies_of(settings, made),
         checks=checks,
-        machines=sorted({machine for of_run in made.values() for machine in of_run["machines"]}),
+        machines=sorted({machine for results in made.values() for machine in results["machines"]}),
         versions=f"Keras {keras.__version__}, TensorFlow {tf.__version__}, Python {platform.python_version()}",
     )
     return re.sub(r"\n{3,}", "\n\n", page)
@@ -217,19 +217,19 @@ def main() -> None:
     parser.add_argument("files", type=Path)
     parser.add_argument("work", type=Path)
     parser.add_argument("runs", nargs="*")
-    parser.add_argument("--page-only", action="store_true", help="run nothing, write the page from what is there")
+    parser.add_argument("--page-only", action="store_true", help="run nothing; write the page from the finished runs")
     given = parser.parse_args()
     settings = yaml.safe_load(RUNS.read_text(encoding="utf-8"))
     runs = settings["runs"]
     try:
         if unknown := set(given.runs) - set(runs):
-            raise UserError(f"there is no run {', '.join(sorted(unknown))}; accepted: {', '.join(runs)}.")
+            raise UserError(f"unknown run {', '.join(sorted(unknown))}. Runs: {', '.join(runs)}.")
         given.work.mkdir(parents=True, exist_ok=True)
         for name in [] if given.page_only else given.runs or runs:
             print(f"{name} ...", flush=True)
             run(name, runs[name], given.files, given.work)
-        finished = {name: of for name, of in runs.items() if (given.work / name / DONE).exists()}
-        made = {name: found_in(given.work / name, of) for name, of in finished.items()}
+        finished = [name for name in runs if (given.work / name / DONE).exists()]
+        made = {name: results_in(given.work / name, runs[name]) for name in finished}
         write_text(PAGE, page_of(settings, made, checks_of(settings["checks"])))
     except UserError as error:
         sys.exit(f"results: {error}")

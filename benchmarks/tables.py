@@ -1,4 +1,4 @@
-"""The tables that benchmarks print."""
+"""Tables that benchmarks print."""
 
 import sys
 

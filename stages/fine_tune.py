@@ -15,7 +15,7 @@ from stages.backbones.cuts import above_cut, freeze_batch_normalization, freeze_
 from stages.backbones.layer_names import lowest_trained_layer
 from stages.backbones.pretrained import load_backbone
 from stages.config.fine_tunes import FineTuneConfig
-from stages.config.parsing import parse_entry, parse_training
+from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.core.stage import run_stage
@@ -59,7 +59,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=images.image_size,
         resize=images.resize,
-        settings=entry.model_dump(),
+        settings=model_settings(entry),
         seed=params.seed,
         provenance=Provenance(
             images_sha256=images.sha256,

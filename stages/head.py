@@ -6,7 +6,7 @@ from stages.artifacts.models import Provenance
 from stages.artifacts.tasks import read_task
 from stages.backbones.cached_features import read_features
 from stages.config.heads import HeadConfig
-from stages.config.parsing import parse_entry, parse_training
+from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.probes.standardization import channel_statistics
@@ -40,7 +40,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=record.image_size,
         resize=record.resize,
-        settings=entry.model_dump(),
+        settings=model_settings(entry),
         seed=params.seed,
         provenance=Provenance.on_features(task, record),
         parameters_below=record.parameters,

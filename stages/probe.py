@@ -9,7 +9,7 @@ from stages.artifacts.costs import Cost
 from stages.artifacts.models import ModelRecord, ModelResult, Predictions, Provenance, cross_entropy, write_model
 from stages.artifacts.tasks import read_task
 from stages.backbones.cached_features import read_features
-from stages.config.parsing import parse_entry, parse_training
+from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
@@ -52,7 +52,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=features.record.image_size,
         resize=features.record.resize,
-        settings=entry.model_dump(),
+        settings=model_settings(entry),
         training={},
         seed=params.seed,
         fold=0,

@@ -13,7 +13,7 @@ from stages.backbones.augmentation import with_augmentation
 from stages.backbones.layer_names import find_layer, lowest_trained_layer
 from stages.backbones.pretrained import load_backbone, save_weights
 from stages.config.networks import NetworkConfig
-from stages.config.parsing import parse_entry, parse_training
+from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.files import atomic_directory
 from stages.core.params import Params
 from stages.core.stage import run_stage
@@ -49,7 +49,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=images.image_size,
         resize=images.resize,
-        settings=entry.model_dump(),
+        settings=model_settings(entry),
         seed=params.seed,
         provenance=Provenance(
             images_sha256=images.sha256,

@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from benchmarks.experiments import PAGE, output_of
-from benchmarks.pages import commands, filled
+from benchmarks.experiments import PAGE, run_command
+from benchmarks.pages import commands, fill_outputs
 from tests.pipeline import dvc, read_yaml, run
 from tests.small_project import small_project
 
@@ -60,7 +60,7 @@ def queued(project):
 def page(finished):
     """The output of each command of the page, run in their order."""
     try:
-        yield {command: output_of(command, finished) for command in commands(PAGE.read_text(encoding="utf-8"))}
+        yield {command: run_command(command, finished) for command in commands(PAGE.read_text(encoding="utf-8"))}
     finally:
         stop_worker(finished)
         dvc(finished, "queue", "remove", "--all")
@@ -123,7 +123,7 @@ def test_an_output_replaces_the_one_after_its_command_and_the_others_stay():
     block = "```\n{}\n```\n\n<!-- output -->\n\n{}\n\n<!-- end -->\n"
     page = "# Page\n\n" + block.format("first", "old\n```text\nlines\n```") + block.format("second\nthird", "old")
     assert commands(page) == ["first", "second\nthird"]
-    assert filled(page, {"first": "new"}.get) == "# Page\n\n" + block.format("first", "new") + block.format(
+    assert fill_outputs(page, {"first": "new"}.get) == "# Page\n\n" + block.format("first", "new") + block.format(
         "second\nthird", "old"
     )
 

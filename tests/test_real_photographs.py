@@ -1,4 +1,4 @@
-"""A user's own folder of photographs, from nothing to a report, in the way and with the study that the README gives."""
+"""Real photographs and published weights: the README's way from a folder to a report, and the accuracy of features."""
 
 import hashlib
 import json
@@ -7,42 +7,67 @@ import shutil
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from stages.artifacts.weights import write_weights_record
+from stages.backbones.building import layer_names
+from stages.backbones.cuts import up_to_cut
+from stages.backbones.inference import keras_inference
+from stages.backbones.pretrained import load_backbone
+from stages.sources.decoding import decode
 from tests.pipeline import commit, copy_of_project, dvc, edit_study, run, stages_run
 
 ROOT = Path(__file__).parents[1]
 SHARED = ROOT.parent / "shared"
-PHOTOS = SHARED / "data" / "flowers.zip"
 WEIGHTS = SHARED / "weights" / "mobilenet_v2_imagenet_notop.weights.h5"
-pytestmark = [
-    pytest.mark.skipif(not PHOTOS.exists(), reason="the photographs flowers.zip are not here"),
-    pytest.mark.skipif(not WEIGHTS.exists(), reason="the ImageNet weights of MobileNetV2 are not here"),
-]
+# Where the folder exists, a missing file is an error: the tests must not be skipped because a file was renamed.
+pytestmark = pytest.mark.skipif(not SHARED.exists(), reason="the folder ../shared with photographs does not exist")
 
 
-def without_network(study: dict) -> None:
-    """The weights from here, and little training: from scratch the steps of an epoch, on a third of the images."""
+def sample_images(archive: str, folder: str, per_class: int) -> dict[str, list[tuple[str, bytes]]]:
+    """For each class below a folder of an archive, the names and contents of image files evenly spread over it."""
+    with zipfile.ZipFile(SHARED / "data" / archive) as file:
+        names = sorted(name for name in file.namelist() if name.startswith(folder) and not name.endswith("/"))
+        classes = {}
+        for name in names:
+            classes.setdefault(Path(name).parent.name, []).append(name)
+        spread = {label: np.linspace(0, len(paths) - 1, per_class).astype(int) for label, paths in classes.items()}
+        return {
+            label: [(Path(paths[row]).name, file.read(paths[row])) for row in spread[label]]
+            for label, paths in classes.items()
+        }
+
+
+def make_quick(study: dict) -> None:
+    """Use the weights of this machine, small images and little training: from scratch, six steps."""
     sha256 = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     study["backbones"]["imagenet"] |= {"weights": str(WEIGHTS), "sha256": sha256}
-    study["networks"]["scratch"] |= {"epochs": 1, "repeats": 1, "max_train_per_class": 20, "batch_size": 10}
+    study["folders"]["photos"]["image_size"] = 96
+    study["networks"]["scratch"] |= {"epochs": 1, "repeats": 1, "max_train_per_class": 12, "batch_size": 10}
     study["fine_tunes"]["top"] |= {"epochs": 2, "repeats": 1}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A copy of the project after the README's commands, the environment being there; the output of the last."""
+    """A copy of the project after the README's commands for a user's own images, and the result of the last one."""
     photos = tmp_path_factory.mktemp("photos")
-    with zipfile.ZipFile(PHOTOS) as archive:
-        archive.extractall(photos)
+    for label, files in sample_images("flowers_160.zip", "", per_class=50).items():
+        (photos / label).mkdir()
+        for name, content in files:
+            (photos / label / name).write_bytes(content)
     project = copy_of_project(tmp_path_factory.mktemp("project"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.search(r"<!-- commands: my_images -->\n```\n(.*?)```", readme, re.DOTALL)[1].splitlines()
     assert len(commands) == 3 and commands[2] == "dvc repro"
     run(project, "bash", "-euc", commands[1].replace("~/photos", str(photos)))
-    edit_study(project, without_network)
+    edit_study(project, make_quick)
     return project, dvc(project, "repro")
 
 
@@ -51,34 +76,33 @@ def project(finished):
     return finished[0]
 
 
-def sides(project: Path) -> dict[str, str]:
-    split = pd.read_csv(project / "data/tasks/kinds/split.csv")
-    return dict(zip(split["name"], split["split"], strict=True))
+def splits(project: Path) -> dict[str, str]:
+    table = pd.read_csv(project / "data/tasks/kinds/split.csv")
+    return dict(zip(table["name"], table["split"], strict=True))
 
 
-def test_a_head_on_frozen_features_recognises_flowers(finished):
-    project, done = finished
-    assert "prepare photos: 500 images of 5 classes, 160x160\n" in done.stdout
+def test_pretrained_features_recognize_flowers_and_a_short_training_from_scratch_does_not(finished):
+    project, result = finished
+    assert "prepare photos: 250 images of 5 classes, 96x96\n" in result.stdout
     metrics = json.loads((project / "reports/metrics.json").read_text())
-    assert metrics["frozen"]["test"]["accuracy"] >= 0.8
-    # An epoch from random weights teaches little: the pretrained features are what made the difference.
+    assert metrics["frozen"]["test"]["accuracy"] >= 0.6
     assert metrics["scratch"]["test"]["accuracy"] < metrics["frozen"]["test"]["accuracy"] - 0.2
     assert metrics["frozen"]["cost"]["trained_parameters"] == 1280 * 5 + 5
-    standardisation = 2 * 1280  # the means and variances of the frozen head's inputs, measured, not trained
+    standardization = 2 * 1280  # the means and variances of the inputs of the frozen head, measured, not trained
     frozen_parameters = metrics["frozen"]["cost"]["total_parameters"]
-    assert metrics["scratch"]["cost"]["total_parameters"] == frozen_parameters - standardisation
-    assert "from features 'block-14'" in done.stdout
-    assert metrics["top"]["test"]["accuracy"] >= 0.8  # a few careful steps do not spoil the head they start from
+    assert metrics["scratch"]["cost"]["total_parameters"] == frozen_parameters - standardization
+    assert "from features 'block-14'" in result.stdout
+    assert metrics["top"]["test"]["accuracy"] >= 0.6  # two careful epochs do not spoil the head
     assert metrics["top"]["cost"]["trained_parameters"] > metrics["frozen"]["cost"]["trained_parameters"]
     assert metrics["top"]["cost"]["total_parameters"] == frozen_parameters
     assert (project / "reports/report.html").exists()
 
 
-def test_the_pictures_do_not_go_to_git(project):
+def test_git_ignores_the_images(project):
     assert not run(project, "git", "status", "--porcelain", "my_images").stdout
 
 
-def test_a_colleague_without_the_pictures_runs_nothing(project, tmp_path):
+def test_a_colleague_without_the_images_runs_nothing(project, tmp_path):
     dvc(project, "remote", "add", "-f", "-d", "team", str(tmp_path / "remote"))
     dvc(project, "push")
     commit(project)
@@ -86,28 +110,67 @@ def test_a_colleague_without_the_pictures_runs_nothing(project, tmp_path):
     assert not (tmp_path / "clone/my_images").exists()
     dvc(tmp_path / "clone", "pull")
     assert not stages_run(dvc(tmp_path / "clone", "repro", "--allow-missing"))
-    assert sides(tmp_path / "clone") == sides(project)
+    assert splits(tmp_path / "clone") == splits(project)
 
 
-def test_a_picture_more_reruns_what_depends_on_it_and_moves_no_other(project):
-    before = sides(project)
-    written = (project / "data/tasks/kinds/split.csv").read_bytes()
-    mirrored = Image.open(next((project / "my_images/roses").iterdir())).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    mirrored.save(project / "my_images/roses/new.jpg")
-    done = dvc(project, "repro", "split@kinds")
-    assert stages_run(done) == {"prepare_folder@photos", "split@kinds"}
-    after = sides(project)
-    assert after.pop("roses/new.jpg") in ("train", "validation", "test")
+def test_a_new_image_keeps_the_split_of_the_others(project):
+    before = splits(project)
+    table = (project / "data/tasks/kinds/split.csv").read_bytes()
+    mirrored = Image.open(next((project / "my_images/rose").iterdir())).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    mirrored.save(project / "my_images/rose/new.jpg")
+    assert stages_run(dvc(project, "repro", "split@kinds")) == {"prepare_folder@photos", "split@kinds"}
+    after = splits(project)
+    assert after.pop("rose/new.jpg") in ("train", "validation", "test")
     assert after == before
-    (project / "my_images/roses/new.jpg").unlink()
-    assert stages_run(dvc(project, "repro", "split@kinds")) == {"split@kinds"}  # the images are taken from the cache
-    assert (project / "data/tasks/kinds/split.csv").read_bytes() == written
+    (project / "my_images/rose/new.jpg").unlink()
+    assert stages_run(dvc(project, "repro", "split@kinds")) == {"split@kinds"}  # the images come from the cache
+    assert (project / "data/tasks/kinds/split.csv").read_bytes() == table
 
 
 def test_a_moved_folder_gives_the_same_images_and_split(project, tmp_path):
-    before = [(project / path).read_bytes() for path in ("data/images/photos/table.csv", "data/tasks/kinds/split.csv")]
+    files = ("data/images/photos/table.csv", "data/tasks/kinds/split.csv")
+    before = [(project / path).read_bytes() for path in files]
     shutil.move(project / "my_images", tmp_path / "elsewhere")
     edit_study(project, lambda study: study["folders"]["photos"].update(path=str(tmp_path / "elsewhere")))
     assert stages_run(dvc(project, "repro", "split@kinds")) == {"prepare_folder@photos"}
-    after = [(project / path).read_bytes() for path in ("data/images/photos/table.csv", "data/tasks/kinds/split.csv")]
-    assert after == before
+    assert [(project / path).read_bytes() for path in files] == before
+
+
+@pytest.fixture(scope="module")
+def compute_features(tmp_path_factory):
+    """The pooled features (n, 1280) of MobileNetV2 with ImageNet weights, from encoded images."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("weights"))
+        folder = Path("data/weights/imagenet")
+        folder.mkdir(parents=True)
+        shutil.copy(WEIGHTS, folder)
+        write_weights_record(folder, "mobilenet_v2", WEIGHTS.name, file=folder / WEIGHTS.name)
+        backbone, _ = load_backbone("imagenet", 160)
+    infer = keras_inference(up_to_cut(backbone, layer_names(backbone)[-1], "average"))
+
+    def compute(images: list[bytes]) -> np.ndarray:
+        pixels = np.stack([decode(image, 160).pixels for image in images])
+        return np.concatenate([infer(pixels[start : start + 64])[0] for start in range(0, len(pixels), 64)])
+
+    return compute
+
+
+@pytest.mark.parametrize(
+    ("archive", "folder", "classes", "per_class", "lowest"),
+    [
+        # With all images, the accuracies are 98 % (cats and dogs) and 76 % (birds).
+        ("dogs_cats_160.zip", "", 2, 75, 0.90),
+        ("birds_cub30_160.zip", "", 30, 7, 0.40),
+        ("chest_xray_published_224.zip", "train/", 2, 75, 0.80),
+    ],
+)
+def test_a_linear_classifier_separates_the_classes_by_pretrained_features(
+    compute_features, archive, folder, classes, per_class, lowest
+):
+    images = sample_images(archive, folder, per_class)
+    assert len(images) == classes
+    features = compute_features([content for files in images.values() for _, content in files])
+    labels = np.repeat(np.arange(classes), per_class)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
+    accuracy = cross_val_score(classifier, features, labels, cv=3).mean()
+    assert accuracy >= lowest

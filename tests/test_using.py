@@ -145,7 +145,7 @@ def replace_weights(source, target):
     shutil.copy(f"models/{source}/model.weights.h5", f"models/{target}/model.weights.h5")
 
 
-@pytest.mark.parametrize(("source", "target"), [("above", "fresh"), ("cached", "uncached"), ("top", "part")])
+@pytest.mark.parametrize(("source", "target"), [("above", "fresh"), ("changed", "uncached"), ("top", "part")])
 def test_weights_of_another_commit_are_refused(here, source, target):
     replace_weights(source, target)
     with pytest.raises(
@@ -429,7 +429,7 @@ def test_a_closed_pipe_ends_the_output_without_an_error(photos):
             1,
             "'exports/a.keras' cannot be used (No space left",
         ),
-        (OSError("odd"), 1, "predict: a file cannot be read or written (odd); make room or mend the permission.\n"),
+        (OSError("odd"), 1, "predict: a file cannot be read or written (odd). Free some space, or correct the permissions.\n"),
     ],
 )
 def test_a_command_that_ends_early_says_why_in_one_sentence(here, capsys, monkeypatch, error, code, sentence):

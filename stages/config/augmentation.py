@@ -2,39 +2,29 @@
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from stages.config.fields import Angle, Entry, ShareOrZero
+from stages.config.fields import Entry, ShareOrZero
 
 
 class AugmentationConfig(Entry):
-    """Random changes of an image, each drawn anew for every image and every epoch from 0 up to the given strength.
+    """Random changes of an image. Each is drawn between 0 and its strength, for every image and every epoch."""
 
-    rotation: degrees to either side. shift: share of the side, in both directions. zoom: share in or out. shear:
-    degrees, in both directions. flip: with probability 1/2; in a view, always. noise: standard deviation of Gaussian
-    noise, as a share of the range 0..255. brightness: share of that range, up or down. contrast: share, up or down.
-    fill: what is put where the image was moved away.
-    """
-
-    rotation: Angle = 0.0
+    rotation: Annotated[float, Field(ge=0, le=180)] = 0.0
+    """Largest angle in degrees, to both sides."""
     shift: ShareOrZero = 0.0
+    """Largest shift in both directions, as a share of the side."""
     zoom: ShareOrZero = 0.0
-    shear: Annotated[float, Field(ge=0, lt=90, description="degrees from 0 to below 90")] = 0.0
+    """Largest zoom in or out, as a share of the side."""
+    shear: Annotated[float, Field(ge=0, lt=90)] = 0.0
+    """Largest angle in degrees, in both directions."""
     flip: Literal["none", "horizontal", "vertical", "both"] = "none"
+    """Mirror the image with probability 1/2; in a view, always."""
     noise: ShareOrZero = 0.0
+    """Standard deviation of Gaussian noise, as a share of the range 0 to 255."""
     brightness: ShareOrZero = 0.0
+    """Largest change of all values, up or down, as a share of the range 0 to 255."""
     contrast: ShareOrZero = 0.0
+    """Largest change of the contrast, up or down, as a share."""
     fill: Literal["nearest", "reflect", "wrap", "constant"] = "nearest"
-
-    @model_validator(mode="after")
-    def _changes_something(self) -> "AugmentationConfig":
-        if not self.model_fields_set - {"fill"}:
-            raise ValueError(
-                "this augmentation changes nothing; give rotation, shift, zoom or another, or leave it out"
-            )
-        return self
-
-
-AUGMENTATION = (
-    f"keys and values: {', '.join(AugmentationConfig.model_fields)}, as in {{rotation: 15, flip: horizontal}}"
-)
+    """What fills the pixels that a change leaves empty."""

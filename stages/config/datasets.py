@@ -1,32 +1,26 @@
 """Sections `datasets` and `folders`: labeled images from one source."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
-from stages.config.fields import Entry, ImageSize, Location, Md5, Positive, Sha256, ShareOrZero, Subfolder
-from stages.config.urls import refuse_url
+from stages.config.fields import Entry, ImageSize, Location, Md5, Positive, Sha256, ShareOrZero
 
 
 class DatasetConfig(Entry):
-    """The keys all datasets share.
-
-    image_size: side of the prepared images in pixels.
-    resize: crop to the middle square, pad to a square with black, or stretch; then resize with antialiasing.
-    """
+    """The keys that all datasets share."""
 
     image_size: ImageSize
+    """The side of the prepared images in pixels."""
     resize: Literal["crop", "pad", "stretch"] = "crop"
+    """How images become square before they are resized with antialiasing: `crop` takes the middle, `pad` adds black."""
 
 
 class FilesConfig(DatasetConfig):
-    """Datasets of image files, of which some may be broken.
-
-    max_unreadable: the share of the files that may be no readable image; those are left out and listed.
-    """
+    """Datasets of image files, some of which may be unreadable."""
 
     max_unreadable: ShareOrZero = 0.01
+    """The largest share of files that may be unreadable. Unreadable files are listed and excluded."""
 
 
 class DigitsConfig(DatasetConfig):
@@ -36,20 +30,14 @@ class DigitsConfig(DatasetConfig):
 
 
 class DownloadConfig(Entry):
-    """A file from an address or a path, verified by one checksum.
-
-    url: of the file; a path is relative to the project. sha256, md5: one checksum of the file.
-    """
+    """A file from a URL or a path, verified by its checksum."""
 
     url: Location
+    """The URL or the path of the file. A path is relative to the project."""
     sha256: Sha256 | None = None
+    """The SHA-256 checksum of the file."""
     md5: Md5 | None = None
-
-    @model_validator(mode="after")
-    def _one_checksum(self) -> "DownloadConfig":
-        if self.sha256 and self.md5:
-            raise ValueError("sha256 and md5 are two checksums of one file; give one of them")
-        return self
+    """The MD5 checksum of the file, if its SHA-256 checksum is not known."""
 
     @property
     def checksum(self) -> str | None:
@@ -62,89 +50,62 @@ CIFAR10_CLASSES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog
 
 
 class Cifar10Config(DownloadConfig, DatasetConfig):
-    """CIFAR-10 (Krizhevsky 2009): 60,000 photographs, 32x32 pixels, 10 classes, test images as published.
-
-    url: of the official binary archive, or of a mirror or copy of it.
-    sha256, md5: one checksum of the file; that of the official archive where neither is given.
-    """
+    """CIFAR-10 (Krizhevsky 2009): 60,000 photographs, 32x32 pixels, 10 classes, with its published test images."""
 
     source: Literal["cifar10"]
     url: Location = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+    """The official binary archive, or a mirror or copy of it."""
+    sha256: Sha256 | None = None
+    """The SHA-256 checksum of the file; null for that of the official archive, unless `md5` is given."""
 
     @property
     def checksum(self) -> str:
-        """Of the official archive, unless the entry gives one."""
+        """The checksum of the entry, or else of the official archive."""
         return super().checksum or "sha256:c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9dddda3db29a59bca1dd"
 
 
 class FlowersConfig(DownloadConfig, FilesConfig):
-    """TensorFlow's flower photos: 3,670 photographs of daisy, dandelion, roses, sunflowers and tulips.
-
-    url: of the official archive, or of a mirror or copy of it.
-    sha256, md5: one checksum of the file; that of the official archive where neither is given.
-    subfolder: only what lies below this folder of the archive.
-    """
+    """TensorFlow's flower photos: 3,670 photographs of daisy, dandelion, roses, sunflowers and tulips."""
 
     source: Literal["flowers"]
     url: Location = "https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz"
-    subfolder: Subfolder = "flower_photos"
+    """The official archive, or a mirror or copy of it."""
+    sha256: Sha256 | None = None
+    """The SHA-256 checksum of the file; null for that of the official archive, unless `md5` is given."""
+    subfolder: str | None = "flower_photos"
+    """The folder of the archive that holds the images."""
 
     @property
     def checksum(self) -> str:
-        """Of the official archive, unless the entry gives one."""
+        """The checksum of the entry, or else of the official archive."""
         return super().checksum or "sha256:4c54ace7911aaffe13a365c34f650e71dd5bf1be0a58b464e5a7183e3e595d9c"
 
 
 class ArchiveConfig(DownloadConfig, FilesConfig):
-    """A .zip or .tar (.gz, .bz2, .xz) of `<class>/<image>` or `<split>/<class>/<image>` files.
-
-    subfolder: only what lies below this folder of the archive.
-    """
+    """A .zip or .tar (.gz, .bz2, .xz) of `<class>/<image>` or `<split>/<class>/<image>` files."""
 
     source: Literal["archive"]
-    subfolder: Subfolder = None
-
-    @model_validator(mode="after")
-    def _has_checksum(self) -> "ArchiveConfig":
-        if self.checksum is None:
-            raise ValueError("the checksum is missing; give sha256 (or md5) of the file, as sha256sum prints it")
-        return self
+    subfolder: str | None = None
+    """The folder of the archive that holds the images; null for the whole archive."""
 
 
 class KaggleConfig(FilesConfig):
-    """One version of a dataset on Kaggle, of the same shape as an archive.
-
-    handle: as in the address of its page. version: its number. subfolder: only what lies below this folder of it.
-    """
+    """One version of a dataset on Kaggle, with the folders of an archive."""
 
     source: Literal["kaggle"]
-    handle: Annotated[
-        str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$"), Field(description="owner/name, as in the page's address")
-    ]
+    handle: Annotated[str, StringConstraints(pattern=r"^[\w.-]+/[\w.-]+$")]
+    """The owner and the name of the dataset, as in the URL of its page."""
     version: Positive
-    subfolder: Subfolder = None
+    """The number of the version."""
+    subfolder: str | None = None
+    """The folder of the dataset that holds the images; null for the whole dataset."""
 
 
 class LocalConfig(FilesConfig):
-    """Datasets in a folder of this machine.
+    """Datasets in a folder on this machine."""
 
-    path: of the folder, also outside the project.
-    """
-
-    path: Annotated[str, Field(min_length=1, description="the path of a folder"), AfterValidator(refuse_url)]
-
-    @model_validator(mode="after")
-    def _folder_of_its_own(self) -> "LocalConfig":
-        folder, project = Path(self.path).resolve(), Path.cwd()
-        if project.is_relative_to(folder):
-            raise ValueError(
-                f"path {self.path!r} holds the project itself; name a folder that holds the images and nothing else"
-            )
-        if any(folder.is_relative_to(project / own) for own in ("data", "models", "reports")):
-            raise ValueError(
-                f"path {self.path!r} lies where the stages write; move the images to a folder of their own"
-            )
-        return self
+    path: Annotated[str, Field(min_length=1)]
+    """The path of the folder, inside or outside the project."""
 
 
 class FolderConfig(LocalConfig):
@@ -154,21 +115,15 @@ class FolderConfig(LocalConfig):
 
 
 class CsvConfig(LocalConfig):
-    """A folder of images in any order, and in it a table with the columns path and label, and maybe split and group.
-
-    table: its file; paths in it are relative to the folder.
-    """
+    """A folder of images with a table: columns `path` and `label`, optionally `split` and `group`."""
 
     source: Literal["csv"]
-    # DVC depends on the folder, so that it must hold the table.
-    table: Annotated[
-        str,
-        StringConstraints(pattern=r"^[^/\\\\]+$"),
-        Field(description="the name of a .csv file in the folder itself"),
-    ] = "labels.csv"
+    # The stage depends on the folder, so the table must be in it.
+    table: Annotated[str, StringConstraints(pattern=r"^[^/\\\\]+$")] = "labels.csv"
+    """The file name of the table. Paths in the table are relative to the folder."""
 
 
-# What is fetched stands in section `datasets`, what lies in a folder of this machine in `folders`: DVC depends on it.
+# DVC depends on the folders of section `folders`; it fetches the files of section `datasets`.
 FetchedDataset = Annotated[
     DigitsConfig | Cifar10Config | FlowersConfig | ArchiveConfig | KaggleConfig, Field(discriminator="source")
 ]

@@ -4,34 +4,31 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.config.augmentation import AUGMENTATION, AugmentationConfig
-from stages.config.fields import Classes, Entry, Layer, Reference
+from stages.config.augmentation import AugmentationConfig
+from stages.config.fields import Classes, Entry, Reference
 
 
 class FeaturesConfig(Entry):
-    """The activations of a backbone at the cut for all images of a dataset, or of some of its classes.
-
-    dataset: whose images. backbone: whose activations; one with trained weights.
-    cut: the layer or block whose activations are kept, or several of them, computed in one pass over the images.
-    classes: of which images; null for all. Heads on these features have tasks of no other classes.
-    pooling: of the activations over the image, which are a vector then. storage: float16 holds numbers up to 65,504.
-    views: changed copies of every image that are cached beside it and used for training only, one for each item.
-    precision: of the computation; auto: bfloat16 where the processor computes in it and the features stand it.
-    """
+    """The activations of a backbone at one or more cut layers, for the images of a dataset."""
 
     dataset: Reference
+    """The dataset of the images."""
     backbone: Reference
-    cut: Annotated[
-        Layer | Annotated[list[Layer], Field(min_length=1)],
-        Field(description="the name of a layer or block, or a list of them"),
-    ]
+    """A backbone or network with trained weights."""
+    cut: str | Annotated[list[str], Field(min_length=1)]
+    """The layer or block whose activations are stored. One pass over the images computes a whole list of them."""
     classes: Classes | None = None
+    """The classes of the images; null for all. They must include all classes of the tasks that use the features."""
     pooling: Literal["none", "average", "max"] = "none"
+    """Pooling of the activations over the image, which makes them a vector."""
     storage: Literal["float16", "float32"] = "float16"
-    views: Annotated[list[AugmentationConfig], Field(description=f"a list, each item {AUGMENTATION}")] = []
+    """The stored type. `float16` holds numbers up to 65,504."""
+    views: list[AugmentationConfig] = Field([])
+    """Augmentations. For each, a changed copy of every image is stored too, and used for training only."""
     precision: Literal["auto", "float32", "bfloat16"] = "float32"
+    """The precision of the computation. `auto` is bfloat16 if the processor supports it and the error stays small."""
 
     @property
     def cuts(self) -> list[str]:
-        """The cuts, also where there is one."""
+        """The cuts as a list."""
         return [self.cut] if isinstance(self.cut, str) else self.cut

@@ -1,25 +1,16 @@
 """Section `fine_tunes`: trained heads joined to their backbone again."""
 
-from typing import Annotated
-
-from pydantic import Field
-
-from stages.config.fields import Reference
+from stages.config.fields import Positive, Reference
 from stages.config.networks import ImageModelConfig
 
 
 class FineTuneConfig(ImageModelConfig):
-    """A trained head joined to its backbone again and trained on, from backbone layer `unfreeze` upward.
-
-    head: the trained head, of the same task and backbone.
-    unfreeze: the lowest layer (or block) that is trained, the number of layers below the head that are, or all.
-    features: cached activations that training may start from: where one of their cuts lies below `unfreeze` and no
-        augmentation is asked for, the frozen layers are not run again. Those of the head, to start from the images.
-    """
+    """A trained head, or a probe, that is joined to its backbone again and trained on from layer `unfreeze` upward."""
 
     head: Reference
+    """The head or probe. It has the task and the backbone of the fine-tune."""
     features: Reference
-    unfreeze: Annotated[
-        Annotated[int, Field(ge=1)] | str,
-        Field(description="the name of a layer or block, a number of layers, or all"),
-    ]
+    """The features that training may start from. It does if one of their cuts is below `unfreeze` and there is no
+    augmentation. Else it starts from the images: give the features of the head."""
+    unfreeze: Positive | str
+    """The lowest backbone layer or block that is trained, the number of layers below the head that are, or `all`."""

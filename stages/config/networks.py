@@ -4,57 +4,50 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.config.augmentation import AUGMENTATION, AugmentationConfig
-from stages.config.fields import Entry, Factor, Hidden, LayerOrNull, NotNegative, Reference, ShareOrZero
-from stages.config.training import ModelConfig
+from stages.config.augmentation import AugmentationConfig
+from stages.config.fields import Entry, Factor, LayerOrNull, NotNegative, Positive, Reference, ShareOrZero
+from stages.config.training import TrainedModelConfig
 
 
 class LayersConfig(Entry):
-    """The layers between a backbone and the output: dense layers, each followed by its activation.
+    """The dense layers between a backbone, or its features, and the output layer."""
 
-    hidden: units of each dense layer below the output layer. activation: after each of them.
-    batch_normalization: between each dense layer and its activation. dropout: share of the units dropped after each
-    dense layer, in training only; without dense layers, of the inputs of the output layer. l2: strength of the penalty
-    on the squared weights of the dense layers and the output layer.
-    """
-
-    hidden: Hidden = []
+    hidden: list[Annotated[int, Field(ge=1, le=65_536)]] = Field([])
+    """The number of units of each dense layer below the output layer."""
     activation: Literal["relu", "gelu", "silu", "tanh", "elu"] = "relu"
+    """The activation of the dense layers."""
     batch_normalization: bool = False
+    """Batch normalization between each dense layer and its activation."""
     dropout: ShareOrZero = 0.0
+    """The share of units that are dropped after each dense layer in training; without dense layers, before the output
+    layer."""
     l2: NotNegative = 0.0
+    """The strength of the L2 penalty on the weights of the dense layers and the output layer."""
 
 
-class ImageModelConfig(ModelConfig):
-    """The keys of models that are trained on images.
-
-    dataset: that of the task. backbone: what its lower layers are, and the weights they start from.
-    augmentation: random changes of the training images.
-    layer_decay: the learning rate of each backbone layer is that of the layer above times this (discriminative
-        learning rates, Howard & Ruder 2018); the head has the full learning rate.
-    train_batch_normalization: whether batch normalization of the trained layers learns and follows the new images;
-        null: only where the whole network is trained.
-    """
+class ImageModelConfig(TrainedModelConfig):
+    """The keys of models that are trained on images."""
 
     dataset: Reference
+    """The dataset of the task."""
     backbone: Reference
-    augmentation: Annotated[AugmentationConfig | None, Field(description=AUGMENTATION)] = None
+    """The backbone below the head, and the weights that it starts from."""
+    augmentation: AugmentationConfig | None = None
+    """Random changes of the training images."""
     layer_decay: Factor = 1.0
-    train_batch_normalization: Annotated[bool | None, Field(description="true, false or null")] = None
+    """The learning rate of each backbone layer, as a factor of that of the layer above (discriminative learning rates,
+    Howard & Ruder 2018). The head has the full learning rate."""
+    train_batch_normalization: bool | None = None
+    """Whether the batch normalization of trained backbone layers is trained too; null: only if the whole network is."""
 
 
 class NetworkConfig(ImageModelConfig, LayersConfig):
-    """A whole model trained end to end.
-
-    cut: the layer or block the head stands on; null for the last. pooling: of its activations over the image, or none:
-        they are flattened.
-    trainable: `all`, the lowest backbone layer (or block) that is trained, the number of upper layers that are, or
-        `head`: the backbone is frozen and runs in every epoch, as in studies without cached features.
-    """
+    """A whole model that is trained end to end."""
 
     cut: LayerOrNull = None
+    """The layer or block that the head is put on; null for the last."""
     pooling: Literal["average", "max", "none"] = "average"
-    trainable: Annotated[
-        Annotated[int, Field(ge=1)] | str,
-        Field(description="all, head, the name of a layer or block, or a number of layers"),
-    ] = "all"
+    """Pooling of the backbone's activations over the image; `none` flattens them."""
+    trainable: Positive | str = "all"
+    """The lowest backbone layer or block that is trained, a number of upper layers, `all`, or `head`, which freezes the
+    backbone but runs it in every epoch."""

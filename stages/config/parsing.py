@@ -26,6 +26,12 @@ def parse_training(params: Params, model: ModelConfig) -> TrainingConfig:
     return model.training(defaults)
 
 
+def model_settings(model: ModelConfig) -> dict[str, Any]:
+    """The settings of a model with their defaults, without the training keys that it leaves to section `training`."""
+    inherited = set(TrainingConfig.model_fields) - model.model_fields_set
+    return model.model_dump(exclude=inherited)
+
+
 def _parse(kind: type[Config], content: Any, where: str) -> Config:
     try:
         return pydantic.TypeAdapter(kind).validate_python(content, strict=True)

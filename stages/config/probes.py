@@ -1,24 +1,40 @@
-"""Section `probes`."""
+"""Section `probes`: classifiers on features that are solved, not trained."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from stages.config.fields import LayerOrNull, PositiveOrNull, Reference
-from stages.config.training import ModelConfig
+from stages.config.training import ClassWeights, ModelConfig, TrainFraction
 
 Strength = Annotated[float, Field(gt=0)]
+DEFAULT_STRENGTHS = [10.0**power for power in range(-6, 3)]
 
 
 class ProbeConfig(ModelConfig):
+    """A linear classifier on standardized features that is solved in closed form, which takes seconds."""
+
     features: Reference
+    """The features that the probe is solved on."""
     cut: LayerOrNull = None
+    """The cut of the features; required if they have several."""
     kind: Literal["ridge"] = "ridge"
+    """`ridge` is ridge regression of the classes (Hoerl & Kennard 1970)."""
     views: PositiveOrNull = None
-    l2: Strength | list[Strength] | None = None
+    """The number of views of each training image, 1 for the image alone; null for all."""
+    l2: Strength | Annotated[list[Strength], Field(min_length=1)] | None = None
+    """The strength of the L2 penalty. Of a list, the one of the lowest validation loss is used; null for the powers of
+    ten from 1e-6 to 100."""
+    class_weights: ClassWeights = None
+    """`balanced` gives every class the same total weight, whatever its number of images."""
+    train_fraction: TrainFraction = None
+    """The share of the training images of each class that is used."""
+    max_train_per_class: PositiveOrNull = None
+    """The largest number of training images of each class."""
 
     @property
     def strengths(self) -> list[float]:
+        """The L2 strengths to choose from."""
         if self.l2 is None:
-            return [10.0**power for power in range(-6, 3)]
+            return DEFAULT_STRENGTHS
         return self.l2 if isinstance(self.l2, list) else [self.l2]

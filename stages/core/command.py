@@ -27,7 +27,7 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namesp
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code, message = 0, ""
     except OSError as error:
-        code, message = 1, f"{describe_os_error(error)}."
+        code, message = 1, describe_os_error(error)
     if message:
         print(f"{parser.prog}: {message}", file=sys.stderr)
     sys.exit(code)

@@ -16,7 +16,7 @@ from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
 from stages.config.heads import HeadConfig
 from stages.config.networks import NetworkConfig
-from stages.config.parsing import parse_entry, parse_training
+from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
@@ -78,13 +78,13 @@ def _differences(record: ModelRecord, params: Params) -> Iterator[tuple[str, str
     """Pairs of `key value`: as trained, and as params.yaml says now."""
     section, kind = SECTIONS[record.kind]
     entry = parse_entry(params, section, record.name, kind)
-    yield from _compare(record.settings, entry.model_dump())
+    yield from _compare(record.settings, model_settings(entry))
     if record.training:
-        training = parse_training(params, entry).model_dump()
+        training = dict(parse_training(params, entry))
         if record.candidates:  # the chosen learning rate is one of the entry's, which are compared above
             training["learning_rate"] = record.training["learning_rate"]
-        given = {key for key, value in record.settings.items() if value is not None}
-        yield from _compare({key: value for key, value in record.training.items() if key not in given}, training)
+        inherited = {key: value for key, value in record.training.items() if key not in record.settings}
+        yield from _compare(inherited, training)
     task = parse_entry(params, "tasks", record.task, TaskConfig).model_dump()
     # As JSON, because that is how the split stores them: keys of a mapping are text there.
     yield from _compare(record.provenance.task_settings, json.loads(json.dumps({"seed": params.seed, **task})))
@@ -95,7 +95,7 @@ def _differences(record: ModelRecord, params: Params) -> Iterator[tuple[str, str
     head = record.provenance.head
     if head:
         head_entry = parse_entry(params, SECTIONS[head.kind][0], head.name, SECTIONS[head.kind][1])
-        for trained, now in _compare(head.settings, head_entry.model_dump()):
+        for trained, now in _compare(head.settings, model_settings(head_entry)):
             yield f"{head.name} {trained}", f"{head.name} {now}"
     features = head.features if head else record.provenance.features
     if features:
@@ -121,4 +121,4 @@ def _compare(recorded: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[st
 
 
 def _quoted(value: Any) -> str:
-    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)

@@ -1,5 +1,6 @@
-"""The study: `params.yaml`, read and checked as a whole before any stage works."""
+"""The check of a whole study, which reports all problems at once."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -13,32 +14,25 @@ from stages.config.fields import Name
 from stages.config.fine_tunes import FineTuneConfig
 from stages.config.heads import HeadConfig
 from stages.config.networks import NetworkConfig
+from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
-from stages.config.training import TrainingConfig, check_training
+from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
 from stages.core.yaml import read_yaml
-from stages.validation.messages import accepted_values, alternatives, quote_value, sentences
+from stages.validation.accepted_values import accepted_values, alternatives
+from stages.validation.classes import task_problems
+from stages.validation.entry_rules import entry_problems, training_problems
+from stages.validation.fine_tunes import fine_tune_problems
+from stages.validation.layers import features_problems, head_problems, network_problems
+from stages.validation.messages import describe_errors, not_valid, quote_value
 from stages.validation.references import reference_problems
-
-__all__ = ["Study", "load_study", "validate_study"]
-
-SECTIONS = {
-    "datasets": FetchedDataset,
-    "folders": LocalDataset,
-    "tasks": TaskConfig,
-    "backbones": BackboneConfig,
-    "networks": NetworkConfig,
-    "features": FeaturesConfig,
-    "heads": HeadConfig,
-    "fine_tunes": FineTuneConfig,
-}
-ALL_SECTIONS = ("seed", *SECTIONS, "training")
+from stages.validation.sections import ALL_SECTIONS, SECTIONS, Entries
 
 
 @dataclass(frozen=True)
 class Study:
-    """A checked study; every section is a dict from entry name to entry."""
+    """A valid study; every section is a dict from name to entry."""
 
     seed: int
     training: TrainingConfig
@@ -49,10 +43,11 @@ class Study:
     networks: dict[str, NetworkConfig]
     features: dict[str, FeaturesConfig]
     heads: dict[str, HeadConfig]
+    probes: dict[str, ProbeConfig]
     fine_tunes: dict[str, FineTuneConfig]
 
     def dataset(self, name: str) -> DatasetConfig:
-        """The dataset of this name, fetched or in a folder of this machine."""
+        """The dataset of this name, from section `datasets` or `folders`."""
         return {**self.datasets, **self.folders}[name]
 
     def architecture(self, backbone: str) -> str:
@@ -62,9 +57,9 @@ class Study:
         return self.backbones[backbone].architecture
 
     @property
-    def models(self) -> dict[str, NetworkConfig | HeadConfig | FineTuneConfig]:
-        """All models, in the order of the report: networks, heads, fine-tunes."""
-        return {**self.networks, **self.heads, **self.fine_tunes}
+    def models(self) -> dict[str, NetworkConfig | HeadConfig | ProbeConfig | FineTuneConfig]:
+        """All models, in the order of the report: networks, heads, probes, fine-tunes."""
+        return {**self.networks, **self.heads, **self.probes, **self.fine_tunes}
 
 
 def load_study(path: Path) -> Study:
@@ -77,75 +72,84 @@ def load_study(path: Path) -> Study:
 
 
 def validate_study(params: Any) -> tuple[Study | None, list[str]]:
-    """Check a study read from YAML; returns it with no problems, or None with one sentence for each problem."""
+    """Check a study that was read from YAML: the study and no problems, or None and one sentence for each problem."""
     if not isinstance(params, dict):
-        return None, [
-            f"{quote_value(params)} is no study; it must be a mapping with the sections {listing(ALL_SECTIONS)}."
-        ]
+        return None, [f"{quote_value(params)} is not a study. Give the sections {listing(ALL_SECTIONS)}."]
     problems = [
-        f"{key}: there is no section of this name{did_you_mean(key, ALL_SECTIONS)}; accepted: {listing(ALL_SECTIONS)}."
+        f"{key}: this section does not exist{did_you_mean(key, ALL_SECTIONS)}. Sections: {listing(ALL_SECTIONS)}."
         for key in params
         if key not in ALL_SECTIONS
     ]
     seed = params.get("seed")
     if type(seed) is not int or seed < 0:  # true is an int too
-        problems.append(f"seed: {quote_value(seed)} is not accepted; it must be a whole number from 0 up.")
-    training = _checked(TrainingConfig, params.get("training"), "training", problems)
-    sections = {section: _entries(section, params, problems) for section in SECTIONS}
-    named = {section: params[section] for section in SECTIONS if isinstance(params.get(section), dict)}
+        problems.append(not_valid("seed", seed, "a whole number from 0 up"))
+    training = _parse(TrainingConfig, params.get("training"), "training", problems)
+    sections = {section: _parse_section(section, params, problems) for section in SECTIONS}
+    written = {section: params[section] for section in SECTIONS if isinstance(params.get(section), dict)}
     if training:
-        problems += _training_problems(sections, training)
-    problems += reference_problems({**sections, "datasets": {**sections["datasets"], **sections["folders"]}}, named)
+        for section in ("networks", "heads", "fine_tunes"):
+            for name, entry in sections[section].items():
+                problems += training_problems(f"{section}.{name}", entry.training(training))
+    entries = sections | {"datasets": {**sections["datasets"], **sections["folders"]}}
+    reference = reference_problems(entries, written)
+    problems += reference
+    if not reference:  # else the same names would be reported twice
+        problems += _problems_between_entries(entries)
     if problems:
         return None, problems
     return Study(seed=seed, training=training, **sections), []
 
 
-def _training_problems(sections: dict[str, dict], training: TrainingConfig) -> list[str]:
-    """Settings of a model that do not go with the defaults it takes from section `training`."""
-    problems = []
-    for section in ("networks", "heads", "fine_tunes"):
-        for name, entry in sections[section].items():
-            try:
-                check_training(entry.training(training))
-            except ValueError as error:
-                problems.append(f"{section}.{name}: {error}.")
-    return problems
+def _problems_between_entries(entries: Entries) -> Iterator[str]:
+    for name in entries["tasks"]:
+        yield from task_problems(entries, name)
+    for name in entries["networks"]:
+        yield from network_problems(entries, name)
+    for name in entries["features"]:
+        yield from features_problems(entries, name)
+    for section in ("heads", "probes"):
+        for name in entries[section]:
+            yield from head_problems(entries, section, name)
+    for name in entries["fine_tunes"]:
+        yield from fine_tune_problems(entries, name)
 
 
-def _entries(section: str, params: dict, problems: list[str]) -> dict[str, Any]:
-    """The well-formed entries of a section; the others are reported."""
-    entries = params.get(section)
-    if not isinstance(entries, dict):
-        what = "this section is missing" if section not in params else f"{quote_value(entries)} is not accepted"
-        problems.append(f"{section}: {what}; give entries by name, or write `{section}: {{}}` for none.")
+def _parse_section(section: str, params: dict, problems: list[str]) -> dict[str, Any]:
+    """The entries of a section that are valid by themselves; problems of the others are added to the list."""
+    content = params.get(section)
+    if not isinstance(content, dict):
+        what = "this section is missing" if section not in params else f"{quote_value(content)} is not valid"
+        problems.append(f"{section}: {what}. Give entries by name, or write `{section}: {{}}`.")
         return {}
-    found = {}
-    for name, entry in entries.items():
+    entries = {}
+    for name, value in content.items():
         try:
             pydantic.TypeAdapter(Name).validate_python(name, strict=True)
         except pydantic.ValidationError:
             problems.append(
-                f"{section}: the name {quote_value(name)} is not accepted; it must be a small letter, then small letters, "
-                "digits and -."
+                f"{section}: name {quote_value(name)} is not valid. Use a to z, 0 to 9 and -, and start with a letter."
             )
             continue
-        checked = _checked(SECTIONS[section], entry, f"{section}.{name}", problems)
-        if checked is not None:
-            found[name] = checked
-    return found
+        entry = _parse(SECTIONS[section], value, f"{section}.{name}", problems)
+        if entry is not None:
+            entries[name] = entry
+    return entries
 
 
-def _checked(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """An entry as its config class; None if it is not valid, and its problems are added to the list."""
     try:
-        return pydantic.TypeAdapter(kind).validate_python(value, strict=True)
+        entry = pydantic.TypeAdapter(kind).validate_python(value, strict=True)
     except pydantic.ValidationError as error:
-        problems += sentences(error, where, _accepted(kind, value), value)
+        problems += describe_errors(error, where, _accepted(kind, value), value)
         return None
+    broken_rules = list(entry_problems(where, entry))
+    problems += broken_rules
+    return None if broken_rules else entry
 
 
 def _accepted(kind: Any, value: Any) -> dict[str, str]:
-    """The keys an entry accepts and their values; for a dataset, those of its source."""
+    """The keys of an entry and their values in words; of a dataset, those of its source."""
     if kind not in (FetchedDataset, LocalDataset):
         return accepted_values(kind)
     sources = _sources(kind)
@@ -153,9 +157,9 @@ def _accepted(kind: Any, value: Any) -> dict[str, str]:
     if isinstance(given, str) and given in sources:
         return accepted_values(sources[given])
     other, section = (LocalDataset, "folders") if kind is FetchedDataset else (FetchedDataset, "datasets")
-    return {"source": f"{alternatives(sources)} ({alternatives(_sources(other))} stands in section {section})"}
+    return {"source": f"{alternatives(sources)} ({alternatives(_sources(other))} belongs in section {section})"}
 
 
 def _sources(kind: Any) -> dict[str, type]:
-    """The classes of a union of datasets, by their source."""
+    """The classes of a union of datasets, by source."""
     return {get_args(source.model_fields["source"].annotation)[0]: source for source in get_args(get_args(kind)[0])}

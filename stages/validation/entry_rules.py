@@ -1,0 +1,135 @@
+"""Rules between the keys of one entry, each of which is valid by itself."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stages.backbones.registry import ARCHITECTURES
+from stages.config.augmentation import AugmentationConfig
+from stages.config.backbones import BackboneConfig
+from stages.config.datasets import ArchiveConfig, DownloadConfig, LocalConfig
+from stages.config.features import FeaturesConfig
+from stages.config.heads import HeadConfig
+from stages.config.networks import ImageModelConfig
+from stages.config.tasks import TaskConfig
+from stages.config.training import TrainingConfig
+from stages.core.wording import did_you_mean, listing
+from stages.validation.credentials import credential_problem
+
+WRITTEN_FOLDERS = ("data", "models", "reports", "exports")  # by stages
+LAYER_KEYS = ("hidden", "activation", "batch_normalization", "dropout")
+
+
+def entry_problems(where: str, entry: Any) -> Iterator[str]:
+    """One sentence for each rule that a parsed entry breaks; where: the entry, such as `heads.b-one-layer`."""
+    for kind, rule in RULES:
+        if isinstance(entry, kind):
+            yield from rule(where, entry)
+
+
+def _credentials(where: str, entry: DownloadConfig | BackboneConfig) -> Iterator[str]:
+    key = "url" if isinstance(entry, DownloadConfig) else "weights"
+    if problem := credential_problem(getattr(entry, key)):
+        yield f"{where}.{key}: {problem}"
+
+
+def _download(where: str, entry: DownloadConfig) -> Iterator[str]:
+    if entry.sha256 and entry.md5:
+        yield f"{where}: sha256 and md5 are both given. Give one of them."
+
+
+def _archive(where: str, entry: ArchiveConfig) -> Iterator[str]:
+    if entry.checksum is None:
+        yield f"{where}: the checksum is missing. Give sha256 (or md5) of the file, as sha256sum prints it."
+
+
+def _local_folder(where: str, entry: LocalConfig) -> Iterator[str]:
+    if "://" in entry.path:  # DVC would connect to it
+        yield f"{where}.path: a URL is not valid. Give the path of a folder on this machine."
+        return
+    folder, project = Path(entry.path).resolve(), Path.cwd()
+    if project.is_relative_to(folder):
+        yield f"{where}.path: {entry.path!r} contains the project itself. Give a folder that contains only the images."
+    elif any(folder.is_relative_to(project / written) for written in WRITTEN_FOLDERS):
+        yield f"{where}.path: {entry.path!r} is in a folder that stages write to. Move the images to another folder."
+
+
+def _task(where: str, entry: TaskConfig) -> Iterator[str]:
+    shares = isinstance(entry.validation, float) and isinstance(entry.test, float)
+    if shares and entry.validation + entry.test >= 1:
+        yield (
+            f"{where}: validation {entry.validation} and test {entry.test} leave no images for training. Give shares "
+            "with a sum below 1."
+        )
+    if entry.include is not None and entry.exclude is not None:
+        yield f"{where}: include and exclude are both given. Give one of them."
+    elif entry.include is not None and len(set(entry.include)) < 2:
+        yield f"{where}.include: {entry.include} is one class. Give at least two."
+    try:
+        re.compile(entry.group or "")
+    except re.error as error:
+        yield (
+            f"{where}.group: {entry.group!r} is not a regular expression ({error}). Give one, such as 'patient\\d+'."
+        )
+
+
+def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
+    if entry.architecture not in ARCHITECTURES:
+        yield (
+            f"{where}.architecture: {entry.architecture!r} does not exist"
+            f"{did_you_mean(entry.architecture, ARCHITECTURES)}. Architectures: {listing(ARCHITECTURES)}."
+        )
+    elif entry.weights == "imagenet" and ARCHITECTURES[entry.architecture].imagenet is None:
+        yield (
+            f"{where}.weights: {entry.architecture} has no ImageNet weights. Give random, or a path or URL with its "
+            "sha256."
+        )
+    elif entry.weights == "random" and entry.sha256 is not None:
+        yield f"{where}.sha256: random weights have no checksum. Leave it out."
+    elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
+        quoted = "the file" if credential_problem(entry.weights) else repr(entry.weights)
+        yield (
+            f"{where}.weights: {quoted} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
+            "(To use a network of the study as a backbone, give its name as `backbone`.)"
+        )
+
+
+def training_problems(where: str, settings: TrainingConfig) -> Iterator[str]:
+    """One sentence for each rule that training settings break: those of section `training`, or of a model."""
+    if settings.momentum and settings.optimizer not in ("sgd", "rmsprop"):
+        yield (
+            f"{where}.momentum: {settings.momentum} is not valid with optimizer {settings.optimizer}. Use sgd or "
+            "rmsprop, or leave momentum out."
+        )
+    if settings.warm_up >= settings.epochs:
+        yield f"{where}.warm_up: {settings.warm_up} is not valid with {settings.epochs} epochs. Give fewer."
+
+
+def _head(where: str, entry: HeadConfig) -> Iterator[str]:
+    given = [f"{key} {getattr(entry, key)}" for key in LAYER_KEYS if key in entry.model_fields_set]
+    if entry.start_from == "backbone" and given:
+        yield (
+            f"{where}: {' and '.join(given)} cannot be combined with start_from: backbone, which uses the backbone's "
+            "own layers. Leave out one or the other."
+        )
+
+
+def _augmentations(where: str, entry: ImageModelConfig | FeaturesConfig) -> Iterator[str]:
+    key = "views" if isinstance(entry, FeaturesConfig) else "augmentation"
+    for augmentation in entry.views if key == "views" else [entry.augmentation]:
+        if isinstance(augmentation, AugmentationConfig) and not augmentation.model_fields_set - {"fill"}:
+            yield f"{where}.{key}: an augmentation changes nothing. Give rotation, shift, zoom or another key."
+
+
+RULES: list[tuple[Any, Callable[[str, Any], Iterator[str]]]] = [
+    (DownloadConfig | BackboneConfig, _credentials),
+    (DownloadConfig, _download),
+    (ArchiveConfig, _archive),
+    (LocalConfig, _local_folder),
+    (TaskConfig, _task),
+    (BackboneConfig, _backbone),
+    (TrainingConfig, training_problems),
+    (HeadConfig, _head),
+    (ImageModelConfig | FeaturesConfig, _augmentations),
+]

@@ -1,0 +1,75 @@
+"""Fine-tunes: whether the head, the features and the backbone belong together, and where training can start."""
+
+from collections.abc import Iterator
+
+from stages.backbones.layer_names import can_start_from, find_layer, lowest_trained_layer
+from stages.backbones.layer_table import layers_of
+from stages.config.features import FeaturesConfig
+from stages.config.fine_tunes import FineTuneConfig
+from stages.core.wording import listing
+from stages.validation.classes import missing_classes
+from stages.validation.layers import disagreement, find_cut, missing_layer, other_dataset, resolve_backbone
+from stages.validation.sections import Entries
+
+
+def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
+    """Problems of a fine-tune with the entries that it names, and with its layers."""
+    fine_tune, where = entries["fine_tunes"][name], f"fine_tunes.{name}"
+    yield from other_dataset(entries, where, fine_tune)
+    features = entries["features"].get(fine_tune.features)
+    if features:
+        source = f"features.{fine_tune.features}"
+        yield from disagreement(f"{where}.dataset", fine_tune.dataset, source, features.dataset)
+    section = "heads" if fine_tune.head in entries["heads"] else "probes"
+    head = entries[section].get(fine_tune.head)
+    if head is None:
+        return
+    yield from disagreement(f"{where}.task", fine_tune.task, f"{section}.{fine_tune.head}", head.task)
+    if fine_tune.features != head.features and fine_tune.task == head.task:
+        yield from missing_classes(entries, where, fine_tune.features, fine_tune.task)
+    head_features = entries["features"].get(head.features)
+    # A backbone that differs from both features is one problem; its layers are not checked then.
+    for features_name, entry in ((head.features, head_features), (fine_tune.features, features)):
+        if entry and entry.backbone != fine_tune.backbone:
+            source = f"features.{features_name}"
+            yield from disagreement(f"{where}.backbone", fine_tune.backbone, source, entry.backbone)
+            return
+    backbone = resolve_backbone(entries, fine_tune.backbone)
+    if head_features is None or backbone is None:
+        return
+    architecture = backbone.architecture
+    if (cut := find_cut(architecture, head_features, head)) is None:
+        return
+    lowest = lowest_trained_layer(architecture, fine_tune.unfreeze, cut)
+    if lowest is None:
+        layers = list(layers_of(architecture))
+        names, note = ["all", *layers[: layers.index(cut) + 1]], f" up to the cut {cut!r} of {section}.{fine_tune.head}"
+        yield missing_layer(f"{where}.unfreeze", fine_tune.unfreeze, architecture, names, note)
+    elif features and fine_tune.features != head.features:
+        if fine_tune.augmentation:
+            yield (
+                f"{where}.features: training cannot start from {fine_tune.features!r} with augmentation. Give the "
+                f"features of the head, {head.features!r}, to start from the images, or leave augmentation out."
+            )
+        else:
+            yield from _unusable_features(f"{where}.features", fine_tune, features, architecture, lowest)
+
+
+def _unusable_features(
+    where: str, fine_tune: FineTuneConfig, features: FeaturesConfig, architecture: str, lowest: str
+) -> Iterator[str]:
+    """Features that training cannot start from: they would be computed, and their cost counted, for nothing.
+
+    lowest: the lowest layer that is trained.
+    """
+    layers = layers_of(architecture)
+    cuts = [layer for layer in (find_layer(architecture, cut, "highest") for cut in features.cuts) if layer]
+    if not cuts or any(can_start_from(cut, features.pooling, layers, lowest) for cut in cuts):
+        return
+    names = list(layers)
+    possible = [name for name in names[: names.index(lowest)] if layers[name].separates]
+    alternative = f"features with pooling: none and one of the cuts {listing(possible)}, or " if possible else ""
+    yield (
+        f"{where}: training from {lowest!r} upward cannot start from {fine_tune.features!r} (cut {listing(cuts)}, "
+        f"pooling {features.pooling}). Give {alternative}the features of the head, to start from the images."
+    )

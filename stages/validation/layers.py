@@ -1,0 +1,188 @@
+"""Layers and image sizes: whether a backbone has the layers that entries name, and takes their images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from stages.backbones.layer_names import find_layer, lowest_trained_layer, selectable_layers
+from stages.backbones.layer_table import layers_of
+from stages.backbones.registry import ARCHITECTURES
+from stages.config.features import FeaturesConfig
+from stages.config.heads import HeadConfig
+from stages.config.probes import ProbeConfig
+from stages.core.wording import did_you_mean, listing
+from stages.validation.classes import missing_classes, unknown_classes
+from stages.validation.sections import Entries
+
+
+@dataclass(frozen=True)
+class ResolvedBackbone:
+    """A backbone. image_size: in pixels, of the images that a network of the study was trained on; else None."""
+
+    architecture: str
+    image_size: int | None
+
+
+def resolve_backbone(entries: Entries, name: str) -> ResolvedBackbone | None:
+    """The backbone of this name; None if an entry that it depends on has a problem of its own."""
+    image_size = None
+    while name in entries["networks"]:
+        network = entries["networks"][name]
+        dataset = entries["datasets"].get(network.dataset)
+        if dataset is None:
+            return None
+        image_size, name = image_size or dataset.image_size, network.backbone
+    backbone = entries["backbones"].get(name)
+    return ResolvedBackbone(backbone.architecture, image_size) if backbone else None
+
+
+def find_cut(architecture: str, features: FeaturesConfig, head: HeadConfig | ProbeConfig) -> str | None:
+    """The layer whose features a head or a probe uses; None if it does not exist or is not clear."""
+    cuts = [find_layer(architecture, cut, "highest") for cut in features.cuts]
+    if head.cut is None:
+        return cuts[0] if len(cuts) == 1 else None
+    layer = find_layer(architecture, head.cut, "highest")
+    return layer if layer in cuts else None
+
+
+def network_problems(entries: Entries, name: str) -> Iterator[str]:
+    """Problems of a network with its task, its images and its layers."""
+    network, where = entries["networks"][name], f"networks.{name}"
+    yield from other_dataset(entries, where, network)
+    yield from _wrong_image_size(entries, where, network)
+    if (backbone := resolve_backbone(entries, network.backbone)) is None:
+        return
+    architecture = backbone.architecture
+    cut = find_layer(architecture, network.cut or "top", "highest")
+    if cut is None:
+        yield missing_layer(f"{where}.cut", network.cut, architecture, selectable_layers(architecture))
+    elif network.trainable == "all":
+        return
+    elif network.trainable != "head" and lowest_trained_layer(architecture, network.trainable, cut) is None:
+        names = ["all", "head", *selectable_layers(architecture)]
+        yield missing_layer(f"{where}.trainable", network.trainable, architecture, names)
+    elif _is_random(entries, network.backbone):
+        yield f"{where}.trainable: {network.trainable!r} would freeze random weights. Use all."
+
+
+def features_problems(entries: Entries, name: str) -> Iterator[str]:
+    """Problems of features with their classes, images, weights and layers."""
+    features, where = entries["features"][name], f"features.{name}"
+    yield from unknown_classes(entries, f"{where}.classes", features.dataset, features.classes)
+    yield from _wrong_image_size(entries, where, features)
+    if _is_random(entries, features.backbone):
+        yield f"{where}.backbone: {features.backbone!r} has random weights. Give a network or a trained backbone."
+    if not (backbone := resolve_backbone(entries, features.backbone)):
+        return
+    architecture = backbone.architecture
+    layers, names = layers_of(architecture), {}
+    for cut in features.cuts:
+        layer = find_layer(architecture, cut, "highest")
+        if layer is None:
+            yield missing_layer(f"{where}.cut", cut, architecture, selectable_layers(architecture))
+        elif layer in names:
+            yield f"{where}.cut: {names[layer]!r} and {cut!r} are the same layer, {layer}. Leave one of them out."
+        elif features.pooling != "none" and not layers[layer].image:
+            poolable = [layer for layer, traits in layers.items() if traits.image]
+            yield (
+                f"{where}.pooling: the activations of {layer} cannot be pooled, because they are vectors. Use pooling: "
+                f"none, or one of these cuts of {architecture}: {listing(poolable)}."
+            )
+        names[layer] = cut
+
+
+def head_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
+    """Problems of a head or a probe with its task and its features. section: heads or probes."""
+    head, where = entries[section][name], f"{section}.{name}"
+    features, task = entries["features"].get(head.features), entries["tasks"].get(head.task)
+    if features and task and features.dataset != task.dataset:
+        yield (
+            f"{where}.features: {head.features!r} has images of dataset {features.dataset!r}, but tasks.{head.task} "
+            f"uses {task.dataset!r}. Give features of that dataset."
+        )
+    yield from missing_classes(entries, where, head.features, head.task)
+    if features is None:
+        return
+    backbone = resolve_backbone(entries, features.backbone)
+    cut = find_cut(backbone.architecture, features, head) if backbone else None
+    if head.cut is None and len(features.cuts) > 1:
+        yield (
+            f"{where}.cut: the key is missing, and features.{head.features} has several cuts. Give one of "
+            f"{listing(features.cuts)}."
+        )
+    elif head.cut is not None and backbone and cut is None:
+        yield (
+            f"{where}.cut: {head.cut!r} is not a cut of features.{head.features}"
+            f"{did_you_mean(head.cut, features.cuts)}. Cuts: {listing(features.cuts)}."
+        )
+    views = len(features.views) + 1
+    if head.views is not None and head.views > views:
+        yield (
+            f"{where}.views: {head.views} is not valid, because features.{head.features} has {views} (the image itself "
+            "is the first). Give at most that many."
+        )
+    if section == "heads" and head.start_from == "backbone":
+        yield from _start_from_backbone(where, head.features, features, backbone, cut)
+
+
+def _start_from_backbone(
+    where: str, features_name: str, features: FeaturesConfig, backbone: ResolvedBackbone | None, cut: str | None
+) -> Iterator[str]:
+    """Features on which the backbone's own upper layers cannot run."""
+    if features.pooling != "none":
+        yield (
+            f"{where}.start_from: backbone is not valid, because features.{features_name} has pooling: "
+            f"{features.pooling}. Use features with pooling: none, or start_from: random."
+        )
+    elif backbone and cut and not (layers := layers_of(backbone.architecture))[cut].separates:
+        separating = [layer for layer, traits in layers.items() if traits.separates]
+        yield (
+            f"{where}.start_from: backbone is not valid, because other paths bypass the cut {cut!r} of "
+            f"features.{features_name}. Use start_from: random, or one of these cuts of {backbone.architecture}: "
+            f"{listing(separating)}."
+        )
+
+
+def missing_layer(where: str, layer: str | int, architecture: str, names: list[str], note: str = "") -> str:
+    """The message about a layer that does not exist, or a number of layers that is too large.
+
+    names: the layers that exist. note: what limits them, such as ` up to the cut 'flatten'`.
+    """
+    what = f"has no layer {layer!r}" if isinstance(layer, str) else f"has fewer than {layer} layers"
+    return f"{where}: {architecture} {what}{note}{did_you_mean(layer, names)}. Layers: {listing(names)}."
+
+
+def other_dataset(entries: Entries, where: str, entry: Any) -> Iterator[str]:
+    """A model whose dataset is not that of its task."""
+    if task := entries["tasks"].get(entry.task):
+        yield from disagreement(f"{where}.dataset", entry.dataset, f"tasks.{entry.task}", task.dataset)
+
+
+def disagreement(where: str, value: str, source: str, expected: str) -> Iterator[str]:
+    """A value that differs from that of another entry, the source."""
+    if value != expected:
+        yield f"{where}: {value!r} is not valid. Give {expected!r}, as in {source}."
+
+
+def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]:
+    """Images of the entry's dataset that its backbone does not take."""
+    backbone, dataset = resolve_backbone(entries, entry.backbone), entries["datasets"].get(entry.dataset)
+    if backbone is None or dataset is None:
+        return
+    architecture = ARCHITECTURES[backbone.architecture]
+    size = f"{where}.dataset: the images of {entry.dataset!r} are {dataset.image_size} pixels wide, but"
+    if dataset.image_size < architecture.smallest_image:
+        yield (
+            f"{size} {backbone.architecture} needs at least {architecture.smallest_image}. Increase "
+            f"datasets.{entry.dataset}.image_size."
+        )
+    elif backbone.image_size and not architecture.any_size and dataset.image_size != backbone.image_size:
+        yield (
+            f"{size} {entry.backbone!r} was trained on {backbone.image_size}, and {backbone.architecture} works with "
+            f"one size only. Use a dataset with image_size: {backbone.image_size}."
+        )
+
+
+def _is_random(entries: Entries, name: str) -> bool:
+    backbone = entries["backbones"].get(name)
+    return backbone is not None and backbone.weights == "random"
