@@ -250,8 +250,8 @@ def test_intervals_cover_the_truth(group_size):
         assert (count / SIMULATIONS <= 0.95 + 3 * ERROR + slack).all(), (name, count)
 
 
-def test_intervals_that_know_nothing_group_sizes_are_too_short():
-    """What the test above could not see, if groups made no difference."""
+def test_intervals_that_ignore_groups_are_too_short():
+    """Otherwise the test above would prove nothing about groups."""
     random = np.random.default_rng(0)
     truth = compute_metrics(overconfident(random, 1_000_000, 4))["accuracy"]
     covered = 0
