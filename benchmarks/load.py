@@ -54,24 +54,17 @@ def write_images(path: Path, count: int) -> None:
 
 
 def study_of(archive: Path) -> dict:
-    """Return a study of forty models: eight networks, sixteen ridge and eight dense heads, eight fine-tunes."""
+    """Return a study of forty models: eight networks, sixteen ridge probes, eight heads and eight fine-tunes."""
     common = {"dataset": "synthetic", "task": "ten", "backbone": "base"}
     few = {"max_train_per_class": 200, "epochs": 2}
     cached = {"task": "ten", "features": "cuts"}
+    probes = {
+        f"ridge-{number:02}": {**cached, "cut": CUTS[1 + number % 2], "max_train_per_class": 50 * (number + 1)}
+        for number in range(16)
+    }
     heads = {
-        **{
-            f"ridge-{number:02}": {
-                **cached,
-                "cut": CUTS[1 + number % 2],
-                "kind": "ridge",
-                "max_train_per_class": 50 * (number + 1),
-            }
-            for number in range(16)
-        },
-        **{
-            f"dense-{number}": {**cached, "cut": CUTS[1 + number % 2], "hidden": [32 * (number + 1)], "repeats": 2}
-            for number in range(8)
-        },
+        f"dense-{number}": {**cached, "cut": CUTS[1 + number % 2], "hidden": [32 * (number + 1)], "repeats": 2}
+        for number in range(8)
     }
     return read_yaml(ROOT / "params.yaml") | {
         "datasets": {
@@ -89,6 +82,7 @@ def study_of(archive: Path) -> dict:
         },
         "features": {"cuts": {"dataset": "synthetic", "backbone": "base", "cut": CUTS}},
         "heads": heads,
+        "probes": probes,
         "fine_tunes": {
             f"tuned-{number}": {**common, **few, "head": f"dense-{number}", "features": "cuts", "unfreeze": "conv3"}
             for number in range(8)
@@ -177,7 +171,7 @@ def main() -> None:
         write_images(archive, options.images)
         study = study_of(archive)
         write_study(folder, study)
-        models = sum(len(study[section]) for section in ("networks", "heads", "fine_tunes"))
+        models = sum(len(study[section]) for section in ("networks", "heads", "probes", "fine_tunes"))
         total, lines = repro(folder, partial(confined, join))
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         again, _ = repro(folder, partial(confined, join))

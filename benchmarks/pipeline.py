@@ -5,7 +5,7 @@
 
 The second command changes a quick and then a slow head of a finished run of studies/cifar10_cut_layers.yaml, in that
 folder, and times `dvc repro`. Everything else runs in temporary copies of the project. There are two studies: the
-default study, and one of many ridge heads on digits. Ridge heads take almost no time, so its time is that of the
+default study, and one of many ridge probes on digits. Probes take almost no time, so its time is that of the
 pipeline. Repeated commands run in turns, and the tables have medians over the rounds. Processor seconds are those of
 all threads: other work on the machine changes them less than seconds.
 """
@@ -32,9 +32,9 @@ from stages.core.yaml import read_yaml
 from stages.side_by_side import CORES
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
-HEADS = 30
+PROBES = 30
 EDITED = ["data9-pool5", "data8-pool3"]
-STUDIES = DEFAULT, MANY = "the default study", f"{HEADS} ridge heads"
+STUDIES = DEFAULT, MANY = "the default study", f"{PROBES} ridge probes"
 PYTHON = [sys.executable, "-c"]
 DVC = [sys.executable, "-m", "dvc"]
 LOAD = "import sys, stages.{}; from stages.core.params import Params; Params.read()"
@@ -142,18 +142,19 @@ def start(rounds: int) -> None:
 
 
 def study_of(name: str) -> dict:
-    """Return the default study, or the one of many heads, as a mapping."""
+    """Return the default study, or the one of many probes, as a mapping."""
     study = read_yaml(ROOT / "studies/digits_class_groups.yaml")
     if name == DEFAULT:
         return study
-    heads = {
-        f"head-{number:02}": {"task": "digits-b", "features": "some", "kind": "ridge", "l2": [0.01 * (number + 1)]}
-        for number in range(HEADS)
+    probes = {
+        f"probe-{number:02}": {"task": "digits-b", "features": "some", "kind": "ridge", "l2": [0.01 * (number + 1)]}
+        for number in range(PROBES)
     }
     return study | {
         "networks": {"base": study["networks"]["a-scratch"] | {"epochs": 2, "repeats": 1}},
         "features": {"some": study["features"]["b-flatten"] | {"backbone": "base"}},
-        "heads": heads,
+        "heads": {},
+        "probes": probes,
         "fine_tunes": {},
     }
 
