@@ -45,11 +45,11 @@ from benchmarks.measuring import (
 )
 from benchmarks.peer import PRECISIONS, Batches, peer_of, run_on_torch, train_on_torch
 from stages.backbones.building import layer_names
+from stages.backbones.extraction import extract
 from stages.backbones.inference import TOLERATES_BFLOAT16, Inference, keras_inference
 from stages.backbones.runtime import computing_in
 from stages.config.networks import NetworkConfig
 from stages.config.training import TrainingConfig
-from stages.features import extract
 from stages.training.batches import Examples
 from stages.training.fitting import TrainingRun as Fitted
 from stages.training.fitting import fit_runs
@@ -122,10 +122,22 @@ def extraction(architecture: str, size: int, files: Path | None, rounds: int, se
     return feature_problems(architecture, same, closeness[KERAS["bfloat16"]])
 
 
+class ArrayWriter:
+    """Writes features into an array in memory; see `stages.backbones.extraction.FeaturesWriter`."""
+
+    def __init__(self, array: np.ndarray):
+        self.array, self.written = array, 0
+
+    def write(self, activations: np.ndarray) -> np.ndarray:
+        self.array[self.written : self.written + len(activations)] = activations
+        self.written += len(activations)
+        return activations
+
+
 def extract_like_stage(run: Inference, images: np.ndarray, index: np.ndarray) -> np.ndarray:
     """Return the features of images[index]: the loop of the stage, with an array in memory instead of a file."""
     out = np.empty((len(index), *run(images[:1])[0].shape[1:]), np.float32)
-    extract(run, lambda pixels: pixels, images, index, [out], "features")
+    extract(run, None, images.__getitem__, index, [ArrayWriter(out)], "features")
     return out
 
 

@@ -1,6 +1,6 @@
 """How fast features come from photographs: from pixels in memory, from the file of `prepare`, and with decoding.
 
-    python -m benchmarks.decoding --files <folder with flowers_160.zip> [--rounds 3] [--seconds 4] [architecture@size ...]
+    python -m benchmarks.decoding --files <folder with flowers_160.zip> [--rounds 3] [architecture@size ...]
 
 The features are computed as the stage computes them. Of the file nothing is left in memory before it is read.
 """
@@ -21,8 +21,8 @@ import numpy as np
 
 from benchmarks.measuring import arguments, backbone_of, batches_in, in_turns, machine, ratio
 from benchmarks.tables import table
+from stages.backbones.extraction import BATCH, FeaturesWriter, extract
 from stages.backbones.inference import MIN_IMAGES_TO_CONVERT, fastest_inference, resolve_precision
-from stages.features import BATCH, ArrayFile, extract
 from stages.sources.source_image import SourceImage
 from stages.sources.workers import decode_all
 
@@ -41,10 +41,10 @@ def forget(file: Path) -> None:
 def prepare(contents: list[bytes], size: int, file: Path) -> None:
     """Decode images into a file, in the way of the stage."""
     source = (SourceImage(str(number), "", lambda content=content: content) for number, content in enumerate(contents))
-    with file.open("wb") as opened:
-        out = ArrayFile(opened, (len(contents), size, size, 3), "uint8")
-        for _, outcome in decode_all(source, size, "crop"):
-            out.write(outcome.pixels)
+    pixels = np.lib.format.open_memmap(file, "w+", np.uint8, (len(contents), size, size, 3))
+    for row, (_, outcome) in enumerate(decode_all(source, size, "crop")):
+        pixels[row] = outcome.pixels
+    pixels.flush()
 
 
 def compare(architecture: str, size: int, given: argparse.Namespace, work: Path) -> list[tuple]:
@@ -61,9 +61,8 @@ def compare(architecture: str, size: int, given: argparse.Namespace, work: Path)
     pixels = np.load(file)
 
     def features(read: Callable[[np.ndarray], np.ndarray]) -> None:
-        with out_file.open("wb") as opened:
-            out = ArrayFile(opened, (len(pixels), *model.output.shape[1:]), "float16")
-            extract(run, lambda images: images, read, np.arange(len(pixels)), [out], "")
+        np.lib.format.open_memmap(out_file, "w+", np.float16, (len(pixels), *model.output.shape[1:]))
+        extract(run, None, read, np.arange(len(pixels)), [FeaturesWriter(out_file)], "")
 
     ways = {
         "pixels in memory": lambda _: features(pixels.__getitem__),

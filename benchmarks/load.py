@@ -54,7 +54,7 @@ def write_images(path: Path, count: int) -> None:
 
 
 def study_of(archive: Path) -> dict:
-    """Return a study of forty models: eight networks, sixteen ridge probes, eight heads and eight fine-tunes."""
+    """Return a study of forty models: eight networks, sixteen probes, eight heads, eight fine-tunes."""
     common = {"dataset": "synthetic", "task": "ten", "backbone": "base"}
     few = {"max_train_per_class": 200, "epochs": 2}
     cached = {"task": "ten", "features": "cuts"}
@@ -171,7 +171,7 @@ def main() -> None:
         write_images(archive, options.images)
         study = study_of(archive)
         write_study(folder, study)
-        models = sum(len(study[section]) for section in ("networks", "heads", "probes", "fine_tunes"))
+        models = sum(len(study[section]) for section in ("networks", "probes", "heads", "fine_tunes"))
         total, lines = repro(folder, partial(confined, join))
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
         again, _ = repro(folder, partial(confined, join))

@@ -20,10 +20,10 @@ from keras import layers
 
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import up_to_cut
+from stages.backbones.extraction import BATCH
 from stages.backbones.inference import Inference, has_bfloat16
 from stages.backbones.pretrained import load_weights
 from stages.backbones.runtime import computing_in
-from stages.features import BATCH
 
 PHOTOGRAPHS = "flowers_160.zip"
 

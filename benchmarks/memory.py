@@ -77,6 +77,7 @@ def measure_stages(work: Path) -> None:
             "tasks": {"two": {"dataset": "noise", "validation": 0.1, "test": 0.1}},
             "backbones": {"own": backbone},
             "networks": {},
+            "probes": {},
             "features": {"low": {"dataset": "noise", "backbone": "own", "cut": "block_5_add"}},
             "heads": {"any": {"task": "two", "features": "low"}},
             "fine_tunes": {},

@@ -29,7 +29,7 @@ from pathlib import Path
 from benchmarks.tables import table
 from stages.core.files import read_json, sha256_of
 from stages.core.yaml import read_yaml
-from stages.side_by_side import CORES
+from stages.core.stage_graph import CORES
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
 PROBES = 30
@@ -147,7 +147,7 @@ def study_of(name: str) -> dict:
     if name == DEFAULT:
         return study
     probes = {
-        f"probe-{number:02}": {"task": "digits-b", "features": "some", "kind": "ridge", "l2": [0.01 * (number + 1)]}
+        f"probe-{number:02}": {"task": "digits-b", "features": "some", "l2": [0.01 * (number + 1)]}
         for number in range(PROBES)
     }
     return study | {
@@ -269,7 +269,7 @@ def recorded_of(folder: Path, name: str) -> float:
     kind, _, entry = name.partition("@")
     if kind == "features":
         return read_json(folder / f"data/costs/features/{entry}.json")["seconds"]
-    if kind not in ("train", "head", "fine_tune"):
+    if kind not in ("train", "probe", "head", "fine_tune"):
         return 0.0
     repeats = read_json(folder / f"models/{entry}/record.json")["repeats"]
     return repeats * read_json(folder / f"data/costs/models/{entry}.json")["seconds"]
@@ -295,8 +295,8 @@ def side_by_side(work: Path, jobs: int) -> None:
         start = time.perf_counter()
         run(parallel, *command)
         parallel_seconds = time.perf_counter() - start
-        weights = sorted(path.name for path in (folder / "models").glob("*.weights.h5"))
-        same = sum(sha256_of(folder / "models" / name) == sha256_of(parallel / "models" / name) for name in weights)
+        weights = sorted(path.relative_to(folder) for path in folder.glob("models/*/model.weights.h5"))
+        same = sum(sha256_of(folder / path) == sha256_of(parallel / path) for path in weights)
         rows.append((study, seconds, parallel_seconds, parallel_seconds / seconds, f"{same} of {len(weights)}"))
         shutil.rmtree(parallel)
     table("Stages side by side, in seconds", *rows)

@@ -29,6 +29,7 @@ import numpy as np
 from benchmarks.measuring import backbone_of, images_of, machine, peak, ratio
 from benchmarks.tables import table
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
+from stages.backbones.extraction import BATCH
 from stages.backbones.inference import MIN_IMAGES_TO_CONVERT, fastest_inference, resolve_precision
 from stages.backbones.layer_names import find_layer
 from stages.backbones.runtime import make_deterministic
@@ -36,7 +37,6 @@ from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.files import read_json
 from stages.core.yaml import read_yaml
-from stages.features import BATCH, ArrayFile
 from stages.training.batches import Examples
 from stages.training.fitting import TrainingRun, fit_runs
 from stages.training.heads import add_head, build_head
@@ -67,10 +67,10 @@ def few(examples: Examples) -> Examples:
 def made(file: Path, rows: int, width: int) -> np.ndarray:
     """Random features (rows, width) float16 in a file, memory-mapped as a stage reads them."""
     random = np.random.default_rng(0)
-    with file.open("wb") as opened:
-        out = ArrayFile(opened, (rows, width), "float16")
-        for start in range(0, rows, 1000):
-            out.write(random.random((min(1000, rows - start), width), np.float32))
+    array = np.lib.format.open_memmap(file, "w+", np.float16, (rows, width))
+    for start in range(0, rows, 1000):
+        array[start : start + 1000] = random.random((min(1000, rows - start), width), np.float32)
+    array.flush()
     return np.load(file, mmap_mode="r")
 
 

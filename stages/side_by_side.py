@@ -8,68 +8,23 @@ and the stages after it.
 import argparse
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from graphlib import TopologicalSorter
 
 from stages.core.command import run_command
 from stages.core.errors import UserError
+from stages.core.stage_graph import CORES, StageGraph
 
 # All stages write dvc.lock, one after another. Without this option DVC gives up on the lock after three seconds.
 DVC = [sys.executable, "-m", "dvc", "--wait-for-lock"]
 FIRST_SEQUENTIAL_STAGE = "evaluate"
 POLLING_SECONDS = 0.05
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 Processes = dict[str, subprocess.Popen]  # the running stages, by name
-
-
-@dataclass(frozen=True)
-class StageGraph:
-    """The dependency graph of the pipeline.
-
-    dependencies: for each stage, the stages that it depends on directly.
-    """
-
-    dependencies: dict[str, set[str]]
-
-    @classmethod
-    def from_dot(cls, dot: str) -> "StageGraph":
-        """Parse the graph that `dvc dag --dot` prints."""
-        dependencies = {stage: set() for stage in re.findall(r'"([^"]+)"', dot)}
-        for dependency, stage in re.findall(r'"([^"]+)" -> "([^"]+)"', dot):
-            dependencies[stage].add(dependency)
-        return cls(dependencies)
-
-    def with_dependents(self, stages: Iterable[str]) -> set[str]:
-        """Return the stages and every stage that depends on them, directly or not."""
-        reached = set(stages)
-        while new := {stage for stage, below in self.dependencies.items() if below & reached} - reached:
-            reached |= new
-        return reached
-
-    def without(self, stages: set[str]) -> "StageGraph":
-        """Return the graph without these stages."""
-        return StageGraph({stage: below for stage, below in self.dependencies.items() if stage not in stages})
-
-    def threads(self, stage: str, jobs: int) -> int:
-        """Return the number of threads for a stage: the cores, divided among the stages that can run beside it.
-
-        The number depends on the graph only, not on what happens to run: the last digits of weights depend on the
-        number of threads, and must not depend on how long other stages take or on what has run before.
-        """
-        independent = [
-            candidate
-            for candidate in self.dependencies
-            if candidate not in self.with_dependents([stage]) and stage not in self.with_dependents([candidate])
-        ]
-        return max(1, CORES // min(jobs, len(independent) + 1))
 
 
 def main(arguments: argparse.Namespace) -> int:

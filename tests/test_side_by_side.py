@@ -13,7 +13,7 @@ import pytest
 from dvc.lock import Lock
 
 from stages import side_by_side
-from stages.side_by_side import StageGraph
+from stages.core.stage_graph import StageGraph
 from tests.pipeline import ROOT, copy_of_project, dvc, run, stages_run
 
 DEPENDENCIES = {"low": [], "left": ["low"], "right": ["low"], "on-left": ["left"], "on-right": ["right"], "alone": []}

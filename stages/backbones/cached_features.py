@@ -1,8 +1,7 @@
 """Choosing the cut layer among cached features: the one a head is trained at, and the one a fine-tune starts from."""
 
 from stages.artifacts.features import CachedFeatures, read_all_features
-from stages.backbones.layer_names import can_start_from, find_layer
-from stages.backbones.layer_table import layers_of
+from stages.backbones.layer_names import find_layer, starting_cut
 from stages.core.errors import UserError
 
 
@@ -20,15 +19,10 @@ def read_features(name: str, cut: str | None = None) -> CachedFeatures:
 
 
 def starting_features(features: list[CachedFeatures], lowest_trained: str) -> CachedFeatures | None:
-    """The cached features that a training may start from instead of the images; None if there are none.
+    """The cached features that a training can start from instead of the images, or None; see `starting_cut`.
 
-    features: of one backbone. lowest_trained: the lowest layer that is trained; the frozen layers below the highest
-    fitting cut layer are not run again.
+    features: of one entry, at one or more cut layers. lowest_trained: the lowest layer that is trained.
     """
-    layers = layers_of(features[0].record.architecture)
-    fitting = [
-        candidate
-        for candidate in features
-        if can_start_from(candidate.record.cut, candidate.record.pooling, layers, lowest_trained)
-    ]
-    return max(fitting, key=lambda candidate: list(layers).index(candidate.record.cut), default=None)
+    record = features[0].record
+    cuts = {candidate.record.cut: candidate for candidate in features}
+    return cuts.get(starting_cut(record.architecture, cuts, record.pooling, lowest_trained))
