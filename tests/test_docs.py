@@ -181,7 +181,7 @@ PHOTOS = {"source": "folder", "path": "my_images", "image_size": 16}
 
 def missing_folder() -> str:
     pipeline.write_study(Path(), changed_study({"folders": {"photos": PHOTOS}}))
-    return error_of(check.main, [])
+    return error_of(check.main, check.arguments_parser().parse_args([]))
 
 
 def folder_error(files: dict[str, bytes], **task) -> str:
