@@ -1,29 +1,48 @@
-"""Checks params.yaml without running anything: `python -m stages.check [study]` lists all problems at once."""
+"""Checks a study without running it, and reports all problems at once: `python -m stages.check [study]`.
 
-import sys
+As the stage `check` it runs with `--clean`. Then it also removes what removed entries have left behind, and writes
+data/check, on which all other stages depend: nothing runs until the study is valid.
+"""
+
+import argparse
 from pathlib import Path
 
+from stages.artifacts.leftovers import remove_leftovers
+from stages.core.command import run_command
 from stages.core.errors import UserError
-from stages.core.stage import PARAMS
+from stages.core.files import write_text
+from stages.core.params import PARAMS, Params
 from stages.validation.study import load_study
 
+OUTPUT = Path("data/check")
 
-def main(arguments: list[str]) -> str:
-    if len(arguments) > 1 or arguments[:1] == ["--help"]:
-        raise UserError(f"give the path of one study, or nothing for {PARAMS}.")
-    path = Path(arguments[0]) if arguments else PARAMS
-    study = load_study(path)
+
+def main(arguments: argparse.Namespace) -> int:
+    study = load_study(arguments.study)
     for name, entry in study.folders.items():
         if not Path(entry.path).is_dir():
-            raise UserError(
-                f"folders.{name}.path: there is no folder {entry.path!r}; correct it, or put the images there."
-            )
-    return f"{path} is a sound study: {len(study.models)} models, {len(study.features)} feature caches"
+            raise UserError(f"folders.{name}.path: folder {entry.path!r} does not exist. Correct the path.")
+    print(f"check: {arguments.study} is valid (models: {len(study.models)}, features: {len(study.features)})")
+    if arguments.clean:
+        # The names of a valid study only: they become parts of paths.
+        for path in remove_leftovers(Params.read()):
+            print(f"check: removed {path}, whose entry is no longer in {PARAMS}")
+        write_text(OUTPUT, f"{PARAMS} is valid\n")
+    return 0
+
+
+def arguments_parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="check",
+        usage="python -m stages.check [study | --clean]",
+        description="Check a study, and report all problems at once.",
+    )
+    study = parser.add_mutually_exclusive_group()
+    study.add_argument("study", type=Path, nargs="?", default=PARAMS, help=f"the file to check (default: {PARAMS})")
+    study.add_argument("--clean", action="store_true", help="remove outputs of removed entries, as `dvc repro` does")
+    return parser
 
 
 if __name__ == "__main__":
-    try:
-        print(f"check: {main(sys.argv[1:])}")
-    except UserError as error:
-        print(f"check: {error}", file=sys.stderr)
-        sys.exit(1)
+    run_command(arguments_parser(), main)

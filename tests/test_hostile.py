@@ -1,7 +1,7 @@
-"""Hostile and broken data, from the source to the split, as the user meets it.
+"""Hostile and broken data, from the source to the split.
 
-Each case breaks a good dataset. Either its files are left out, each with the reason, or a stage ends with one sentence
-and leaves nothing; and when the cause is mended, the next run gives all images.
+Each case breaks a good dataset. Either the bad files are excluded, each with a reason, or a stage exits with one
+sentence and leaves no files. After the cause is fixed, the next run prepares all images.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ from stages.sources.layout import printable
 from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
 
 ROOT = Path(__file__).parents[1]
-STAGES = {"download": "d", "prepare": "d", "split": "t"}  # in their order, each with its entry
+STAGES = {"download": "d", "prepare": "d", "split": "t"}  # in order, each with its entry
 LOCAL = ("folder", "csv")  # sources that are not fetched
 OUTPUTS = {"download": "data/raw", "prepare": "data/images", "split": "data/tasks"}
 NOISE = np.random.default_rng(0).integers(0, 256, (24, 20, 20, 3), np.uint8)
@@ -58,21 +58,21 @@ TRAINING = {
 
 
 class Project:
-    """A good dataset in the current folder, the study that uses it, and what a case does to them.
+    """A good dataset in the current folder, the study that uses it, and the changes of a case.
 
-    source: zip, tar, tar.gz, server (which has a zip), folder or csv. patch: undone when the cause is mended.
+    source: zip, tar, tar.gz, server (of a zip), folder or csv. patch: undone when the cause is fixed.
     """
 
     def __init__(self, source, server, unprivileged):
         self.source, self.server, self.unprivileged = source, server, unprivileged
         self.patch = pytest.MonkeyPatch()
         self.path = Path("photos" if source in LOCAL else f"photos.{source.replace('server', 'zip')}")
-        self.limits = {}  # stage -> the largest file it may write
-        self.before = {}  # stage -> what happens just before it
+        self.limits = {}  # stage -> size in bytes of the largest file that it can write
+        self.before = {}  # stage -> function that is called just before it
         self.write()
 
     def write(self, files=GOOD, **keys):
-        """Write the dataset, and a study with these keys of the dataset and of the task."""
+        """Write the dataset and the study. keys: of the dataset; `task`: keys of the task."""
         self.files = dict(files)
         if self.source in LOCAL:
             write_tree(self.path, files)
@@ -82,7 +82,7 @@ class Project:
         self.study(**keys)
 
     def table(self, *more, header="path,label", good=True):
-        """Write the table of a csv source: the rows of the files, and more."""
+        """Write the table of a csv source: the rows of the files, unless good is False, then more rows."""
         if self.source == "csv":
             rows = [f"{name},{name.split('/')[0]}" for name in self.files] if good else []
             (self.path / "labels.csv").write_text("\n".join([header, *rows, *more, ""]), encoding="utf-8")
@@ -99,7 +99,7 @@ class Project:
         section = "folders" if self.source in LOCAL else "datasets"
         study = {
             "seed": 0,
-            **{section: {} for section in ("datasets", "folders", "features", "heads", "fine_tunes")},
+            **{section: {} for section in ("datasets", "folders", "features", "heads", "probes", "fine_tunes")},
             section: {"d": dataset},
             "tasks": {"t": task},
             "backbones": {"b": {"architecture": "four_conv", "weights": "random"}},
@@ -108,7 +108,7 @@ class Project:
         }
         Path("params.yaml").write_text(yaml.safe_dump(study))
 
-    def mend(self):
+    def fix(self):
         self.patch.undo()
         self.limits.clear()
         self.before.clear()
@@ -120,9 +120,9 @@ class Project:
 
 
 class Case(NamedTuple):
-    """source: of the project. breaks: a function of the project.
+    """source: of the project. breaks: a function that breaks the project.
 
-    rows: the files that are left out, each with a part of the reason. stage: else the stage that fails, and `says` a
+    rows: the files that are excluded, each with a part of the reason. stage: the stage that fails, if one does; says: a
     part of its sentence.
     """
 
@@ -134,11 +134,11 @@ class Case(NamedTuple):
 
 
 def files(changed, **keys):
-    """A break: files more or others than in the good dataset, where None takes one away; and keys of the study."""
+    """A break: added or changed files of the good dataset, None to remove one; and keys of the study."""
 
     def breaks(project):
-        every = {**GOOD, **changed}
-        project.write({name: content for name, content in every.items() if content is not None}, **keys)
+        contents = {**GOOD, **changed}
+        project.write({name: content for name, content in contents.items() if content is not None}, **keys)
 
     return breaks
 
@@ -155,21 +155,21 @@ def study(**keys):
     return lambda project: project.study(**keys)
 
 
-# What is done to an archive.
+# Changes of an archive.
 
 
-def change(of_bytes):
-    """A break: other bytes of the archive, whose checksum is right all the same."""
+def change(edit):
+    """A break: edited bytes of the archive, with a correct checksum. edit: a function of the bytes."""
 
     def breaks(project):
-        project.path.write_bytes(of_bytes(project.path.read_bytes()))
+        project.path.write_bytes(edit(project.path.read_bytes()))
         project.study()
 
     return breaks
 
 
 def zipped(name, mode, content):
-    """A break: a zip with one entry more, of this mode as Unix has them."""
+    """A break: a zip with an added entry of this Unix mode."""
 
     def breaks(project):
         with zipfile.ZipFile(project.path, "a") as archive:
@@ -182,13 +182,13 @@ def zipped(name, mode, content):
 
 
 def tarred(*members):
-    """A break: a tar with members more: (name, kind, where it leads, content)."""
+    """A break: a tar with added members: (name, type, target of the link, content)."""
 
     def breaks(project):
         with tarfile.open(project.path, "a") as archive:
-            for name, kind, leads, content in members:
+            for name, kind, target, content in members:
                 info = tarfile.TarInfo(name)
-                info.type, info.linkname, info.size = kind, leads, len(content)
+                info.type, info.linkname, info.size = kind, target, len(content)
                 archive.addfile(info, io.BytesIO(content))
         project.study()
 
@@ -196,39 +196,39 @@ def tarred(*members):
 
 
 def headers(name, field, value):
-    """A break: another number of two bytes in both headers of a file of a zip; field: its place in the local one."""
+    """A break: another two-byte number in both headers of a file in a zip; field: its offset in the local header."""
 
     def changed(content):
         content = bytearray(content)
-        for start, size, place in ((b"PK\3\4", 30, field), (b"PK\1\2", 46, field + 2)):
-            at = content.find(start)
-            while content[at + size : at + size + len(name)] != name.encode():
-                at = content.find(start, at + 1)
-            struct.pack_into("<H", content, at + place, value)
+        for start, size, offset in ((b"PK\3\4", 30, field), (b"PK\1\2", 46, field + 2)):
+            header = content.find(start)
+            while content[header + size : header + size + len(name)] != name.encode():
+                header = content.find(start, header + 1)
+            struct.pack_into("<H", content, header + offset, value)
         return bytes(content)
 
     return change(changed)
 
 
 def version_99(content):
-    place = content.find(b"PK\1\2") + 6
-    return content[:place] + b"\x63\0" + content[place + 2 :]
+    offset = content.find(b"PK\1\2") + 6
+    return content[:offset] + b"\x63\0" + content[offset + 2 :]
 
 
-def no_utf8(content):
-    """A name that says it is UTF-8 and is not."""
-    place = content.rfind(b"PK\1\2")
+def invalid_utf8(content):
+    """A zip with a name that is marked as UTF-8, but is not valid UTF-8."""
+    header = content.rfind(b"PK\1\2")
     content = bytearray(content)
-    struct.pack_into("<H", content, place + 8, 0x800)
-    content[place + 46] = 0xFF
+    struct.pack_into("<H", content, header + 8, 0x800)
+    content[header + 46] = 0xFF
     return bytes(content)
 
 
-# What is done to a folder.
+# Changes of a folder.
 
 
 def beside(make):
-    """A break: `make` is given a path in the class folder cat, of a file that is there too many."""
+    """A break: an added file in the class folder cat. make: a function that creates it at a path."""
 
     def breaks(project):
         make(project.path / "cat/more.png")
@@ -258,11 +258,11 @@ def raw_table(content):
     return lambda project: (project.path / "labels.csv").write_bytes(content)
 
 
-# What is done to the machine.
+# Changes of the machine.
 
 
 def disk_full(stage, room):
-    """A break: no file may get larger than so many bytes, as on a disk that has no more room."""
+    """A break: no file can be larger than `room` bytes, as on a full disk."""
     return lambda project: project.limits.update({stage: room})
 
 
@@ -280,7 +280,7 @@ def shortened_pixels():
 
 
 def no_room(project):
-    """A break: a folder can still be made, but no file."""
+    """A break: folders can be created, but files cannot."""
 
     def write_text(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -304,7 +304,7 @@ def locked_outputs(project):
     project.unprivileged()
 
 
-# What a server does.
+# Behavior of a server.
 
 
 def serves(handler):
@@ -323,7 +323,7 @@ def half(handler):
     handler.wfile.write(content[: len(content) // 2])
 
 
-def half_as_whole(handler):
+def half_unannounced(handler):
     content = Path("photos.zip").read_bytes()
     handler.send_response(200)
     handler.end_headers()
@@ -366,7 +366,7 @@ def server(turn):
     return breaks
 
 
-def nobody_answers(project):
+def closed_port(project):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         project.study(url=f"http://127.0.0.1:{free.getsockname()[1]}/photos.zip")
@@ -414,7 +414,7 @@ OUT = "its path leads out of the source"
 HELD = "neither a zip nor a tar archive; give one that is."
 
 CASES = {
-    # One file is broken: it is left out.
+    # One broken file is excluded.
     "corrupt PNG": Case("zip", bad(PNG[:100] + bytes(99) + PNG[199:]), {"cat/00.png": "broken"}),
     "truncated PNG": Case("folder", bad(PNG[:500]), {"cat/00.png": "truncated"}),
     "truncated JPEG": Case("tar.gz", bad(JPEG[:-200]), {"cat/00.png": "truncated"}),
@@ -439,7 +439,7 @@ CASES = {
     ),
     "name of two lines": Case("folder", bad(b"", "dog/a\nb.png"), {"dog/a\\nb.png": "the file is empty"}),
     "name with a carriage return": Case("zip", bad(b"", "dog/a\rb.png"), {"dog/a\\rb.png": "the file is empty"}),
-    "name that is no UTF-8": Case("folder", bad(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
+    "name that is not UTF-8": Case("folder", bad(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
     "long name": Case("tar", bad(b"", f"dog/{LONG}"), {f"dog/{LONG}": "the file is empty"}),
     "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it lies beside the class folders"}),
     # What leads elsewhere is left out.
@@ -470,7 +470,7 @@ CASES = {
         "folder", beside(lambda path: path.symlink_to("more.png")), {"cat/more.png": "it cannot be read ("}
     ),
     "path out of the folder": Case("csv", rows("../a.png,cat"), {"../a.png": "it leads out of the folder"}),
-    # What is no file is left out.
+    # Excluded: not a file.
     "device in a tar": Case("tar", tarred(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "no file"}),
     "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
     "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
@@ -487,7 +487,7 @@ CASES = {
     ),
     "no permission to read a file": Case("folder", locked("cat/00.png"), {"cat/00.png": "(Permission denied)"}),
     "no permission to read a listed file": Case("csv", locked("cat/00.png"), {"cat/00.png": "(Permission denied)"}),
-    # What looks broken and is not.
+    # Unusual, but not broken.
     "GIF with a broken second frame": Case("zip", bad(gif_with_broken_second_frame())),
     "16-bit PNG": Case("folder", bad(png(NOISE[0, :, :, 0].astype(np.uint16) << 8))),
     "JPEG of a printer named .png": Case("zip", bad(encode(Image.fromarray(NOISE[0]).convert("CMYK"), "JPEG"))),
@@ -574,7 +574,9 @@ CASES = {
         "zip", change(lambda _: b"<html>Not here</html>"), stage="prepare", says=HELD
     ),
     "zip of a later version": Case("zip", change(version_99), stage="prepare", says="'data/raw/d/photos.zip'"),
-    "zip whose names are no UTF-8": Case("zip", change(no_utf8), stage="prepare", says="'data/raw/d/photos.zip'"),
+    "zip with names that are not UTF-8": Case(
+        "zip", change(invalid_utf8), stage="prepare", says="'data/raw/d/photos.zip'"
+    ),
     "missing folder": Case(
         "folder",
         lambda project: shutil.rmtree(project.path),
@@ -611,7 +613,7 @@ CASES = {
     "table without a column": Case(
         "csv", rows(header="path,class"), stage="prepare", says="'photos/labels.csv' has no column 'label'"
     ),
-    "table that is no text": Case("csv", raw_table(JPEG), stage="prepare", says="cannot be read as a table"),
+    "table that is not text": Case("csv", raw_table(JPEG), stage="prepare", says="cannot be read as a table"),
     "table in UTF-16": Case(
         "csv", raw_table("path,label\ncat/00.png,cat".encode("utf-16")), stage="prepare", says="save it as UTF-8 text."
     ),
@@ -668,7 +670,7 @@ CASES = {
         "server", server(half), stage="download", says="cannot be downloaded (the connection broke off)"
     ),
     "server that stops half-way unannounced": Case(
-        "server", server(half_as_whole), stage="download", says="is not the file expected: its checksum is"
+        "server", server(half_unannounced), stage="download", says="is not the file expected: its checksum is"
     ),
     "server that sends a page": Case(
         "server", server(page), stage="download", says="is not the file expected: its checksum is"
@@ -685,15 +687,15 @@ CASES = {
     "server that is silent": Case(
         "server", server(is_silent), stage="download", says="cannot be downloaded (the server does not answer in time)"
     ),
-    "nobody at the address": Case(
-        "server", nobody_answers, stage="download", says="cannot be downloaded (there is no connection)"
-    ),
-    # The machine is at its end: one sentence.
+    "closed port": Case("server", closed_port, stage="download", says="cannot be downloaded (there is no connection)"),
+    # A full disk or missing permissions: one sentence.
     "disk full while copying": Case("zip", disk_full("download", 5000), stage="download", says="(File too large)"),
     "disk full while downloading": Case("server", disk_full("download", 5000), stage="download", says="File too large"),
     "little room on the disk": Case("zip", little_room, stage="download", says="but only 0.0 MB are free; make room"),
     "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", says="(File too large)"),
-    "disk full before preparing": Case("folder", no_room, stage="prepare", says="(No space left on device); make room"),
+    "disk full before preparing": Case(
+        "folder", no_room, stage="prepare", says="(No space left on device). Free some space"
+    ),
     "disk full while writing tables": Case(
         "folder",
         lambda project: (project.study(image_size=8), disk_full("prepare", 5000)(project)),
@@ -701,11 +703,13 @@ CASES = {
         says="(File too large)",
     ),
     "disk full while splitting": Case("csv", disk_full("split", 500), stage="split", says="(File too large)"),
-    "no permission to write": Case("folder", locked_outputs, stage="prepare", says="(Permission denied); make room or"),
-    "no permission to write what is fetched": Case(
-        "zip", locked_outputs, stage="download", says="(Permission denied); make room or"
+    "no permission to write": Case(
+        "folder", locked_outputs, stage="prepare", says="(Permission denied). Free some space, or"
     ),
-    # What an earlier stage made is damaged.
+    "no permission to write what is fetched": Case(
+        "zip", locked_outputs, stage="download", says="(Permission denied). Free some space, or"
+    ),
+    # Damaged outputs of an earlier stage.
     "two fetched files": Case(
         "zip",
         before("prepare", two_files),
@@ -735,7 +739,7 @@ def project(case, tmp_path, monkeypatch, archive_server, unprivileged):
 
 
 def run(stage, limit=None):
-    """Run a stage as the command line does; returns the exit code and what it warned of."""
+    """Run a stage as from the command line; returns the exit code and the warnings. limit: of a file, in bytes."""
     arguments, (soft, hard) = sys.argv, resource.getrlimit(resource.RLIMIT_FSIZE)
     sys.argv = [f"stages/{stage}.py", STAGES[stage]]
     try:
@@ -754,38 +758,38 @@ def run(stage, limit=None):
 
 
 def run_all(project, capfd, fails=""):
-    """Run the stages one after the other, up to the one that fails; returns what that writes to standard error."""
+    """Run the stages in order, up to the one that fails; returns its standard error."""
     capfd.readouterr()
     for stage in list(STAGES)[project.source in LOCAL :]:
         project.before.get(stage, lambda: None)()
         code, warned = run(stage, project.limits.get(stage))
-        said = capfd.readouterr().err
+        errors = capfd.readouterr().err
         assert not warned
-        assert code == (1 if stage == fails else 0), said
+        assert code == (1 if stage == fails else 0), errors
         if stage == fails:
-            return said
-        assert said == ""
+            return errors
+        assert errors == ""
     return ""
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_hostile_data(case, project, capfd):
+def test_hostile_data_is_excluded_or_reported_in_one_sentence(case, project, capfd):
     case.breaks(project)
-    said = run_all(project, capfd, case.stage)
+    errors = run_all(project, capfd, case.stage)
     if case.stage:
-        assert_one_sentence(said, case)
-        assert_nothing_left(case)
+        assert_one_sentence(errors, case)
+        assert_no_files_left(case)
     else:
         images = read_images("d")
-        left_out = images.quarantine.set_index("name")["reason"].to_dict()
-        assert left_out.keys() == case.rows.keys()
+        excluded = images.quarantine.set_index("name")["reason"].to_dict()
+        assert excluded.keys() == case.rows.keys()
         for name, reason in case.rows.items():
-            assert reason in left_out[name]
+            assert reason in excluded[name]
         assert set(images.table["name"]) == {printable(name) for name in project.files} - case.rows.keys()
         task = read_task("t").table
         assert set(task["name"]) == set(images.table["name"])
         assert task.groupby("sha256")["split"].nunique().eq(1).all()
-    project.mend()
+    project.fix()
     assert run_all(project, capfd) == ""
     images = read_images("d")
     assert list(images.table["name"]) == list(GOOD)
@@ -794,16 +798,16 @@ def test_hostile_data(case, project, capfd):
     assert not list(Path("data").rglob(".partial*"))
 
 
-def assert_one_sentence(said, case):
-    assert said.startswith(f"{case.stage}: ")
-    assert said.endswith(".\n")
-    assert len(said.splitlines()) == 1
-    assert case.says in said
-    assert "Traceback" not in said
+def assert_one_sentence(errors, case):
+    assert errors.startswith(f"{case.stage}: ")
+    assert errors.endswith(".\n")
+    assert len(errors.splitlines()) == 1
+    assert case.says in errors
+    assert "Traceback" not in errors
 
 
-def assert_nothing_left(case):
-    """No file of the stage that failed and of those after it, and of none the beginning of one."""
+def assert_no_files_left(case):
+    """There are no outputs of the stage that failed or of later stages, and no partial files."""
     stages = list(STAGES)
     for stage in stages[stages.index(case.stage) :]:
         assert not [path for path in Path(OUTPUTS[stage]).rglob("*") if not path.is_dir()]

@@ -1,9 +1,10 @@
-"""A study, a weights file or an archive that a stranger made does no harm, and no credential gets into a file."""
+"""A study, weights or an archive of a stranger does no harm, and no credential is written to a file."""
 
 import ast
 import base64
 import csv
 import http.server
+import importlib
 import json
 import re
 import subprocess
@@ -17,27 +18,27 @@ import keras
 import numpy as np
 import pytest
 
-from stages import evaluate, report, sound, weights
+from stages import check, weights
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_backbone
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
+from stages.core.params import Params
 from stages.sources import fetch
 from stages.sources.layout import printable
 from stages.validation.study import validate_study
 from tests.conftest import png
 from tests.pipeline import copy_of_project, dvc, edit_study, read_yaml
 from tests.tiny_study import STUDY
-from tests.tiny_study import run as run_tiny
 
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2-hunter2"
 
-# What the code of the stages never does.
+# Code that the stages must not have.
 
-MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "telnetlib", "ftplib"}  # import
+MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "telnetlib", "ftplib"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
-# Whatever they are called on.
+# On any object.
 METHODS = {
     *("system", "popen", "getoutput", "getstatusoutput", "mktemp", "unsafe_load", "full_load", "extract", "extractall"),
     *("enable_unsafe_deserialization", "read_pickle", "to_pickle", "unpack_archive"),
@@ -49,29 +50,34 @@ ARGUMENTS = {"shell": True, "allow_pickle": True, "safe_mode": False, "verify": 
 STARTS_PROGRAMS = "stages/side_by_side.py"
 
 
+def safe_yaml(call: ast.Call) -> bool:
+    """Whether a call of yaml.load names the loader of stages/core/yaml.py, a safe one."""
+    return len(call.args) == 2 and isinstance(call.args[1], ast.Name) and call.args[1].id == "Yaml12Loader"
+
+
 def forbidden(code: str) -> list[str]:
-    """What stands in Python code of the above, with its line."""
-    found = []
+    """The forbidden imports, calls and arguments in Python code, with their lines."""
+    findings = []
     for node in ast.walk(ast.parse(code)):
         if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [each.name for each in node.names]
-            found += [(node.lineno, name) for name in names if name.split(".")[0] in MODULES]
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            findings += [(node.lineno, name) for name in names if name.split(".")[0] in MODULES]
         elif isinstance(node, ast.Call):
             if isinstance(node.func, ast.Name) and node.func.id in BUILTINS:
-                found.append((node.lineno, node.func.id))
+                findings.append((node.lineno, node.func.id))
             elif isinstance(node.func, ast.Attribute):
                 owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""
-                if node.func.attr in METHODS or (owner, node.func.attr) == ("yaml", "load"):
-                    found.append((node.lineno, node.func.attr))
+                if node.func.attr in METHODS or ((owner, node.func.attr) == ("yaml", "load") and not safe_yaml(node)):
+                    findings.append((node.lineno, node.func.attr))
             for argument in node.keywords:
                 value = argument.value.value if isinstance(argument.value, ast.Constant) else None
                 if argument.arg in ARGUMENTS and value == ARGUMENTS[argument.arg]:
-                    found.append((node.lineno, f"{argument.arg}={value}"))
-    return [f"line {line}: {what}" for line, what in found]
+                    findings.append((node.lineno, f"{argument.arg}={value}"))
+    return [f"line {line}: {what}" for line, what in findings]
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("stages/**/*.py")), ids=lambda file: str(file.relative_to(ROOT)))
-def test_no_stage_unpickles_evaluates_or_asks_a_shell(file):
+def test_stages_do_not_unpickle_evaluate_code_or_use_a_shell(file):
     code = file.read_text(encoding="utf-8")
     assert forbidden(code) == []
     assert "subprocess" not in code or file == ROOT / STARTS_PROGRAMS
@@ -86,11 +92,11 @@ def test_no_stage_unpickles_evaluates_or_asks_a_shell(file):
         "requests.get(address, verify=False)",
     ],
 )
-def test_what_is_forbidden_is_found(code):
+def test_forbidden_code_is_detected(code):
     assert len(forbidden(code)) == 1
 
 
-def test_the_templates_of_the_report_escape_everything():
+def test_report_templates_escape_all_values():
     for template in ROOT.glob("stages/reporting/*.j2"):
         text = template.read_text(encoding="utf-8")
         assert "autoescape" not in text
@@ -98,7 +104,7 @@ def test_the_templates_of_the_report_escape_everything():
 
 
 @pytest.mark.parametrize(
-    ("found", "told", "code", "said"),
+    ("output", "errors", "code", "message"),
     [
         ("", "ConnectionError: Max retries exceeded", 0, "requirements.txt IS NOT AUDITED"),
         ("", "pip-audit: error: unrecognized arguments: --no", 1, "pip-audit failed: pip-audit: error: unrecognized"),
@@ -117,70 +123,71 @@ def test_the_templates_of_the_report_escape_everything():
         ),
     ],
 )
-def test_known_vulnerabilities_fail_and_what_was_not_asked_about_is_said(found, told, code, said, tmp_path):
-    files = [tmp_path / "found", tmp_path / "told"]
-    for file, text in zip(files, (found, told), strict=True):
+def test_the_audit_fails_for_known_vulnerabilities_and_lists_unaudited_packages(
+    output, errors, code, message, tmp_path
+):
+    files = [tmp_path / "output", tmp_path / "errors"]
+    for file, text in zip(files, (output, errors), strict=True):
         file.write_text(text)
     done = subprocess.run(
         [sys.executable, str(ROOT / ".ci/audit.py"), *files], capture_output=True, text=True, check=False
     )
     assert done.returncode == code
-    assert said in done.stderr
+    assert message in done.stderr
 
 
-# Names become parts of commands and paths.
+# Names of entries, which become parts of commands and paths.
 
 HOSTILE_NAMES = [
     *("x; touch pwned", "$(touch pwned)", "`touch pwned`", "x & touch pwned", "x\ntouch pwned", "x' ; touch pwned ; '"),
     *("-x", "--help", "a b", "x > pwned", "x|touch pwned"),
 ]
-# A dot in a name leads DVC astray, unless the study has what it then looks for, below the entry `a/`.
-OUT = "a/../../../../victim"
+# DVC looks up a name with dots as a path of keys, so the study has to have these keys, below the entry `a/`.
+OUTSIDE = "a/../../../../victim"
 
 
 def add_hostile_names(study: dict) -> None:
     for name in HOSTILE_NAMES:
         study["backbones"][name] = {"architecture": "four_conv", "weights": "random"}
-    looked_for = {"x": 1}
-    first, *parts = OUT.split(".")
+    keys = {"x": 1}
+    first, *parts = OUTSIDE.split(".")
     for part in reversed(parts):
-        looked_for = {part: looked_for}
+        keys = {part: keys}
     entry = study["features"]["b-fc1"]
-    study |= {"features": {OUT: entry, first: {**entry, **looked_for}}, "heads": {}, "fine_tunes": {}}
+    study |= {"features": {OUTSIDE: entry, first: {**entry, **keys}}, "heads": {}, "probes": {}, "fine_tunes": {}}
 
 
-def test_no_name_of_a_study_reaches_a_shell_or_a_path_before_it_is_checked(tmp_path):
+def test_names_are_checked_before_they_reach_a_shell_or_a_path(tmp_path):
     (tmp_path / "project").mkdir()
     project = copy_of_project(tmp_path / "project")
     edit_study(project, add_hostile_names)
-    kept = tmp_path / "victim/kept"
-    kept.parent.mkdir()
-    kept.write_text("kept")
+    victim = tmp_path / "victim/file"
+    victim.parent.mkdir()
+    victim.write_text("kept")
     done = dvc(project, "repro", fails=True)
     assert done.stdout.count("Running stage '") == 1
-    assert f"sound: params.yaml has {len(HOSTILE_NAMES) + 2} problems" in done.stderr
-    assert f"features: the name '{OUT}' is not accepted; it must be a small letter" in done.stderr
-    assert kept.exists() and not (project / "pwned").exists()
-    # Without the stage that all others depend on, DVC would hand a name to the shell, and empty the folder it leads to.
-    text = (project / "dvc.yaml").read_text(encoding="utf-8").replace("      - data/sound\n", "")
+    assert f"check: params.yaml has {len(HOSTILE_NAMES) + 2} problems" in done.stderr
+    assert f"features: name '{OUTSIDE}' is not valid. Use a to z" in done.stderr
+    assert victim.exists() and not (project / "pwned").exists()
+    # Without the check, DVC would pass a name to the shell, and empty the folder that it leads to.
+    text = (project / "dvc.yaml").read_text(encoding="utf-8").replace("      - data/check\n", "")
     (project / "dvc.yaml").write_text(text, encoding="utf-8")
     dvc(project, "repro", "--single-item", f"weights@{HOSTILE_NAMES[0]}", fails=True)
-    dvc(project, "repro", "--single-item", f"features@{OUT}", fails=True)
-    assert (project / "pwned").exists() and not kept.exists()
+    dvc(project, "repro", "--single-item", f"features@{OUTSIDE}", fails=True)
+    assert (project / "pwned").exists() and not victim.exists()
 
 
-def test_the_stages_of_all_entries_depend_on_the_check_of_the_study():
+def test_the_stages_of_all_entries_depend_on_the_check_and_their_commands_contain_names_only():
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
-    assert stages["sound"]["outs"] == [str(sound.FILE)]
+    assert str(check.OUTPUT) in str(stages["check"]["outs"])
     for name, stage in stages.items():
-        assert "foreach" not in stage or str(sound.FILE) in stage["do"]["deps"], name
-        # Of what a study says, only the names of entries come into commands.
+        assert "foreach" not in stage or str(check.OUTPUT) in stage["do"]["deps"], name
         assert not re.search(r"\$\{(?!key\})", stage.get("do", stage)["cmd"]), name
 
 
 # Credentials.
 
-ADDRESSES = {
+URLS = {
     "a login": f"https://user:{SECRET}@example.org/photos.zip",
     "a login without a name": f"https://:{SECRET}@example.org/photos.zip",
     "a login for another protocol": f"ftp://user:{SECRET}@example.org/photos.zip",
@@ -195,46 +202,61 @@ ADDRESSES = {
 }
 
 
-@pytest.mark.parametrize("address", ADDRESSES.values(), ids=ADDRESSES)
-def test_a_credential_in_a_study_is_refused_without_being_shown(address):
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+def test_a_credential_in_a_study_is_refused_and_not_printed(url):
     file = {"sha256": "0" * 64}
     study = {
         **STUDY,
-        "datasets": {**STUDY["datasets"], "d": {"source": "archive", "url": address, "image_size": 16, **file}},
-        "backbones": {**STUDY["backbones"], "b": {"architecture": "four_conv", "weights": address, **file}},
+        "datasets": {**STUDY["datasets"], "d": {"source": "archive", "url": url, "image_size": 16, **file}},
+        "backbones": {**STUDY["backbones"], "b": {"architecture": "four_conv", "weights": url, **file}},
     }
     _, problems = validate_study(study)
-    assert [problem.partition(":")[0] for problem in problems] == ["datasets.d", "backbones.b"]
+    assert [problem.partition(":")[0] for problem in problems] == ["datasets.d.url", "backbones.b.weights"]
     for problem in problems:
-        assert "the address of 'example.org' holds " in problem
-        assert problem.endswith("put a login into ~/.netrc, where it is found, or fetch the file by other means and "
-                                "give its path.")  # fmt: skip
+        assert "the URL of 'example.org' holds " in problem
+        assert problem.endswith(
+            "Put a login into ~/.netrc, which downloads use, or download the file yourself and give its path."
+        )
         assert SECRET not in problem
 
 
+@pytest.mark.parametrize("url", URLS.values(), ids=URLS)
+@pytest.mark.parametrize("wrap", [list, lambda url: [url], lambda url: {"url": url}, lambda url: url], ids=str)
+def test_a_credential_in_the_wrong_place_is_not_printed(url, wrap):
+    datasets = {
+        "entry": wrap(url),
+        "key": {"source": "archive", "url": [url], "image_size": 16},
+        "source": {"source": url, "image_size": 16},
+    }
+    tasks = {"t": {**STUDY["tasks"]["low"], "dataset": url}}
+    backbones = {"a": {"architecture": url, "weights": "random"}, "b": {"architecture": "four_conv", "weights": url}}
+    study = {**STUDY, "seed": url, "datasets": datasets, "tasks": tasks, "backbones": backbones}
+    assert SECRET not in "\n".join(validate_study(study)[1])
+
+
 @pytest.mark.parametrize(
-    "address",
+    "url",
     [
         "https://example.org/photos.zip?download=1&rlkey=abc",
         "https://example.org/user@home/tokens.zip",
         "folder/token=1@home.zip",
     ],
 )
-def test_an_address_without_a_credential_is_accepted(address):
-    study = {"d": {"source": "archive", "url": address, "image_size": 16, "sha256": "0" * 64}}
+def test_a_url_without_a_credential_is_accepted(url):
+    study = {"d": {"source": "archive", "url": url, "image_size": 16, "sha256": "0" * 64}}
     assert validate_study({**STUDY, "datasets": {**STUDY["datasets"], **study}})[1] == []
 
 
 @pytest.mark.parametrize("path", ["ssh://jane:pw@example.org/x", "s3://bucket/x", "remote://team/x"])
-def test_a_folder_of_this_machine_is_no_address_to_which_dvc_would_connect(path):
+def test_a_url_as_a_folder_is_refused_because_dvc_would_connect_to_it(path):
     study = {**STUDY, "folders": {"mine": {"source": "folder", "path": path, "image_size": 16}}}
     assert validate_study(study)[1] == [
-        "folders.mine: the path of a folder of this machine is needed, and this is an address; give the path."
+        "folders.mine.path: a URL is not valid. Give the path of a folder on this machine."
     ]
 
 
 class Guarded(http.server.BaseHTTPRequestHandler):
-    """Gives a file to who has the login, and leads all others to a signed address that does not exist."""
+    """Sends a file to a client with the login, and redirects all others to a signed URL that does not exist."""
 
     def do_GET(self):
         login = base64.b64encode(f"user:{SECRET}".encode()).decode()
@@ -245,7 +267,7 @@ class Guarded(http.server.BaseHTTPRequestHandler):
             self.wfile.write(b"file")
         else:
             self.send_response(404 if "?" in self.path else 302)
-            self.send_header("Location", f"{self.server.leads_to}?signature={SECRET}")
+            self.send_header("Location", f"{self.server.redirect}?signature={SECRET}")
             self.send_header("Content-Length", "0")
             self.end_headers()
 
@@ -260,7 +282,7 @@ def server(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Guarded) as running:
         running.address = f"http://127.0.0.1:{running.server_port}/photos.zip"
-        running.leads_to = "/storage"
+        running.redirect = "/storage"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield running
@@ -268,7 +290,7 @@ def server(monkeypatch, tmp_path):
         thread.join()
 
 
-def test_a_login_in_netrc_is_used_and_gets_into_no_file(server, tmp_path, capfd):
+def test_a_login_in_netrc_is_used_and_written_to_no_file(server, tmp_path, capfd):
     Path("netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
     Path("netrc").chmod(0o600)
     fetch.fetch(server.address, tmp_path / "data/raw/photos.zip", None)
@@ -277,16 +299,16 @@ def test_a_login_in_netrc_is_used_and_gets_into_no_file(server, tmp_path, capfd)
     assert SECRET not in "".join(capfd.readouterr()) + "".join(path.read_text() for path in written)
 
 
-@pytest.mark.parametrize("leads_to", ["/storage", f"http://user:{SECRET}@[", f"ftp://user:{SECRET}@127.0.0.1/x"])
-def test_an_error_does_not_show_the_address_that_a_server_leads_to(leads_to, server, tmp_path):
-    server.leads_to = leads_to
+@pytest.mark.parametrize("redirect", ["/storage", f"http://user:{SECRET}@[", f"ftp://user:{SECRET}@127.0.0.1/x"])
+def test_an_error_does_not_quote_the_url_of_a_redirect(redirect, server, tmp_path):
+    server.redirect = redirect
     with pytest.raises(UserError, match="cannot be downloaded") as error:
         fetch.fetch(f"{server.address}", tmp_path / "photos.zip", None)
     assert SECRET not in str(error.value)
     assert f"'{server.address}'" in str(error.value)
 
 
-def test_an_address_is_shown_without_its_parameters(server, tmp_path):
+def test_an_error_quotes_a_url_without_its_parameters(server, tmp_path):
     with pytest.raises(UserError, match=r"^'http://127\.0\.0\.1:\d+/photos\.zip\?\.\.\.' cannot be downloaded"):
         fetch.fetch(f"{server.address}?name={SECRET}", tmp_path / "photos.zip", None)
 
@@ -295,7 +317,7 @@ def test_an_address_is_shown_without_its_parameters(server, tmp_path):
 
 
 def with_lambda(path: Path) -> None:
-    """A whole model with a Python function in it, in a format of Keras."""
+    """A Keras model, not only weights, with a Python function in it."""
     inputs = keras.Input((16, 16, 3))
     touch = keras.layers.Lambda(lambda x: [x, __import__("pathlib").Path("pwned").touch()][0], output_shape=(16, 16, 3))
     model = keras.Model(inputs, touch(inputs))
@@ -303,20 +325,20 @@ def with_lambda(path: Path) -> None:
     Path("pwned").unlink(missing_ok=True)
 
 
-def named_otherwise(path: Path) -> None:
+def renamed_model(path: Path) -> None:
     with_lambda(Path("model.keras"))
     Path("model.keras").replace(path)
 
 
-def sound_weights(path: Path) -> None:
+def intact_weights(path: Path) -> None:
     build_backbone("four_conv", 16).save_weights(path)
 
 
 def changed_weights(change):
-    """Weights of which `change` is given the open file, and the first of the datasets in it."""
+    """Weights that `change` damages: it gets the open file and the name of the first dataset in it."""
 
     def make(path: Path) -> None:
-        sound_weights(path)
+        intact_weights(path)
         with h5py.File(path, "r+") as file:
             names = []
             file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -331,79 +353,79 @@ def other_shape(file, name):
     file[name] = values[..., :1]
 
 
-def no_layer(file, name):
+def missing_layer(file, name):
     del file[str(Path(name).parents[1])]
 
 
-def of_another_file(file, name):
-    """Numbers that HDF5 reads from elsewhere on the disk."""
+def external_data(file, name):
+    """Values that HDF5 reads from another file on the disk."""
     shape, size = file[name].shape, file[name].nbytes
     Path("elsewhere").write_bytes(bytes(size))
     del file[name]
     file.create_dataset(name, shape, "f4", external=[("elsewhere", 0, size)])
 
 
-def linked_to_another_file(file, name):
-    sound_weights(Path("other.weights.h5"))
+def external_link(file, name):
+    intact_weights(Path("other.weights.h5"))
     del file[name]
     file[name] = h5py.ExternalLink("other.weights.h5", name)
 
 
 def bomb(file, name):
-    """So many numbers as no machine has memory for, in a few bytes."""
+    """Values that fill a few bytes on the disk and more memory than any machine has."""
     del file[name]
     file.create_dataset(name, (2**45,), "f4", chunks=(2**20,), compression="gzip")
 
 
-def text_for_numbers(file, name):
+def text_instead_of_numbers(file, name):
     del file[name]
     file[name] = "numbers"
 
 
 def truncated(path: Path) -> None:
-    sound_weights(path)
+    intact_weights(path)
     path.write_bytes(path.read_bytes()[:-5000])
 
 
 def zeroed(path: Path) -> None:
-    sound_weights(path)
+    intact_weights(path)
     content = path.read_bytes()
     path.write_bytes(content[:1000] + bytes(3000) + content[4000:])
 
 
 HOSTILE_WEIGHTS = {
     "a .keras file with a function": ("model.keras", with_lambda),
-    "a .keras file called .h5": ("own.weights.h5", named_otherwise),
+    "a .keras file with another extension": ("own.weights.h5", renamed_model),
     "a whole model with a function": ("model.h5", with_lambda),
     "another shape": ("own.weights.h5", changed_weights(other_shape)),
-    "a missing layer": ("own.weights.h5", changed_weights(no_layer)),
-    "numbers of another file": ("own.weights.h5", changed_weights(of_another_file)),
-    "a link to another file": ("own.weights.h5", changed_weights(linked_to_another_file)),
+    "a missing layer": ("own.weights.h5", changed_weights(missing_layer)),
+    "values in another file": ("own.weights.h5", changed_weights(external_data)),
+    "a link to another file": ("own.weights.h5", changed_weights(external_link)),
     "a bomb": ("own.weights.h5", changed_weights(bomb)),
-    "text": ("own.weights.h5", changed_weights(text_for_numbers)),
+    "text": ("own.weights.h5", changed_weights(text_instead_of_numbers)),
     "a truncated file": ("own.weights.h5", truncated),
     "a file with zeros in it": ("own.weights.h5", zeroed),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "make"), HOSTILE_WEIGHTS.values(), ids=HOSTILE_WEIGHTS)
-def test_hostile_weights_are_refused_in_a_sentence(name, make, tmp_path, monkeypatch):
+def test_hostile_weights_are_refused_in_one_sentence(name, make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(path := Path(name))
     own = {"architecture": "four_conv", "weights": name, "sha256": sha256_of(path)}
-    study, problems = validate_study({**STUDY, "backbones": {**STUDY["backbones"], "own": own}})
-    assert not problems
+    study = {**STUDY, "backbones": {**STUDY["backbones"], "own": own}}
+    assert validate_study(study)[1] == []
     with pytest.raises(
         UserError, match=r"^backbones\.own\.weights: .* [Gg]ive weights (of this architecture|that Keras saved)\.$"
     ) as error:
-        weights.main(study, "own")
+        weights.main(Params(study), "own")
         load_backbone("own", 16)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 500
     assert not Path("pwned").exists()
 
 
-# Through all stages to the page.
+# From the images through all stages to the report.
 
 CLASSES = [
     "<script>alert(1)</script>",
@@ -422,7 +444,7 @@ UNREADABLE = "<i>&amp; no picture's\nname.png"
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A folder in which all stages have run of a study with hostile classes, files and values."""
+    """A folder in which all stages have run, with a study of hostile classes, file names and values."""
     folder = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -438,59 +460,54 @@ def hostile(tmp_path_factory):
                 rows.writerow([name, CLASSES[number % len(CLASSES)]])
             (images / UNREADABLE).write_bytes(b"no picture")
             rows.writerow([UNREADABLE, CLASSES[0]])
-        sound_weights(Path("w <b>'$(touch pwned).weights.h5"))
-        study, problems = validate_study(
-            {
-                **STUDY,
-                "datasets": {},
-                "folders": {"d": {"source": "csv", "path": str(images), "image_size": 16, "max_unreadable": 0.1}},
-                "tasks": {
-                    "t": {
-                        "dataset": "d",
-                        "rename": {CLASSES[7]: RENAMED},
-                        "validation": 3,
-                        "test": 3,
-                        "group": r"^(\d+)-<b>",
-                    }
-                },
-                "backbones": {
-                    "own": {
-                        "architecture": "four_conv",
-                        "weights": "w <b>'$(touch pwned).weights.h5",
-                        "sha256": sha256_of(Path("w <b>'$(touch pwned).weights.h5")),
-                    }
-                },
-                "networks": {
-                    "net": {"dataset": "d", "task": "t", "backbone": "own", "augmentation": {"flip": "horizontal"}}
-                },
-                "features": {
-                    "f": {
-                        "dataset": "d",
-                        "classes": [printable(name) for name in CLASSES],
-                        "backbone": "own",
-                        "cut": "top",
-                    }
-                },
-                "heads": {"probe": {"task": "t", "features": "f", "kind": "ridge"}},
-                "fine_tunes": {},
-                "training": {**STUDY["training"], "epochs": 1, "repeats": 1},
-            }
-        )
-        assert not problems
-        patch.setattr("tests.tiny_study.study", lambda: study)
-        for stage, entry in [
+        intact_weights(Path("w <b>'$(touch pwned).weights.h5"))
+        study = {
+            **STUDY,
+            "datasets": {},
+            "folders": {"d": {"source": "csv", "path": str(images), "image_size": 16, "max_unreadable": 0.1}},
+            "tasks": {
+                "t": {
+                    "dataset": "d",
+                    "rename": {CLASSES[7]: RENAMED},
+                    "validation": 3,
+                    "test": 3,
+                    "group": r"^(\d+)-<b>",
+                }
+            },
+            "backbones": {
+                "own": {
+                    "architecture": "four_conv",
+                    "weights": "w <b>'$(touch pwned).weights.h5",
+                    "sha256": sha256_of(Path("w <b>'$(touch pwned).weights.h5")),
+                }
+            },
+            "networks": {
+                "net": {"dataset": "d", "task": "t", "backbone": "own", "augmentation": {"flip": "horizontal"}}
+            },
+            "features": {
+                "f": {
+                    "dataset": "d",
+                    "classes": [printable(name) for name in CLASSES],
+                    "backbone": "own",
+                    "cut": "top",
+                }
+            },
+            "heads": {},
+            "probes": {"ridge": {"task": "t", "features": "f"}},
+            "fine_tunes": {},
+            "training": {**STUDY["training"], "epochs": 1, "repeats": 1},
+        }
+        assert validate_study(study)[1] == []
+        for stage, *entry in [
             *(("prepare", "d"), ("weights", "own"), ("split", "t"), ("gallery", "t"), ("train", "net")),
-            *(("features", "f"), ("head", "probe")),
+            *(("features", "f"), ("probe", "ridge"), ("evaluate",), ("compare",), ("mistakes", "t"), ("report",)),
         ]:
-            run_tiny(stage, entry)
-        evaluate.main(study)
-        run_tiny("mistakes", "t")
-        report.main(study)
+            importlib.import_module(f"stages.{stage}").main(Params(study), *entry)
     return folder
 
 
 class Page(HTMLParser):
-    """What a browser would make of the report: its tags, its attributes, and the texts between tags."""
+    """The tags of a page, their attributes, and the texts between them."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -505,11 +522,11 @@ class Page(HTMLParser):
         self.texts.append(" ".join(data.split()))
 
 
-def test_hostile_classes_are_shown_as_they_are_on_a_whole_page(hostile):
+def test_hostile_class_names_are_text_in_the_report(hostile):
     page = Page((hostile / "reports/report.html").read_text(encoding="utf-8"))
     names = [printable(name) for name in CLASSES if name != CLASSES[7]] + [RENAMED]
     for name in names:
-        assert page.texts.count(" ".join(name.split())) >= 3, name  # of the task, of both models, of pictures
+        assert page.texts.count(" ".join(name.split())) >= 3, name  # task, both models, pictures
     assert any(printable(UNREADABLE) in text for text in page.texts)
     assert page.tags.count("script") == 1 and {"html", "body", "main"} <= set(page.tags)
     assert {"i", "b", "iframe", "object", "link"}.isdisjoint(page.tags)
@@ -517,7 +534,7 @@ def test_hostile_classes_are_shown_as_they_are_on_a_whole_page(hostile):
     assert all(value.startswith(("data:", "#")) for name, value in page.attributes if name in ("src", "href"))
 
 
-def test_hostile_classes_and_files_give_no_name_to_a_file_that_is_written(hostile):
+def test_hostile_names_are_in_no_name_of_a_written_file(hostile):
     inside = [path.relative_to(hostile) for path in hostile.rglob("*")]
     written = [path for path in inside if path.parts[0] in ("data", "models", "reports")]
     assert {path.parts[0] for path in inside} - {"data", "models", "reports"} == {
@@ -530,7 +547,7 @@ def test_hostile_classes_and_files_give_no_name_to_a_file_that_is_written(hostil
     assert "<script" not in text and "<b>" not in text
 
 
-def test_hostile_names_come_back_from_every_table_and_record(hostile):
+def test_hostile_names_are_read_back_from_every_table(hostile):
     names = {printable(name) for name in CLASSES} - {CLASSES[7]} | {RENAMED}
     task = json.loads((hostile / "data/tasks/t/task.json").read_text(encoding="utf-8"))
     assert set(task["classes"]) == names

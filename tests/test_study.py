@@ -1,8 +1,7 @@
-"""The study file: what the check refuses, and in which words."""
+"""The check of a study: what it refuses, its messages, and the command."""
 
 import copy
 import json
-import shutil
 import subprocess
 import sys
 from functools import reduce
@@ -10,31 +9,27 @@ from operator import getitem
 from pathlib import Path
 
 import pytest
-from ruamel.yaml import YAML
 
 from stages.core.errors import UserError
-from stages.core.stage import run_stage
 from stages.core.yaml import read_yaml
 from stages.validation.study import load_study, validate_study
+from tests.pipeline import write_study
 
 ROOT = Path(__file__).parents[1]
 GOOD = read_yaml(ROOT / "params.yaml")
 
-SECTIONS = "seed, datasets, folders, tasks, backbones, networks, features, heads, fine_tunes, training"
+SECTIONS = "seed, datasets, folders, tasks, backbones, networks, features, heads, probes, fine_tunes, training"
 TRAINING_KEYS = (
     "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class, momentum, "
     "weight_decay, schedule, decay, decay_steps, warm_up, reduce_on_plateau, generalization_loss, train_fraction, "
     "class_weights, label_smoothing, mixup, precision"
 )
 LAYER_KEYS = "hidden, activation, batch_normalization, dropout, l2"
-HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, kind, start_from, standardize, views"
+HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, start_from, standardize, views"
+PROBE_KEYS = "task, features, cut, kind, views, l2, class_weights, train_fraction, max_train_per_class"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
-NAME = "it must be a small letter, then small letters, digits and -."
-SHA256 = "64 hexadecimal digits, 0 to 9 and a to f."
-HELD_OUT = "a share of each class above 0 and below 1, a number of images per class from 2 up, or published."
-CLASSES = "a list of classes by number or name, as in [0, 1] or [cat, dog]."
-SOURCES = "digits, cifar10, flowers, archive or kaggle (folder or csv stands in section folders)"
-UNITS = "a list of whole numbers from 1 to 65536, as in [64, 32], or []."
+HELD_OUT = "a share of each class above 0 and below 1, a number of images per class from 2 up, or published"
+CLASSES = "a list of class numbers or names, such as [0, 1] or [cat, dog]"
 
 SMALL = {"source": "digits", "image_size": 16}
 OTHER = {"source": "digits", "image_size": 32}
@@ -45,7 +40,7 @@ ARCHIVE = {"source": "archive", "image_size": 32, "url": "images.zip", "sha256":
 VGG = {"architecture": "vgg16", "weights": "imagenet"}
 MOBILENET = {"architecture": "mobilenet_v2", "weights": "imagenet"}
 
-# A change is a dict from the place, with slashes, to the new value; DROP removes the key.
+# Changes of the default study: path of a key, with slashes -> its new value; DROP removes the key.
 DROP = object()
 
 BAD_STUDIES = [
@@ -53,734 +48,754 @@ BAD_STUDIES = [
     (
         "an unknown section",
         {"head": {}},
-        f"head: there is no section of this name (did you mean 'heads'?); accepted: {SECTIONS}.",
+        f"head: this section does not exist (did you mean 'heads'?). Sections: {SECTIONS}.",
     ),
-    ("a section named by a number", {7: {}}, f"7: there is no section of this name; accepted: {SECTIONS}."),
+    ("a section named by a number", {7: {}}, f"7: this section does not exist. Sections: {SECTIONS}."),
     (
         "a missing section",
         {"heads": DROP},
-        "heads: this section is missing; give entries by name, or write `heads: {}` for none.",
+        "heads: this section is missing. Give entries by name, or write `heads: {}`.",
     ),
     (
         "an empty section",
         {"fine_tunes": None},
-        "fine_tunes: an empty value is not accepted; give entries by name, or write `fine_tunes: {}` for none.",
+        "fine_tunes: an empty value is not valid. Give entries by name, or write `fine_tunes: {}`.",
     ),
     (
-        "a list for a section",
+        "a list as a section",
         {"fine_tunes": ["top"]},
-        "fine_tunes: ['top'] is not accepted; give entries by name, or write `fine_tunes: {}` for none.",
+        "fine_tunes: ['top'] is not valid. Give entries by name, or write `fine_tunes: {}`.",
     ),
     (
         "no training defaults",
         {"training": DROP},
-        f"training: an empty value is not accepted; give keys and values: {TRAINING_KEYS}.",
+        f"training: an empty value is not valid. Give keys and values: {TRAINING_KEYS}.",
     ),
     (
         "no model at all",
-        {"networks": {}, "heads": {}, "fine_tunes": {}, "features": {}},
-        "networks, heads and fine_tunes are all empty; a study needs at least one model.",
+        {"networks": {}, "heads": {}, "probes": {}, "fine_tunes": {}, "features": {}},
+        "networks, heads, probes and fine_tunes are all empty. Give at least one model.",
     ),
     # The seed.
-    ("no seed", {"seed": DROP}, "seed: an empty value is not accepted; it must be a whole number from 0 up."),
-    ("text for the seed", {"seed": "one"}, "seed: 'one' is not accepted; it must be a whole number from 0 up."),
-    ("a negative seed", {"seed": -1}, "seed: -1 is not accepted; it must be a whole number from 0 up."),
-    ("true for the seed", {"seed": True}, "seed: true is not accepted; it must be a whole number from 0 up."),
+    ("no seed", {"seed": DROP}, "seed: an empty value is not valid. Give a whole number from 0 up."),
+    ("text as the seed", {"seed": "one"}, "seed: 'one' is not valid. Give a whole number from 0 up."),
+    ("a negative seed", {"seed": -1}, "seed: -1 is not valid. Give a whole number from 0 up."),
+    ("true as the seed", {"seed": True}, "seed: true is not valid. Give a whole number from 0 up."),
     # Entries and keys.
     (
         "a dot in a name",
         {"datasets/dig.its": OTHER},
-        f"datasets: the name 'dig.its' is not accepted; {NAME}",
+        "datasets: name 'dig.its' is not valid. Use a to z, 0 to 9 and -, and start with a letter.",
     ),
     (
         "a capital in a name",
         {"datasets/Digits": OTHER},
-        f"datasets: the name 'Digits' is not accepted; {NAME}",
+        "datasets: name 'Digits' is not valid. Use a to z, 0 to 9 and -, and start with a letter.",
     ),
-    ("a number for a name", {"datasets": {7: OTHER, "digits": OTHER}}, f"datasets: the name 7 is not accepted; {NAME}"),
     (
-        "a number in quotes for a name",
+        "a number as a name",
+        {"datasets": {7: OTHER, "digits": OTHER}},
+        "datasets: name 7 is not valid. Use a to z, 0 to 9 and -, and start with a letter.",
+    ),
+    (
+        "a quoted number as a name",
         {"datasets/7": OTHER},
-        f"datasets: the name '7' is not accepted; {NAME}",
+        "datasets: name '7' is not valid. Use a to z, 0 to 9 and -, and start with a letter.",
     ),
     (
         "an empty entry",
         {"heads/b-one-layer": None},
-        f"heads.b-one-layer: an empty value is not accepted; give keys and values: {HEAD_KEYS}.",
+        f"heads.b-one-layer: an empty value is not valid. Give keys and values: {HEAD_KEYS}.",
     ),
     (
-        "text for an entry",
+        "text as an entry",
         {"datasets/digits": "digits"},
-        "datasets.digits: 'digits' is not accepted; give keys and values: source.",
+        "datasets.digits: 'digits' is not valid. Give keys and values: source.",
     ),
     (
         "an unknown key",
         {"heads/b-one-layer/epoch": 3},
-        f"heads.b-one-layer: there is no key 'epoch' (did you mean 'epochs'?); accepted: {HEAD_KEYS}.",
+        f"heads.b-one-layer: key 'epoch' does not exist (did you mean 'epochs'?). Keys: {HEAD_KEYS}.",
     ),
     (
-        "a number for a key",
+        "a number as a key",
         {"datasets/digits": {**OTHER, 3: 3}},
-        "datasets.digits: there is no key 3; accepted: image_size, resize, source.",
+        "datasets.digits: key 3 does not exist. Keys: image_size, resize, source.",
     ),
     (
         "a key of another source",
         {"datasets/digits/url": "images.zip"},
-        "datasets.digits: there is no key 'url'; accepted: image_size, resize, source.",
+        "datasets.digits: key 'url' does not exist. Keys: image_size, resize, source.",
     ),
     (
         "a missing reference",
         {"heads/b-one-layer/features": DROP},
-        "heads.b-one-layer: the key 'features' is missing; give the name of an entry.",
+        "heads.b-one-layer: key 'features' is missing. Give the name of an entry.",
     ),
     (
         "a missing training default",
         {"training/epochs": DROP},
-        "training: the key 'epochs' is missing; give a whole number from 1 to 100000.",
+        "training: key 'epochs' is missing. Give a whole number from 1 to 100000.",
     ),
     # Types and ranges.
     (
-        "text for a whole number",
+        "text instead of a whole number",
         {"training/epochs": "sixty"},
-        "training.epochs: 'sixty' is not accepted; it must be a whole number from 1 to 100000.",
+        "training.epochs: 'sixty' is not valid. Give a whole number from 1 to 100000.",
     ),
     (
-        "a fraction for a whole number",
+        "a fraction instead of a whole number",
         {"training/epochs": 2.5},
-        "training.epochs: 2.5 is not accepted; it must be a whole number from 1 to 100000.",
+        "training.epochs: 2.5 is not valid. Give a whole number from 1 to 100000.",
     ),
     (
-        "true for a whole number",
+        "true instead of a whole number",
         {"training/repeats": True},
-        "training.repeats: true is not accepted; it must be a whole number from 1 to 100.",
+        "training.repeats: true is not valid. Give a whole number from 1 to 100.",
     ),
     (
-        "text for a number",
+        "text instead of a number",
         {"training/learning_rate": "1e-3"},
-        "training.learning_rate: '1e-3' is not accepted; it must be a number above 0, at most 10.",
+        "training.learning_rate: '1e-3' is not valid. Give a number above 0, at most 10.",
     ),
     (
-        "a number for text",
+        "a number instead of a layer",
         {"features/b-fc1/cut": 3},
-        "features.b-fc1.cut: 3 is not accepted; it must be the name of a layer or block, or a list of them.",
+        "features.b-fc1.cut: 3 is not valid. Give the name of a layer or block, or a list of them.",
     ),
     (
         "a negative batch size",
         {"training/batch_size": -1},
-        "training.batch_size: -1 is not accepted; it must be a whole number from 1 up.",
+        "training.batch_size: -1 is not valid. Give a whole number from 1 up.",
     ),
     (
         "a learning rate of zero",
         {"heads/b-one-layer/learning_rate": 0},
-        "heads.b-one-layer.learning_rate: 0 is not accepted; it must be a number above 0, at most 10, or a list of "
-        "them.",
+        "heads.b-one-layer.learning_rate: 0 is not valid. Give a number above 0, at most 10, or a list of them.",
     ),
     (
-        "a learning rate that is no number",
+        "nan as a learning rate",
         {"training/learning_rate": float("nan")},
-        "training.learning_rate: nan is not accepted; it must be a number above 0, at most 10.",
+        "training.learning_rate: nan is not valid. Give a number above 0, at most 10.",
     ),
     (
         "early stopping after no epochs",
         {"training/early_stopping": 0},
-        "training.early_stopping: 0 is not accepted; it must be a whole number from 1 up, or null.",
+        "training.early_stopping: 0 is not valid. Give a whole number from 1 up, or null.",
     ),
     (
         "null where a value is needed",
         {"heads/b-one-layer/epochs": None},
-        "heads.b-one-layer.epochs: an empty value is not accepted; it must be a whole number from 1 to 100000.",
+        "heads.b-one-layer.epochs: an empty value is not valid. Give a whole number from 1 to 100000.",
     ),
     (
         "an unknown optimizer",
         {"training/optimizer": "adamm"},
-        "training.optimizer: 'adamm' is not accepted; it must be adam, adamw, rmsprop or sgd.",
+        "training.optimizer: 'adamm' is not valid. Give adam, adamw, rmsprop or sgd.",
     ),
     # Datasets.
     (
         "an unknown source",
         {"datasets/digits/source": "digit"},
-        f"datasets.digits.source: 'digit' is not accepted; it must be {SOURCES}.",
+        "datasets.digits.source: 'digit' is not valid. Give digits, cifar10, flowers, archive or kaggle "
+        "(folder or csv belongs in section folders).",
     ),
     (
         "no source",
         {"datasets/digits/source": DROP},
-        f"datasets.digits: the key 'source' is missing; give {SOURCES}.",
+        "datasets.digits: key 'source' is missing. Give digits, cifar10, flowers, archive or kaggle (folder "
+        "or csv belongs in section folders).",
     ),
     (
-        "an image size no network can take",
+        "an image size below the smallest",
         {"datasets/digits/image_size": 4},
-        "datasets.digits.image_size: 4 is not accepted; it must be a whole number from 8 to 1024.",
+        "datasets.digits.image_size: 4 is not valid. Give a whole number from 8 to 1024.",
     ),
     (
-        "an archive without checksum",
+        "an archive without a checksum",
         {"datasets/photos": {key: value for key, value in ARCHIVE.items() if key != "sha256"}},
-        "datasets.photos: the checksum is missing; give sha256 (or md5) of the file, as sha256sum prints it.",
+        "datasets.photos: the checksum is missing. Give sha256 (or md5) of the file, as sha256sum prints it.",
     ),
     (
-        "an archive without address",
+        "an archive without a URL",
         {"datasets/photos": {**ARCHIVE, "url": ""}},
-        "datasets.photos.url: '' is not accepted; it must be a path or an address.",
+        "datasets.photos.url: '' is not valid. Give a path or a URL.",
     ),
     (
         "two checksums of one archive",
         {"datasets/photos": {**ARCHIVE, "md5": "0" * 32}},
-        "datasets.photos: sha256 and md5 are two checksums of one file; give one of them.",
+        "datasets.photos: sha256 and md5 are both given. Give one of them.",
     ),
     (
-        "an md5 that is none",
+        "a SHA-256 checksum as md5",
         {"datasets/photos": {"source": "archive", "image_size": 32, "url": "images.zip", "md5": "0" * 64}},
-        "datasets.photos.md5: '0000000000000000000000000000000000000000000000000000000000000000' is not accepted; it "
-        "must be 32 hexadecimal digits, 0 to 9 and a to f.",
+        "datasets.photos.md5: '0000000000000000000000000000000000000000000000000000000000000000' is not "
+        "valid. Give 32 hexadecimal digits, 0 to 9 and a to f, or null.",
     ),
     (
-        "an unknown way to make images square",
+        "an unknown resize",
         {"datasets/digits/resize": "squash"},
-        "datasets.digits.resize: 'squash' is not accepted; it must be crop, pad or stretch.",
+        "datasets.digits.resize: 'squash' is not valid. Give crop, pad or stretch.",
     ),
     (
-        "a Kaggle set without its owner",
+        "a Kaggle dataset without its owner",
         {"datasets/birds": {**KAGGLE, "handle": "birds"}},
-        "datasets.birds.handle: 'birds' is not accepted; it must be owner/name, as in the page's address.",
+        "datasets.birds.handle: 'birds' is not valid. Give owner/name, as in the URL of its page.",
     ),
     (
-        "a Kaggle set without version",
+        "a Kaggle dataset without a version",
         {"datasets/birds": {key: value for key, value in KAGGLE.items() if key != "version"}},
-        "datasets.birds: the key 'version' is missing; give a whole number from 1 up.",
+        "datasets.birds: key 'version' is missing. Give a whole number from 1 up.",
     ),
     (
         "a folder among the datasets",
         {"datasets/mine": FOLDER},
-        f"datasets.mine.source: 'folder' is not accepted; it must be {SOURCES}.",
+        "datasets.mine.source: 'folder' is not valid. Give digits, cifar10, flowers, archive or kaggle "
+        "(folder or csv belongs in section folders).",
     ),
     (
         "an archive among the folders",
         {"folders/mine": ARCHIVE},
-        "folders.mine.source: 'archive' is not accepted; it must be folder or csv (digits, cifar10, flowers, "
-        "archive or kaggle stands in section datasets).",
+        "folders.mine.source: 'archive' is not valid. Give folder or csv (digits, cifar10, flowers, archive "
+        "or kaggle belongs in section datasets).",
     ),
     (
-        "a folder without path",
+        "a folder without a path",
         {"folders/mine": {"source": "folder", "image_size": 32}},
-        "folders.mine: the key 'path' is missing; give the path of a folder.",
+        "folders.mine: key 'path' is missing. Give the path of a folder.",
     ),
     (
-        "a folder that holds the project",
+        "a folder that contains the project",
         {"folders/mine": {**FOLDER, "path": "."}},
-        "folders.mine: path '.' holds the project itself; name a folder that holds the images and nothing else.",
+        "folders.mine.path: '.' contains the project itself. Give a folder that contains only the images.",
     ),
     (
         "a folder that stages write to",
         {"folders/mine": {**FOLDER, "path": "data/raw/mine"}},
-        "folders.mine: path 'data/raw/mine' lies where the stages write; move the images to a folder of their own.",
+        "folders.mine.path: 'data/raw/mine' is in a folder that stages write to. Move the images to another folder.",
     ),
     (
-        "a folder and a dataset of one name",
+        "a folder and a dataset with one name",
         {"folders/digits": FOLDER},
-        "folders.digits: the name also stands in datasets; give one of them another name.",
+        "folders.digits: datasets has an entry of this name too. Rename one of them.",
     ),
     # Tasks.
     (
-        "one image for a side",
+        "one image per class in the test split",
         {"tasks/digits-b/test": 1},
-        f"tasks.digits-b.test: 1 is not accepted; it must be {HELD_OUT}",
+        f"tasks.digits-b.test: 1 is not valid. Give {HELD_OUT}.",
     ),
     (
-        "another word than published",
+        "a misspelled published",
         {"tasks/digits-b/test": "publishd"},
-        f"tasks.digits-b.test: 'publishd' is not accepted; it must be {HELD_OUT}",
+        f"tasks.digits-b.test: 'publishd' is not valid. Give {HELD_OUT}.",
     ),
     (
-        "published sides of a dataset that publishes none",
+        "a published test split that does not exist",
         {"tasks/digits-b/test": "published"},
-        "tasks.digits-b.test: 'published' is not accepted, because dataset 'digits' publishes no test images (its "
-        "splits: none); give a share, or a number of images per class.",
+        "tasks.digits-b.test: dataset 'digits' does not publish test images (splits: none). Give a share, or "
+        "a number of images per class.",
     ),
     (
-        "published validation images of CIFAR-10, which has none",
+        "a published validation split of CIFAR-10",
         {
             "datasets/cifar": CIFAR10,
             "tasks/cifar": {"dataset": "cifar", "validation": "published", "test": "published"},
         },
-        "tasks.cifar.validation: 'published' is not accepted, because dataset 'cifar' publishes no validation images "
-        "(its splits: train, test); give a share, or a number of images per class.",
+        "tasks.cifar.validation: dataset 'cifar' does not publish validation images (splits: train, test). "
+        "Give a share, or a number of images per class.",
     ),
     (
-        "a class that CIFAR-10 does not have",
+        "an unknown class of CIFAR-10",
         {
             "datasets/cifar": CIFAR10,
             "tasks/cifar": {"dataset": "cifar", "include": ["cat", "hound"], "validation": 0.1, "test": "published"},
         },
-        "tasks.cifar.include: hound is not accepted; the classes of 'cifar' are 0 to 9, or airplane, automobile, bird, "
-        "cat, deer, dog, frog, horse, ship, truck.",
+        "tasks.cifar.include: hound does not exist. Classes of 'cifar': 0 to 9, or airplane, automobile, "
+        "bird, cat, deer, dog, frog, horse, ship, truck.",
     ),
     (
-        "a new name for a class there is not",
+        "a new name for an unknown class",
         {"tasks/digits-b/rename": {"ten": "zero"}},
-        "tasks.digits-b.rename: ten is not accepted; the classes of 'digits' are 0 to 9.",
+        "tasks.digits-b.rename: ten does not exist. Classes of 'digits': 0 to 9.",
     ),
     (
-        "a list of new names",
+        "a list as rename",
         {"tasks/digits-b/rename": ["dog"]},
-        "tasks.digits-b.rename: ['dog'] is not accepted; it must be classes by number or name with their new names, as "
-        "in {cane: dog, gatto: cat}.",
+        "tasks.digits-b.rename: ['dog'] is not valid. Give class numbers or names with their new names, such "
+        "as {cane: dog, gatto: cat}.",
     ),
     (
-        "a group that is no regular expression",
+        "an invalid regular expression",
         {"tasks/digits-b/group": "person(\\d+"},
-        "tasks.digits-b: group 'person(\\\\d+' is no regular expression (missing ), unterminated subpattern at "
-        "position 6); give one, as in 'patient\\d+'.",
+        "tasks.digits-b.group: 'person(\\\\d+' is not a regular expression (missing ), unterminated subpattern "
+        "at position 6). Give one, such as 'patient\\d+'.",
     ),
     (
-        "another way with near-duplicates",
+        "an unknown treatment of near-duplicates",
         {"tasks/digits-b/near_duplicates": "drop"},
-        "tasks.digits-b.near_duplicates: 'drop' is not accepted; it must be report or group.",
+        "tasks.digits-b.near_duplicates: 'drop' is not valid. Give report or group.",
     ),
     (
-        "at most no images of a class",
+        "at most 0 images of a class",
         {"tasks/digits-b/max_per_class": 0},
-        "tasks.digits-b.max_per_class: 0 is not accepted; it must be a whole number from 1 up, or null.",
+        "tasks.digits-b.max_per_class: 0 is not valid. Give a whole number from 1 up, or null.",
     ),
     (
-        "a share of nothing",
+        "a share of 0",
         {"tasks/digits-b/validation": 0},
-        f"tasks.digits-b.validation: 0 is not accepted; it must be {HELD_OUT}",
+        f"tasks.digits-b.validation: 0 is not valid. Give {HELD_OUT}.",
     ),
     (
         "a share above one",
         {"tasks/digits-b/test": 1.5},
-        f"tasks.digits-b.test: 1.5 is not accepted; it must be {HELD_OUT}",
+        f"tasks.digits-b.test: 1.5 is not valid. Give {HELD_OUT}.",
     ),
     (
-        "shares that leave nothing",
+        "shares that leave no training images",
         {"tasks/digits-b/validation": 0.5},
-        "tasks.digits-b: validation 0.5 and test 0.5 leave no images for training; their sum must be below 1.",
+        "tasks.digits-b: validation 0.5 and test 0.5 leave no images for training. Give shares with a sum below 1.",
     ),
     (
         "include and exclude",
         {"tasks/digits-b/include": [5, 6]},
-        "tasks.digits-b: include and exclude do not go together; give one of them.",
+        "tasks.digits-b: include and exclude are both given. Give one of them.",
     ),
     (
-        "a number for a list",
+        "a number instead of a list",
         {"tasks/digits-b/exclude": 5},
-        f"tasks.digits-b.exclude: 5 is not accepted; it must be {CLASSES}",
+        f"tasks.digits-b.exclude: 5 is not valid. Give {CLASSES}, or null.",
     ),
     (
-        "true for a class",
+        "true as a class",
         {"tasks/digits-b/exclude": [True]},
-        f"tasks.digits-b.exclude: [true] is not accepted; it must be {CLASSES}",
+        f"tasks.digits-b.exclude: [true] is not valid. Give {CLASSES}, or null.",
     ),
     (
         "a negative class",
         {"tasks/digits-b/exclude": [-1]},
-        f"tasks.digits-b.exclude: [-1] is not accepted; it must be {CLASSES}",
+        f"tasks.digits-b.exclude: [-1] is not valid. Give {CLASSES}, or null.",
     ),
     # Names of other entries.
     (
-        "a dataset there is not",
+        "an unknown dataset",
         {"features/b-fc1/dataset": "digit"},
-        "features.b-fc1.dataset: there is no 'digit' in datasets or folders (did you mean 'digits'?); "
-        "accepted: digits.",
+        "features.b-fc1.dataset: 'digit' does not exist in datasets or folders (did you mean 'digits'?). "
+        "Entries: digits.",
     ),
     (
-        "a task there is not",
+        "an unknown task",
         {"heads/b-one-layer/task": "mnist"},
-        "heads.b-one-layer.task: there is no 'mnist' in tasks; accepted: digits-a, digits-b.",
+        "heads.b-one-layer.task: 'mnist' does not exist in tasks. Entries: digits-a, digits-b.",
     ),
     (
-        "a backbone there is not",
+        "an unknown backbone",
         {"networks/a-scratch/backbone": "four-con"},
-        "networks.a-scratch.backbone: there is no 'four-con' in backbones or networks (did you mean 'four-conv'?); "
-        "accepted: four-conv, a-scratch, b-scratch, b-all-layers.",
+        "networks.a-scratch.backbone: 'four-con' does not exist in backbones or networks (did you mean "
+        "'four-conv'?). Entries: four-conv, a-scratch, b-scratch, b-all-layers.",
     ),
     (
-        "features there are not",
+        "unknown features",
         {"heads/b-one-layer/features": "fc1"},
-        "heads.b-one-layer.features: there is no 'fc1' in features (did you mean 'b-fc1'?); accepted: b-fc1, "
-        "b-flatten, b-pool1.",
+        "heads.b-one-layer.features: 'fc1' does not exist in features (did you mean 'b-fc1'?). Entries: "
+        "b-fc1, b-flatten, b-pool1.",
     ),
     (
-        "a head there is not",
+        "an unknown head",
         {"fine_tunes/b-top-conv/head": "Zzz"},
-        "fine_tunes.b-top-conv.head: there is no 'Zzz' in heads; accepted: b-one-layer, b-two-layers.",
+        "fine_tunes.b-top-conv.head: 'Zzz' does not exist in heads or probes. Entries: b-one-layer, "
+        "b-two-layers, b-ridge.",
     ),
     (
-        "a task of another dataset",
+        "another dataset than the task",
         {"datasets/other": OTHER, "networks/a-scratch/dataset": "other"},
-        "networks.a-scratch.dataset: 'other' is not accepted; it must be 'digits', as in tasks.digits-a.",
+        "networks.a-scratch.dataset: 'other' is not valid. Give 'digits', as in tasks.digits-a.",
     ),
     (
-        "features of another dataset",
+        "features of another dataset than the task",
         {"datasets/other": OTHER, "features/b-fc1/dataset": "other"},
-        "heads.b-one-layer.features: 'b-fc1' is made of dataset 'other'; name features of 'digits', the dataset of "
-        "tasks.digits-b.",
+        "heads.b-one-layer.features: 'b-fc1' has images of dataset 'other', but tasks.digits-b uses "
+        "'digits'. Give features of that dataset.",
     ),
     (
-        "a head of another task",
+        "another task than the head",
         {"fine_tunes/b-top-conv/task": "digits-a"},
-        "fine_tunes.b-top-conv.task: 'digits-a' is not accepted; it must be 'digits-b', as in heads.b-two-layers.",
+        "fine_tunes.b-top-conv.task: 'digits-a' is not valid. Give 'digits-b', as in heads.b-two-layers.",
     ),
     (
-        "a backbone that neither head nor features have",
+        "another backbone than the head and the features",
         {"fine_tunes/b-top-conv/backbone": "b-all-layers"},
-        "fine_tunes.b-top-conv.backbone: 'b-all-layers' is not accepted; it must be 'a-scratch', as in "
-        "features.b-flatten.",
+        "fine_tunes.b-top-conv.backbone: 'b-all-layers' is not valid. Give 'a-scratch', as in features.b-flatten.",
     ),
     (
-        "features of another backbone than the head's",
+        "another backbone than the features",
         {"features/b-pool1/backbone": "b-scratch"},
-        "fine_tunes.b-top-conv.backbone: 'a-scratch' is not accepted; it must be 'b-scratch', as in features.b-pool1.",
+        "fine_tunes.b-top-conv.backbone: 'a-scratch' is not valid. Give 'b-scratch', as in features.b-pool1.",
     ),
     (
-        "networks in a ring",
+        "networks in a cycle",
         {"networks/a-scratch/backbone": "b-all-layers"},
-        "networks.a-scratch.backbone: 'b-all-layers' is not accepted; the network would start from itself "
-        "(a-scratch -> b-all-layers -> a-scratch): name an entry of backbones in one of them.",
+        "networks.a-scratch.backbone: the network would start from itself (a-scratch -> b-all-layers -> "
+        "a-scratch). Give one of these networks an entry of backbones.",
     ),
     (
         "a network that starts from itself",
         {"networks/a-scratch/backbone": "a-scratch"},
-        "networks.a-scratch.backbone: 'a-scratch' is not accepted; the network would start from itself (a-scratch -> "
-        "a-scratch): name an entry of backbones in one of them.",
+        "networks.a-scratch.backbone: the network would start from itself (a-scratch -> a-scratch). Give one "
+        "of these networks an entry of backbones.",
     ),
     (
-        "a network and a head of one name",
+        "a network and a head with one name",
         {"heads/b-scratch": GOOD["heads"]["b-one-layer"]},
-        "networks.b-scratch: the name also stands in heads; give one of them another name.",
+        "networks.b-scratch: heads has an entry of this name too. Rename one of them.",
     ),
     (
-        "a network and a backbone of one name",
+        "a network and a backbone with one name",
         {"networks/four-conv": GOOD["networks"]["b-scratch"]},
-        "networks.four-conv: the name also stands in backbones; give one of them another name.",
+        "networks.four-conv: backbones has an entry of this name too. Rename one of them.",
     ),
     # Layers and image sizes.
     (
-        "a cut at no layer",
+        "a cut that does not exist",
         {"features/b-fc1/cut": "fc9"},
-        f"features.b-fc1.cut: four_conv has no layer 'fc9' (did you mean 'fc1'?); accepted: {LAYERS}.",
+        f"features.b-fc1.cut: four_conv has no layer 'fc9' (did you mean 'fc1'?). Layers: {LAYERS}.",
     ),
     (
         "unfreezing above the cut",
         {"fine_tunes/b-top-conv/unfreeze": "fc1"},
-        "fine_tunes.b-top-conv.unfreeze: four_conv has no layer 'fc1' up to the cut 'flatten' of heads.b-two-layers; "
-        "accepted: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
+        "fine_tunes.b-top-conv.unfreeze: four_conv has no layer 'fc1' up to the cut 'flatten' of "
+        "heads.b-two-layers. Layers: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
     ),
     (
-        "training from no layer",
+        "training from a layer that does not exist",
         {"networks/b-all-layers/trainable": "conv5"},
-        "networks.b-all-layers.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, head, "
-        f"{LAYERS}.",
+        "networks.b-all-layers.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?). Layers: "
+        f"all, head, {LAYERS}.",
     ),
     (
-        "training random weights from no layer",
+        "training random weights from a layer that does not exist",
         {"networks/b-scratch/trainable": "conv5"},
-        "networks.b-scratch.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?); accepted: all, head, "
-        f"{LAYERS}.",
+        "networks.b-scratch.trainable: four_conv has no layer 'conv5' (did you mean 'conv4'?). Layers: all, "
+        f"head, {LAYERS}.",
     ),
     (
         "frozen random weights",
         {"networks/b-scratch/trainable": "conv3"},
-        "networks.b-scratch.trainable: 'conv3' would freeze random weights; use all.",
+        "networks.b-scratch.trainable: 'conv3' would freeze random weights. Use all.",
     ),
     (
         "features of random weights",
         {"features/b-fc1/backbone": "four-conv"},
-        "features.b-fc1.backbone: 'four-conv' has random weights; name a network or a trained backbone.",
+        "features.b-fc1.backbone: 'four-conv' has random weights. Give a network or a trained backbone.",
     ),
     (
-        "images too small for the network",
+        "images too small for the backbone",
         {
             "datasets/small": SMALL,
             "backbones/vgg": VGG,
             "features/small": {"dataset": "small", "backbone": "vgg", "cut": "block5_pool"},
         },
-        "features.small.dataset: the images of 'small' have 16 pixels a side, but vgg16 needs at least 32; raise "
-        "datasets.small.image_size.",
+        "features.small.dataset: the images of 'small' are 16 pixels wide, but vgg16 needs at least 32. "
+        "Increase datasets.small.image_size.",
     ),
     (
-        "images of another size than a network of fixed size was trained on",
+        "images of another size than a backbone of fixed size",
         {"datasets/small": SMALL, "features/small": {"dataset": "small", "backbone": "a-scratch", "cut": "fc1"}},
-        "features.small.dataset: the images of 'small' have 16 pixels a side, but backbone 'a-scratch' was trained on "
-        "32 and four_conv cannot change its size; use a dataset with image_size: 32.",
+        "features.small.dataset: the images of 'small' are 16 pixels wide, but 'a-scratch' was trained on "
+        "32, and four_conv works with one size only. Use a dataset with image_size: 32.",
     ),
     # Weights.
     (
         "an unknown architecture",
         {"backbones/four-conv/architecture": "vgg17"},
-        "backbones.four-conv.architecture: 'vgg17' is not accepted; it must be four_conv, simple_cnn, vgg16, ",
+        "backbones.four-conv.architecture: 'vgg17' does not exist (did you mean 'vgg19'?). Architectu",
     ),
     (
-        "weights that do not exist",
+        "ImageNet weights that do not exist",
         {"backbones/four-conv/weights": "imagenet"},
-        "backbones.four-conv: weights 'imagenet' do not exist for four_conv; accepted: random, or a path or address "
-        "with its sha256.",
+        "backbones.four-conv.weights: four_conv has no ImageNet weights. Give random, or a path or URL with "
+        "its sha256.",
     ),
     (
-        "a weights file without checksum",
+        "a weights file without a checksum",
         {"backbones/four-conv/weights": "four.weights.h5"},
-        "backbones.four-conv: weights 'four.weights.h5' is taken for a file, which needs its sha256; accepted: random, "
-        "imagenet, or a path or address with its sha256 (a network of the study is a backbone by its own name).",
+        "backbones.four-conv.weights: 'four.weights.h5' has no checksum. Give random, imagenet, or a path or "
+        "URL with its sha256. A network of the study is a backbone under its own name.",
     ),
     (
-        "a checksum that is none",
+        "an invalid checksum",
         {"backbones/four-conv/weights": "four.weights.h5", "backbones/four-conv/sha256": "abc"},
-        f"backbones.four-conv.sha256: 'abc' is not accepted; it must be {SHA256}",
+        "backbones.four-conv.sha256: 'abc' is not valid. Give 64 hexadecimal digits, 0 to 9 and a to f, or null.",
     ),
     (
         "a checksum of random weights",
         {"backbones/four-conv/sha256": "a" * 64},
-        "backbones.four-conv: sha256 goes with a file of weights; leave it out with weights: random.",
+        "backbones.four-conv.sha256: random weights have no checksum. Leave it out.",
     ),
     # Settings of a training, each accepted but not with the others.
     (
-        "momentum of an optimizer that has none",
+        "momentum with adam",
         {"heads/b-one-layer/momentum": 0.9},
-        "heads.b-one-layer: momentum 0.9 does not go with optimizer adam, only sgd and rmsprop.",
+        "heads.b-one-layer.momentum: 0.9 is not valid with optimizer adam. Use sgd or rmsprop, or leave momentum out.",
     ),
     (
-        "momentum in the defaults of an optimizer that has none",
+        "momentum with adam in the defaults",
         {"training/momentum": 0.9},
-        "training: momentum 0.9 does not go with optimizer adam, only sgd and rmsprop.",
+        "training.momentum: 0.9 is not valid with optimizer adam. Use sgd or rmsprop, or leave momentum out.",
     ),
     (
         "a warm-up as long as the training",
         {"heads/b-one-layer/warm_up": 200},
-        "heads.b-one-layer: warm_up 200 leaves none of 200 epochs; give fewer.",
+        "heads.b-one-layer.warm_up: 200 is not valid with 200 epochs. Give fewer.",
     ),
     (
         "an unknown schedule",
         {"training/schedule": "linear"},
-        "training.schedule: 'linear' is not accepted; it must be constant, exponential or cosine.",
+        "training.schedule: 'linear' is not valid. Give constant, exponential or cosine.",
     ),
     (
-        "a fraction above one",
+        "a training fraction above 1",
         {"heads/b-one-layer/train_fraction": 1.5},
-        "heads.b-one-layer.train_fraction: 1.5 is not accepted; it must be a number above 0, at most 1, or null.",
+        "heads.b-one-layer.train_fraction: 1.5 is not valid. Give a number above 0, at most 1, or null.",
     ),
     (
         "an unknown precision",
         {"features/b-fc1/precision": "float16"},
-        "features.b-fc1.precision: 'float16' is not accepted; it must be auto, float32 or bfloat16.",
+        "features.b-fc1.precision: 'float16' is not valid. Give auto, float32 or bfloat16.",
     ),
     (
-        "text for a switch",
+        "text instead of true or false",
         {"heads/b-one-layer/batch_normalization": "yes"},
-        "heads.b-one-layer.batch_normalization: 'yes' is not accepted; it must be true or false.",
+        "heads.b-one-layer.batch_normalization: 'yes' is not valid. Give true or false.",
     ),
     (
-        "learning rates of a network",
+        "several learning rates of a network",
         {"networks/b-scratch/learning_rate": [0.1, 0.01]},
-        "networks.b-scratch.learning_rate: [0.1, 0.01] is not accepted; it must be a number above 0, at most 10.",
+        "networks.b-scratch.learning_rate: [0.1, 0.01] is not valid. Give a number above 0, at most 10.",
     ),
     (
-        "no learning rates to choose from",
+        "an empty list of learning rates",
         {"heads/b-one-layer/learning_rate": []},
-        "heads.b-one-layer.learning_rate: [] is not accepted; it must be a number above 0, at most 10, or a list of "
-        "them.",
+        "heads.b-one-layer.learning_rate: [] is not valid. Give a number above 0, at most 10, or a list of them.",
     ),
     # Augmentation.
     (
         "an unknown augmentation",
         {"networks/b-scratch/augmentation": {"rotate": 15}},
-        "networks.b-scratch.augmentation: {'rotate': 15} is not accepted; it must be keys and values: rotation, shift, "
-        "zoom, shear, flip, noise, brightness, contrast, fill, as in {rotation: 15, flip: horizontal}.",
+        "networks.b-scratch.augmentation: {'rotate': 15} is not valid. Give keys and values (rotation, "
+        "shift, zoom, shear, flip, noise, brightness, contrast, fill), such as {rotation: 15}, or null.",
     ),
     (
         "an augmentation that changes nothing",
         {"features/b-fc1/views": [{"fill": "wrap"}]},
-        "features.b-fc1: this augmentation changes nothing; give rotation, shift, zoom or another, or leave it out.",
+        "features.b-fc1.views: an augmentation changes nothing. Give rotation, shift, zoom or another key.",
     ),
     (
         "augmentation of a head",
         {"heads/b-one-layer/augmentation": {"rotation": 15}},
-        f"heads.b-one-layer: there is no key 'augmentation' (did you mean 'activation'?); accepted: {HEAD_KEYS}.",
+        f"heads.b-one-layer: key 'augmentation' does not exist (did you mean 'activation'?). Keys: {HEAD_KEYS}.",
     ),
     (
-        "augmentation and features to start from",
+        "augmentation with features to start from",
         {"fine_tunes/b-top-conv/augmentation": {"rotation": 15}},
-        "fine_tunes.b-top-conv.features: with augmentation, training starts from the images, not from 'b-pool1'; name "
-        "'b-flatten', those of the head, or leave augmentation out.",
+        "fine_tunes.b-top-conv.features: training cannot start from 'b-pool1' with augmentation. Give the "
+        "features of the head, 'b-flatten', to start from the images, or leave augmentation out.",
     ),
     (
-        "more views than there are",
+        "more views than the features have",
         {"heads/b-one-layer/views": 2},
-        "heads.b-one-layer.views: 2 is not accepted, because features.b-fc1 have 1, the images themselves among them; "
-        "give at most so many.",
+        "heads.b-one-layer.views: 2 is not valid, because features.b-fc1 has 1 (the image itself is the "
+        "first). Give at most that many.",
     ),
     # Several cuts.
     (
-        "one layer by two names",
+        "one layer with two names",
         {"features/b-fc1/cut": ["dropout", "top"], "heads/b-one-layer/cut": "top"},
-        "features.b-fc1.cut: 'dropout' and 'top' are one layer, dropout; leave one of them out.",
+        "features.b-fc1.cut: 'dropout' and 'top' are the same layer, dropout. Leave one of them out.",
     ),
     (
-        "a head that does not say which cut",
+        "a head without one of several cuts",
         {"features/b-fc1/cut": ["fc1", "flatten"]},
-        "heads.b-one-layer.cut: the key is missing, because features.b-fc1 have several cuts; give one of fc1, "
-        "flatten.",
+        "heads.b-one-layer.cut: the key is missing, and features.b-fc1 has several cuts. Give one of fc1, flatten.",
     ),
     (
-        "a head at a cut that its features do not have",
+        "a cut that the features do not have",
         {"heads/b-one-layer/cut": "flatten"},
-        "heads.b-one-layer.cut: 'flatten' is not among the cuts of features.b-fc1; accepted: fc1.",
+        "heads.b-one-layer.cut: 'flatten' is not a cut of features.b-fc1. Cuts: fc1.",
     ),
     (
-        "a network at a cut that is no layer",
+        "a cut of a network that does not exist",
         {"networks/b-all-layers/cut": "fc9"},
-        f"networks.b-all-layers.cut: four_conv has no layer 'fc9' (did you mean 'fc1'?); accepted: {LAYERS}.",
+        f"networks.b-all-layers.cut: four_conv has no layer 'fc9' (did you mean 'fc1'?). Layers: {LAYERS}.",
     ),
     (
-        "more layers than there are",
+        "more layers than the backbone has",
         {"fine_tunes/b-top-conv/unfreeze": 8},
         "fine_tunes.b-top-conv.unfreeze: four_conv has fewer than 8 layers up to the cut 'flatten' of "
-        "heads.b-two-layers; accepted: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
+        "heads.b-two-layers. Layers: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
     ),
     (
-        "a network of random weights of which the head is trained",
+        "a random backbone with only the head trained",
         {"networks/b-scratch/trainable": "head"},
-        "networks.b-scratch.trainable: 'head' would freeze random weights; use all.",
+        "networks.b-scratch.trainable: 'head' would freeze random weights. Use all.",
     ),
     # Heads.
     (
-        "dense layers of a head that is solved",
-        {
-            "heads/b-one-layer": {
-                **{"task": "digits-b", "features": "b-fc1", "kind": "ridge", "hidden": [8], "dropout": 0.5}
-            }
-        },
-        "heads.b-one-layer: hidden [8] and dropout 0.5 do not go with kind: ridge, one linear layer on standardized "
-        "features that is solved; leave them out, or use kind: dense.",
+        "an unknown start of a head",
+        {"heads/b-one-layer/start_from": "weights"},
+        "heads.b-one-layer.start_from: 'weights' is not valid. Give random or backbone.",
+    ),
+    # Probes.
+    (
+        "dense layers of a probe",
+        {"probes/b-ridge/hidden": [8]},
+        f"probes.b-ridge: key 'hidden' does not exist. Keys: {PROBE_KEYS}.",
     ),
     (
-        "a head that is solved and starts from the backbone",
-        {"heads/b-one-layer": {**{"task": "digits-b", "features": "b-fc1", "kind": "ridge", "start_from": "backbone"}}},
-        "heads.b-one-layer: start_from: backbone does not go with kind: ridge; leave one of them out.",
+        "an unknown kind of probe",
+        {"probes/b-ridge/kind": "lasso"},
+        "probes.b-ridge.kind: 'lasso' is not valid. Give ridge.",
     ),
     (
-        "no penalty for a head that is solved",
-        {"heads/b-one-layer": {"task": "digits-b", "features": "b-fc1", "kind": "ridge", "l2": [0.0, 1.0]}},
-        "heads.b-one-layer: l2 0 does not go with kind: ridge; give strengths above 0.",
+        "an L2 penalty of 0 for a probe",
+        {"probes/b-ridge/l2": [0.0, 1.0]},
+        "probes.b-ridge.l2: [0.0, 1.0] is not valid. Give a number above 0, a list of them, or null.",
     ),
     (
-        "hidden layers above the backbone's own",
+        "a probe without one of several cuts",
+        {"probes/b-ridge/features": "b-fc1", "features/b-fc1/cut": ["fc1", "flatten"], "heads/b-one-layer/cut": "fc1"},
+        "probes.b-ridge.cut: the key is missing, and features.b-fc1 has several cuts. Give one of fc1, flatten.",
+    ),
+    (
+        "a probe and a fine-tune with one name",
+        {"probes/b-top-conv": GOOD["probes"]["b-ridge"]},
+        "probes.b-top-conv: fine_tunes has an entry of this name too. Rename one of them.",
+    ),
+    (
+        "a fine-tune of a probe with another task",
+        {"fine_tunes/b-top-conv/head": "b-ridge", "fine_tunes/b-top-conv/task": "digits-a"},
+        "fine_tunes.b-top-conv.task: 'digits-a' is not valid. Give 'digits-b', as in probes.b-ridge.",
+    ),
+    (
+        "hidden layers with the backbone's own layers",
         {"heads/b-two-layers/hidden": [10]},
-        "heads.b-two-layers: hidden [10] does not go with start_from: backbone, which brings its own "
-        "layers; leave them out, or use start_from: random.",
+        "heads.b-two-layers: hidden [10] cannot be combined with start_from: backbone, which uses the "
+        "backbone's own layers. Leave out one or the other.",
     ),
     (
-        "pooling where there is no image",
+        "pooling of vectors",
         {"features/b-fc1/pooling": "average"},
-        "features.b-fc1.pooling: 'average' is not accepted, because the activations of fc1 are no image; use pooling: "
-        "none, or cut four_conv at one of conv1, conv2, pool1, conv3, conv4, pool2.",
+        "features.b-fc1.pooling: the activations of fc1 cannot be pooled, because they are vectors. Use "
+        "pooling: none, or one of these cuts of four_conv: conv1, conv2, pool1, conv3, conv4, pool2.",
     ),
     (
-        "one class",
+        "a task of one class",
         {"tasks/digits-a/include": [3]},
-        "tasks.digits-a: include [3] is one class; a task needs at least two.",
+        "tasks.digits-a.include: [3] is one class. Give at least two.",
     ),
     (
-        "features that lack a class of the task",
+        "features without a class that the task includes",
         {"tasks/digits-b/include": [5, 6, 7, 8, 9], "tasks/digits-b/exclude": None, "features/b-fc1/classes": [5, 7]},
-        "heads.b-one-layer.features: 'b-fc1' is not accepted, because features.b-fc1.classes lacks 6, 8, 9 of "
-        "tasks.digits-b; add them there, or leave the key out for all classes.",
+        "heads.b-one-layer.features: features.b-fc1.classes lacks 6, 8, 9 of tasks.digits-b. Add them there, "
+        "or leave the key out for all classes.",
     ),
     (
-        "features that lack a class of the task, which is known by what it leaves out",
+        "features without a class that the task does not exclude",
         {"features/b-pool1/classes": [5, 6]},
-        "fine_tunes.b-top-conv.features: 'b-pool1' is not accepted, because features.b-pool1.classes lacks 7, 8, 9 of "
-        "tasks.digits-b; add them there, or leave the key out for all classes.",
+        "fine_tunes.b-top-conv.features: features.b-pool1.classes lacks 7, 8, 9 of tasks.digits-b. Add them "
+        "there, or leave the key out for all classes.",
     ),
     (
-        "a digit that is none",
+        "an unknown digit",
         {"tasks/digits-a/include": [0, 1, 12]},
-        "tasks.digits-a.include: 12 is not accepted; the classes of 'digits' are 0 to 9.",
+        "tasks.digits-a.include: 12 does not exist. Classes of 'digits': 0 to 9.",
     ),
     (
-        "a class of features that is no digit",
+        "an unknown class of features",
         {"features/b-fc1/classes": [5, 6, 7, 8, 9, "ten"]},
-        "features.b-fc1.classes: ten is not accepted; the classes of 'digits' are 0 to 9.",
+        "features.b-fc1.classes: ten does not exist. Classes of 'digits': 0 to 9.",
     ),
     (
-        "a fine-tune of everything that names features it cannot start from",
+        "a fine-tune of all layers that starts from features",
         {"fine_tunes/b-top-conv/unfreeze": "conv1"},
-        "fine_tunes.b-top-conv.features: training from 'conv1' upward cannot start from 'b-pool1' (cut pool1, pooling "
-        "none); name 'b-flatten', those of the head, to start from the images.",
+        "fine_tunes.b-top-conv.features: training from 'conv1' upward cannot start from 'b-pool1' (cut "
+        "pool1, pooling none). Give the features of the head, to start from the images.",
     ),
     (
-        "a fine-tune that cannot start from its features",
+        "a fine-tune with features above unfreeze",
         {"fine_tunes/b-top-conv/features": "b-fc1", "features/b-fc1/cut": "conv4"},
-        "fine_tunes.b-top-conv.features: training from 'conv3' upward cannot start from 'b-fc1' (cut conv4, pooling "
-        "none); name features with pooling: none and a cut at one of conv1, conv2, pool1, or 'b-flatten', those of the "
-        "head, to start from the images.",
+        "fine_tunes.b-top-conv.features: training from 'conv3' upward cannot start from 'b-fc1' (cut conv4, "
+        "pooling none). Give features with pooling: none and one of the cuts conv1, conv2, pool1, or the "
+        "features of the head, to start from the images.",
     ),
     (
         "the backbone's own layers on pooled features",
         {"features/b-flatten/pooling": "max", "features/b-flatten/cut": "pool2"},
-        "heads.b-two-layers.start_from: 'backbone' is not accepted, because features.b-flatten has pooling: max; use "
-        "features with pooling: none, or start_from: random.",
+        "heads.b-two-layers.start_from: backbone is not valid, because features.b-flatten has pooling: max. "
+        "Use features with pooling: none, or start_from: random.",
     ),
     (
-        "the backbone's own layers above a cut that other paths pass",
+        "the backbone's own layers above a cut that other paths bypass",
         {
             "backbones/mobile": MOBILENET,
             "features/mobile": {"dataset": "digits", "backbone": "mobile", "cut": "block_2_expand"},
             "heads/mobile": {"task": "digits-a", "features": "mobile", "start_from": "backbone"},
         },
-        "heads.mobile.start_from: 'backbone' is not accepted, because other paths pass beside the cut 'block_2_expand' "
-        "of features.mobile; use start_from: random, or cut mobilenet_v2 at one of Conv1, bn_Conv1, ",
+        "heads.mobile.start_from: backbone is not valid, because other paths bypass the cut 'block_",
     ),
     (
-        "no units in a hidden layer",
+        "a hidden layer of 0 units",
         {"heads/b-one-layer/hidden": [0]},
-        f"heads.b-one-layer.hidden: [0] is not accepted; it must be {UNITS}",
+        "heads.b-one-layer.hidden: [0] is not valid. Give a list of whole numbers from 1 to 65536, such as "
+        "[64, 32], or [].",
     ),
     (
-        "dropout of everything",
+        "dropout of all units",
         {"heads/b-one-layer/dropout": 1},
-        "heads.b-one-layer.dropout: 1 is not accepted; it must be a number from 0 to below 1.",
+        "heads.b-one-layer.dropout: 1 is not valid. Give a number from 0 to below 1.",
     ),
 ]
 IDS = [name for name, *_ in BAD_STUDIES]
 
 BAD_FILES = {
-    "a key given twice": (
+    "duplicate key": (
         "seed: 0\nseed: 1\n",
-        "params.yaml, line 2, column 1: this cannot be read as YAML (found dup",
+        "params.yaml, line 2, column 1: not valid YAML (found duplicate key 'seed').",
     ),
-    "a bracket left open": ("seed: [0\n", "params.yaml, line 2, column 1: this cannot be read as YAML (expected ','"),
-    "a tab": (
-        "training:\n\tepochs: 1\n",
-        "params.yaml, line 2, column 1: this cannot be read as YAML (found character",
+    "open bracket": ("seed: [0\n", "params.yaml, line 2, column 1: not valid YAML (did not find expected ',' or ']')."),
+    "tab": ("training:\n\tepochs: 1\n", "params.yaml, line 2, column 1: not valid YAML (found character that cannot"),
+    "control character": ("seed: \0\n", "params.yaml: not valid YAML (control characters are not allowed)."),
+    "no such date": (
+        "seed: 2020-13-01\n",
+        "params.yaml is not valid YAML (month must be in 1..12). Put the value in quo",
     ),
-    "a control character": ("seed: \0\n", "params.yaml: this cannot be read as YAML (unacceptable character"),
-    "a list": ("- seed\n", f"['seed'] is no study; it must be a mapping with the sections {SECTIONS}."),
-    "nothing": ("", f"an empty value is no study; it must be a mapping with the sections {SECTIONS}."),
-    "text": ("hello", f"'hello' is no study; it must be a mapping with the sections {SECTIONS}."),
+    "deep nesting": (
+        "[" * 100_000,
+        "params.yaml, line 1, column 51: not valid YAML (found more than 50 levels of nesting).",
+    ),
+    "list": ("- seed\n", f"['seed'] is not a study. Give the sections {SECTIONS}."),
+    "list in itself": ("&list [*list]\n", f"[[[[[...]]]]] is not a study. Give the sections {SECTIONS}."),
+    "nothing": ("", f"an empty value is not a study. Give the sections {SECTIONS}."),
+    "text": ("hello", f"'hello' is not a study. Give the sections {SECTIONS}."),
 }
 
 
 def changed(changes):
-    """A copy of the good study with the changes made."""
+    """A copy of the default study with changes."""
     study = copy.deepcopy(GOOD)
-    for place, value in changes.items():
-        *way, last = place.split("/") if isinstance(place, str) else [place]
-        section = reduce(getitem, way, study)
+    for path, value in changes.items():
+        *parents, key = path.split("/") if isinstance(path, str) else [path]
+        section = reduce(getitem, parents, study)
         if value is DROP:
-            del section[last]
+            del section[key]
         else:
-            section[last] = value
+            section[key] = value
     return study
 
 
-def write_study(folder, study):
-    yaml = YAML(typ="safe", pure=True)
-    yaml.sort_base_mapping_type_on_output = False
-    yaml.dump(study, folder / "params.yaml")
-
-
-def run_check(folder):
+def run_check(folder, *arguments):
     return subprocess.run(
-        [sys.executable, "-B", "-m", "stages.check"],
+        [sys.executable, "-B", "-m", "stages.check", *arguments],
         cwd=folder,
         env={"PYTHONPATH": str(ROOT), "PATH": ""},
         capture_output=True,
@@ -789,47 +804,34 @@ def run_check(folder):
     )
 
 
-def test_the_study_that_runs_is_one_of_the_ready_studies():
+def test_the_default_study_is_one_of_the_ready_studies():
     assert (ROOT / "params.yaml").read_bytes() == (ROOT / "studies/digits_class_groups.yaml").read_bytes()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_ready_study_is_sound(path):
+def test_every_ready_study_is_valid_and_says_what_it_needs_costs_and_shows(path):
     assert load_study(path).models
+    comment = path.read_text(encoding="utf-8").split("\nseed:")[0]
+    assert all(line.startswith("#") or not line for line in comment.splitlines())
+    for word in ("Needs:", "Costs", "Expect"):
+        assert word in comment
 
 
-@pytest.mark.parametrize(("name", "changes", "sentence"), BAD_STUDIES, ids=IDS)
-def test_a_bad_study_is_answered_with_one_sentence(name, changes, sentence):
+@pytest.mark.parametrize(("name", "changes", "message"), BAD_STUDIES, ids=IDS)
+def test_each_problem_of_a_study_is_reported_in_one_line(name, changes, message):
     study, problems = validate_study(changed(changes))
     assert study is None
     assert len(problems) == 1
-    if sentence.endswith("."):
-        assert problems[0] == sentence
-    else:  # the sentence goes on with a long list
-        assert problems[0].startswith(sentence)
+    if message.endswith("."):
+        assert problems[0] == message
+    else:  # a long list follows
+        assert problems[0].startswith(message)
         assert problems[0].endswith(".")
-        assert "\n" not in problems[0]
-
-
-@pytest.mark.parametrize(("name", "changes", "sentence"), BAD_STUDIES, ids=IDS)
-@pytest.mark.parametrize("arguments", [[], ["digits"]], ids=["all", "one entry"])
-def test_no_stage_works_on_a_bad_study(name, changes, sentence, arguments, tmp_path, monkeypatch, capsys):
-    write_study(tmp_path, changed(changes))
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["prepare.py", *arguments])
-    calls = []
-    with pytest.raises(SystemExit) as end:
-        run_stage(lambda *given: calls.append(given), *(["datasets"] if arguments else []))
-    assert end.value.code == 1
-    assert not calls
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
-    printed = capsys.readouterr()
-    assert not printed.out
-    assert printed.err.startswith(f"prepare: params.yaml has 1 problem:\n  {sentence}")
+    assert "\n" not in problems[0]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES)
-def test_a_file_that_is_no_study_is_answered_with_its_place(text, message, tmp_path, monkeypatch):
+def test_a_file_that_is_not_a_study_is_reported_with_line_and_column(text, message, tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError) as error:
@@ -840,21 +842,17 @@ def test_a_file_that_is_no_study_is_answered_with_its_place(text, message, tmp_p
     assert "\n" not in sentence
 
 
-def test_a_missing_study_is_answered_with_the_way_to_one(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^params\.yaml is missing; give the path of a study, or copy one of studies"):
-        load_study(Path("params.yaml"))
-
-
-def test_a_folder_and_text_in_another_encoding_are_no_study(tmp_path):
-    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\); give the path of a study\.$"):
+def test_a_missing_study_a_folder_and_another_encoding_are_reported(tmp_path):
+    with pytest.raises(UserError, match=r"no\.yaml does not exist\. Give the path of a study, or copy one of studies/"):
+        load_study(tmp_path / "no.yaml")
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\)\. Give the path of a study\.$"):
         load_study(tmp_path)
     (tmp_path / "latin.yaml").write_bytes("seed: é".encode("latin-1"))
-    with pytest.raises(UserError, match=r"is not UTF-8 text; save it as UTF-8\.$"):
+    with pytest.raises(UserError, match=r"is not UTF-8 text\. Save it as UTF-8\.$"):
         load_study(tmp_path / "latin.yaml")
 
 
-def test_all_problems_are_listed_at_once(tmp_path):
+def test_all_problems_are_reported_at_once(tmp_path):
     changes = {
         "training/epochs": 0,
         "tasks/digits-b/test": 1.5,
@@ -878,134 +876,99 @@ def test_all_problems_are_listed_at_once(tmp_path):
     ]
 
 
-def test_a_reference_to_an_entry_with_a_problem_is_no_second_problem():
+def test_two_rules_of_one_entry_are_reported_at_once():
+    task = {"include": [1], "validation": 0.5, "test": 0.5, "group": "("}
+    _, problems = validate_study(changed({f"tasks/digits-a/{key}": value for key, value in task.items()}))
+    assert [problem.split()[0] for problem in problems] == [
+        "tasks.digits-a:",
+        "tasks.digits-a.include:",
+        "tasks.digits-a.group:",
+    ]
+
+
+def test_a_reference_to_an_entry_with_a_problem_is_not_a_second_problem():
     _, problems = validate_study(changed({"datasets/digits/image_size": "large"}))
     assert len(problems) == 1
 
 
-def test_a_name_that_is_a_number_does_not_disturb_the_search_for_the_nearest():
+def test_a_number_as_a_name_is_no_obstacle_to_suggestions():
     _, problems = validate_study(changed({"datasets": {7: OTHER}}))
-    assert any("there is no 'digits' in datasets or folders; accepted: 7." in problem for problem in problems)
+    assert any("'digits' does not exist in datasets or folders. Entries: 7." in problem for problem in problems)
 
 
-def test_a_long_value_is_cut():
-    _, [problem] = validate_study(changed({"training/epochs": "9" * 1000}))
+@pytest.mark.parametrize("value", ["9" * 1000, ["9" * 1000], {"9" * 1000: 9}, [[["9" * 1000] * 99] * 99], 10**999])
+def test_a_long_value_is_shortened(value):
+    _, [problem] = validate_study(changed({"training/epochs": value}))
     assert len(problem) < 160
 
 
-def test_check_says_that_a_sound_study_is_sound(tmp_path):
+def test_check_prints_that_a_study_is_valid_and_writes_nothing(tmp_path):
     write_study(tmp_path, GOOD)
     done = run_check(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "check: params.yaml is a sound study: 6 models, 3 feature caches\n"
+    assert done.stdout == "check: params.yaml is valid (models: 7, features: 3)\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
-def test_check_says_that_a_folder_is_not_there(tmp_path):
+def test_check_reports_a_missing_folder(tmp_path):
     write_study(tmp_path, changed({"folders/mine": FOLDER}))
     done = run_check(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == (
-        "check: folders.mine.path: there is no folder 'my_images'; correct it, or put the images there.\n"
-    )
+    assert done.stderr == "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.\n"
     (tmp_path / "my_images").mkdir()
     assert run_check(tmp_path).returncode == 0
 
 
-@pytest.mark.parametrize("name", ["an unknown key", "networks in a ring"])
-def test_check_ends_with_the_sentence_and_writes_nothing(name, tmp_path):
-    changes, sentence = next(row[1:] for row in BAD_STUDIES if row[0] == name)
+@pytest.mark.parametrize("arguments", [[], ["--clean"]])
+def test_check_of_a_bad_study_exits_with_the_problem_and_changes_no_file(arguments, tmp_path):
+    changes, message = next(row[1:] for row in BAD_STUDIES if row[0] == "networks in a cycle")
     write_study(tmp_path, changed(changes))
-    done = run_check(tmp_path)
+    leftover = tmp_path / "models/gone/record.json"
+    leftover.parent.mkdir(parents=True)
+    leftover.touch()
+    done = run_check(tmp_path, *arguments)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"check: params.yaml has 1 problem:\n  {sentence}\n"
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+    assert done.stderr == f"check: params.yaml has 1 problem:\n  {message}\n"
+    assert {path.name for path in tmp_path.rglob("*")} == {"models", "params.yaml", "gone", "record.json"}
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ([], "split: stages.split takes one entry; name one of tasks in params.yaml: digits-a, digits-b.\n"),
-        (["a", "b"], "split: stages.split takes one entry; name one of tasks in params.yaml: digits-a, digits-b.\n"),
-        (["c"], "split: there is no 'c' in tasks; name one of tasks in params.yaml: digits-a, digits-b.\n"),
-    ],
-)
-def test_a_stage_asks_for_one_of_its_entries(arguments, message, tmp_path, monkeypatch, capsys):
+KEPT = [
+    *(
+        "models/b-ridge/record.json",
+        "models/unfinished/model.weights.h5",
+        "models/README.md",
+        "models/.partial-x/record.json",
+    ),
+    *("data/tasks/digits-a/task.json", "data/gallery/digits-a/tiles.csv", "data/mistakes/digits-b/tiles.csv"),
+    *("exports/recommended/digits-a/model.json", "data/costs/models/b-ridge.json", "data/costs/features/b-fc1.json"),
+    *("data/checkpoints/b-scratch/state.npz", "data/images/gone/images.npy", "exports/gone/model.json"),
+]
+REMOVED = [
+    *(
+        "models/gone/record.json",
+        "models/b-fc1/record.json",
+        "data/tasks/gone/task.json",
+        "data/gallery/gone/tiles.csv",
+    ),
+    *("data/mistakes/gone/tiles.csv", "exports/recommended/gone/model.json", "data/costs/models/gone.json"),
+    *("data/costs/features/gone.json", "data/checkpoints/gone/state.npz"),
+]
+
+
+def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     write_study(tmp_path, GOOD)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["split.py", *arguments])
-    with pytest.raises(SystemExit):
-        run_stage(lambda *given: pytest.fail("worked"), "tasks")
-    assert capsys.readouterr().err == message
-
-
-def test_a_stage_works_on_the_entry_it_is_given(tmp_path, monkeypatch, capsys):
-    write_study(tmp_path, GOOD)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["split.py", "digits-a"])
-    run_stage(lambda study, name: f"validation {study.tasks[name].validation}", "tasks")
-    assert capsys.readouterr().out == "split digits-a: validation 0.1\n"
-
-
-@pytest.mark.parametrize(
-    ("command", "section", "entry", "changed"),
-    [
-        ("head b-one-layer", "heads", "b-one-layer", "heads.b-one-layer"),
-        ("head b-one-layer", "heads", "b-two-layers", None),
-        ("head b-one-layer", "training", None, "training"),
-        ("features b-fc1", "training", None, None),
-        ("fine_tune b-top-conv", "heads", "b-two-layers", "heads.b-two-layers"),
-        ("prepare digits", "datasets", "digits", "datasets.digits"),
-        ("evaluate", "heads", "b-one-layer", "heads"),
-        ("report", "heads", "b-one-layer", None),
-    ],
-)
-def test_a_result_whose_settings_changed_meanwhile_is_refused(
-    command, section, entry, changed, tmp_path, monkeypatch, capsys
-):
-    for name in ("params.yaml", "dvc.yaml"):
-        shutil.copy(ROOT / name, tmp_path)
-    monkeypatch.chdir(tmp_path)
-    stage, *arguments = command.split()
-    monkeypatch.setattr(sys, "argv", [f"stages/{stage}.py", *arguments])
-    own = {"head": ["heads"], "features": ["features"], "fine_tune": ["fine_tunes"], "prepare": ["datasets"]}
-
-    def work(*_):
-        study = read_yaml(Path("params.yaml"))
-        (study[section][entry] if entry else study[section])["new"] = 1
-        Path("params.yaml").write_text(json.dumps(study))
-        return "done"
-
-    if changed is None:
-        run_stage(work, *own.get(stage, []))
-        assert capsys.readouterr().out.endswith(": done\n")
-        return
-    with pytest.raises(SystemExit) as ended:
-        run_stage(work, *own.get(stage, []))
-    assert ended.value.code == 1
-    said = capsys.readouterr()
-    assert said.err.startswith(f"{stage}: {changed} changed in params.yaml while this ran, so that ") and not said.out
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-05", 1e-05),
-        ("1.0e-5", 1e-05),
-        ("3E-4", 3e-4),
-        ("0.0001", 1e-4),
-        ("12", 12),
-        ("no", "no"),
-        ("on", "on"),
-        ("true", True),
-        ("null", None),
-        ("[5, cat]", [5, "cat"]),
-    ],
-)
-def test_values_are_read_as_dvc_writes_them(text, value, tmp_path):
-    (tmp_path / "params.yaml").write_text(f"value: {text}\n", encoding="utf-8")
-    found = read_yaml(tmp_path / "params.yaml")["value"]
-    assert found == value
-    assert type(found) is type(value)
+    for name in (*KEPT, *REMOVED):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert run_check(tmp_path).returncode == 0
+    assert all((tmp_path / name).exists() for name in (*KEPT, *REMOVED))
+    done = run_check(tmp_path, "--clean")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "check: removed models/gone, whose entry is no longer in params.yaml\n" in done.stdout
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {*KEPT, "params.yaml", "data/check"}
+    assert not (tmp_path / "models/gone").exists()
+    assert (tmp_path / "data/check").read_text() == "params.yaml is valid\n"
 
 
 def test_json_is_a_study_too(tmp_path):
@@ -1013,33 +976,31 @@ def test_json_is_a_study_too(tmp_path):
     assert load_study(tmp_path / "params.yaml") == load_study(ROOT / "params.yaml")
 
 
-def test_a_model_trains_with_its_own_keys_over_the_defaults():
-    own = {"heads/b-one-layer/epochs": 7, "heads/b-one-layer/early_stopping": None}
+def test_the_keys_of_a_model_override_the_defaults():
+    own = {
+        "heads/b-one-layer/epochs": 7,
+        "heads/b-one-layer/early_stopping": None,
+        "probes/b-ridge/train_fraction": 0.5,
+    }
     changes = {**own, "training/early_stopping": 3, "training/batch_size": 32}
     study, problems = validate_study(changed(changes))
     assert not problems
     settings = study.heads["b-one-layer"].training(study.training)
     assert (settings.epochs, settings.early_stopping, settings.batch_size) == (7, None, 32)
     assert study.heads["b-two-layers"].training(study.training).early_stopping == 3
+    probe = study.probes["b-ridge"].training(study.training)
+    assert (probe.train_fraction, probe.class_weights, probe.max_train_per_class) == (0.5, "none", 10)
     assert study.training.epochs == 60
 
 
-def test_models_are_networks_then_heads_then_fine_tunes():
+def test_the_l2_strengths_of_a_probe_are_powers_of_ten_unless_given():
+    study, _ = validate_study(changed({"probes/one": {"task": "digits-b", "features": "b-fc1", "l2": 0.5}}))
+    assert study.probes["b-ridge"].strengths == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100])
+    assert study.probes["one"].strengths == [0.5]
+
+
+def test_models_are_networks_then_heads_then_probes_then_fine_tunes():
     study, _ = validate_study(GOOD)
     assert list(study.models) == [
-        "a-scratch",
-        "b-scratch",
-        "b-all-layers",
-        "b-one-layer",
-        "b-two-layers",
-        "b-top-conv",
+        *("a-scratch", "b-scratch", "b-all-layers", "b-one-layer", "b-two-layers", "b-ridge", "b-top-conv"),
     ]
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "studies").glob("*.yaml")), ids=lambda path: path.stem)
-def test_every_study_is_sound_and_says_what_it_needs_and_costs_and_what_to_expect(path):
-    assert load_study(path).models
-    head = path.read_text(encoding="utf-8").split("\nseed:")[0]
-    assert all(line.startswith("#") or not line for line in head.splitlines())
-    for word in ("Needs:", "Costs", "Expect"):
-        assert word in head

@@ -429,7 +429,11 @@ def test_a_closed_pipe_ends_the_output_without_an_error(photos):
             1,
             "'exports/a.keras' cannot be used (No space left",
         ),
-        (OSError("odd"), 1, "predict: a file cannot be read or written (odd). Free some space, or correct the permissions.\n"),
+        (
+            OSError("odd"),
+            1,
+            "predict: a file cannot be read or written (odd). Free some space, or correct the permissions.\n",
+        ),
     ],
 )
 def test_a_command_that_ends_early_says_why_in_one_sentence(here, capsys, monkeypatch, error, code, sentence):

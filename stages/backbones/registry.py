@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-STORAGE = "https://storage.googleapis.com"
-
 
 @dataclass(frozen=True)
 class Architecture:
@@ -13,168 +11,62 @@ class Architecture:
     any_size: whether its weights fit images of another size than those it was trained on.
     application: the function of keras.applications that builds it; None for the project's own networks.
     alpha: width of a MobileNet relative to the published one; None for all other architectures.
-    imagenet: address of the ImageNet weights without the classification layers, as Keras publishes them; or None.
-    imagenet_checksum: what Keras publishes for that file, `md5:` or `sha256:` and digits; None where it publishes none.
     """
 
     smallest_image: int
     any_size: bool
     application: str | None = None
     alpha: float | None = None
-    imagenet: str | None = None
-    imagenet_checksum: str | None = None
 
 
-def _published(
-    application: str, file: str, digits: str | None, smallest_image: int = 32, alpha: float | None = None
-) -> Architecture:
-    """An architecture of keras.applications; a test compares file and checksum with what Keras itself would fetch."""
-    checksum = digits and f"{'md5' if len(digits) == 32 else 'sha256'}:{digits}"
-    folder = (
-        f"{STORAGE}/keras-applications"
-        if file.startswith("efficientnetb")
-        else f"{STORAGE}/tensorflow/keras-applications"
-    )
-    return Architecture(smallest_image, True, application, alpha, f"{folder}/{file}", checksum)
+def _application(application: str, smallest_image: int = 32, alpha: float | None = None) -> Architecture:
+    return Architecture(smallest_image, True, application, alpha)
 
 
 ARCHITECTURES = {
     "four_conv": Architecture(smallest_image=8, any_size=False),
     "simple_cnn": Architecture(smallest_image=16, any_size=True),
-    "vgg16": _published(
-        "VGG16", "vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5", "6d6bbae143d832006294945121d1f1fc"
-    ),
-    "vgg19": _published(
-        "VGG19", "vgg19/vgg19_weights_tf_dim_ordering_tf_kernels_notop.h5", "253f8cb515780f3b799900260a226db6"
-    ),
-    "resnet50": _published(
-        "ResNet50", "resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5", "4d473c1dd8becc155b73f8504c6f6626"
-    ),
-    "resnet101": _published(
-        "ResNet101", "resnet/resnet101_weights_tf_dim_ordering_tf_kernels_notop.h5", "88cf7a10940856eca736dc7b7e228a21"
-    ),
-    "resnet152": _published(
-        "ResNet152", "resnet/resnet152_weights_tf_dim_ordering_tf_kernels_notop.h5", "ee4c566cf9a93f14d82f913c2dc6dd0c"
-    ),
-    "resnet50_v2": _published(
-        "ResNet50V2",
-        "resnet/resnet50v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "fac2f116257151a9d068a22e544a4917",
-    ),
-    "resnet101_v2": _published(
-        "ResNet101V2",
-        "resnet/resnet101v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "c0ed64b8031c3730f411d2eb4eea35b5",
-    ),
-    "resnet152_v2": _published(
-        "ResNet152V2",
-        "resnet/resnet152v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "ed17cf2e0169df9d443503ef94b23b33",
-    ),
-    "inception_v3": _published(
-        "InceptionV3",
-        "inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "bcbd6486424b2319ff4ef7d526e38f63",
-        smallest_image=75,
-    ),
-    "inception_resnet_v2": _published(
-        "InceptionResNetV2",
-        "inception_resnet_v2/inception_resnet_v2_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "d19885ff4a710c122648d3b5c3b684e4",
-        smallest_image=75,
-    ),
-    "xception": _published(
-        "Xception",
-        "xception/xception_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "b0042744bf5b25fce3cb969f33bebb97",
-        smallest_image=71,
-    ),
-    "densenet121": _published(
-        "DenseNet121",
-        "densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "30ee3e1110167f948a6b9946edeeb738",
-    ),
-    "densenet169": _published(
-        "DenseNet169",
-        "densenet/densenet169_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "b8c4d4c20dd625c148057b9ff1c1176b",
-    ),
-    "densenet201": _published(
-        "DenseNet201",
-        "densenet/densenet201_weights_tf_dim_ordering_tf_kernels_notop.h5",
-        "c13680b51ded0fb44dff2d8f86ac8bb1",
-    ),
-    "mobilenet": _published("MobileNet", "mobilenet/mobilenet_1_0_224_tf_no_top.h5", None),
-    "mobilenet_075": _published("MobileNet", "mobilenet/mobilenet_7_5_224_tf_no_top.h5", None, alpha=0.75),
-    "mobilenet_050": _published("MobileNet", "mobilenet/mobilenet_5_0_224_tf_no_top.h5", None, alpha=0.5),
-    "mobilenet_025": _published("MobileNet", "mobilenet/mobilenet_2_5_224_tf_no_top.h5", None, alpha=0.25),
-    "mobilenet_v2": _published(
-        "MobileNetV2", "mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5", None
-    ),
-    "mobilenet_v3_small": _published(
-        "MobileNetV3Small",
-        "mobilenet_v3/weights_mobilenet_v3_small_224_1.0_float_no_top_v2.h5",
-        "d3e8ec802a04aa4fc771ee12a9a9b836",
-    ),
-    "mobilenet_v3_large": _published(
-        "MobileNetV3Large",
-        "mobilenet_v3/weights_mobilenet_v3_large_224_1.0_float_no_top_v2.h5",
-        "07fb09a5933dd0c8eaafa16978110389",
-    ),
-    "nasnet_mobile": _published("NASNetMobile", "nasnet/NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63"),
-    "nasnet_large": _published("NASNetLarge", "nasnet/NASNet-large-no-top.h5", "d81d89dc07e6e56530c4e77faddd61b5"),
-    "efficientnet_b0": _published("EfficientNetB0", "efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),
-    "efficientnet_b1": _published("EfficientNetB1", "efficientnetb1_notop.h5", "74c4e6b3e1f6a1eea24c589628592432"),
-    "efficientnet_b2": _published("EfficientNetB2", "efficientnetb2_notop.h5", "111f8e2ac8aa800a7a99e3239f7bfb39"),
-    "efficientnet_b3": _published("EfficientNetB3", "efficientnetb3_notop.h5", "af6d107764bb5b1abb91932881670226"),
-    "efficientnet_b4": _published("EfficientNetB4", "efficientnetb4_notop.h5", "ebc24e6d6c33eaebbd558eafbeedf1ba"),
-    "efficientnet_b5": _published("EfficientNetB5", "efficientnetb5_notop.h5", "38879255a25d3c92d5e44e04ae6cec6f"),
-    "efficientnet_b6": _published("EfficientNetB6", "efficientnetb6_notop.h5", "9ecce42647a20130c1f39a5d4cb75743"),
-    "efficientnet_b7": _published("EfficientNetB7", "efficientnetb7_notop.h5", "cbcfe4450ddf6f3ad90b1b398090fe4a"),
-    "efficientnet_v2_b0": _published(
-        "EfficientNetV2B0", "efficientnet_v2/efficientnetv2-b0_notop.h5", "893217f2bb855e2983157299931e43ff"
-    ),
-    "efficientnet_v2_b1": _published(
-        "EfficientNetV2B1", "efficientnet_v2/efficientnetv2-b1_notop.h5", "0e80663031ca32d657f9caa404b6ec37"
-    ),
-    "efficientnet_v2_b2": _published(
-        "EfficientNetV2B2", "efficientnet_v2/efficientnetv2-b2_notop.h5", "1dfe2e7a5d45b6632553a8961ea609eb"
-    ),
-    "efficientnet_v2_b3": _published(
-        "EfficientNetV2B3", "efficientnet_v2/efficientnetv2-b3_notop.h5", "f6abf7b5849ac99a89b50dd3fd532856"
-    ),
-    "efficientnet_v2_s": _published(
-        "EfficientNetV2S", "efficientnet_v2/efficientnetv2-s_notop.h5", "af0682fb74e8c54910f2d4393339c070"
-    ),
-    "efficientnet_v2_m": _published(
-        "EfficientNetV2M", "efficientnet_v2/efficientnetv2-m_notop.h5", "1b8dc055df72dde80d614482840fe342"
-    ),
-    "efficientnet_v2_l": _published(
-        "EfficientNetV2L", "efficientnet_v2/efficientnetv2-l_notop.h5", "b0b66b5c863aef5b46e8608fe1711615"
-    ),
-    "convnext_tiny": _published(
-        "ConvNeXtTiny",
-        "convnext/convnext_tiny_notop.h5",
-        "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1",
-    ),
-    "convnext_small": _published(
-        "ConvNeXtSmall",
-        "convnext/convnext_small_notop.h5",
-        "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab",
-    ),
-    "convnext_base": _published(
-        "ConvNeXtBase",
-        "convnext/convnext_base_notop.h5",
-        "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45",
-    ),
-    "convnext_large": _published(
-        "ConvNeXtLarge",
-        "convnext/convnext_large_notop.h5",
-        "96f02b6f0753d4f543261bc9d09bed650f24dd6bc02ddde3066135b63d23a1cd",
-    ),
-    "convnext_xlarge": _published(
-        "ConvNeXtXLarge",
-        "convnext/convnext_xlarge_notop.h5",
-        "de3f8a54174130e0cecdc71583354753d557fcf1f4487331558e2a16ba0cfe05",
-    ),
+    "vgg16": _application("VGG16"),
+    "vgg19": _application("VGG19"),
+    "resnet50": _application("ResNet50"),
+    "resnet101": _application("ResNet101"),
+    "resnet152": _application("ResNet152"),
+    "resnet50_v2": _application("ResNet50V2"),
+    "resnet101_v2": _application("ResNet101V2"),
+    "resnet152_v2": _application("ResNet152V2"),
+    "inception_v3": _application("InceptionV3", smallest_image=75),
+    "inception_resnet_v2": _application("InceptionResNetV2", smallest_image=75),
+    "xception": _application("Xception", smallest_image=71),
+    "densenet121": _application("DenseNet121"),
+    "densenet169": _application("DenseNet169"),
+    "densenet201": _application("DenseNet201"),
+    "mobilenet": _application("MobileNet"),
+    "mobilenet_075": _application("MobileNet", alpha=0.75),
+    "mobilenet_050": _application("MobileNet", alpha=0.5),
+    "mobilenet_025": _application("MobileNet", alpha=0.25),
+    "mobilenet_v2": _application("MobileNetV2"),
+    "mobilenet_v3_small": _application("MobileNetV3Small"),
+    "mobilenet_v3_large": _application("MobileNetV3Large"),
+    "nasnet_mobile": _application("NASNetMobile"),
+    "nasnet_large": _application("NASNetLarge"),
+    "efficientnet_b0": _application("EfficientNetB0"),
+    "efficientnet_b1": _application("EfficientNetB1"),
+    "efficientnet_b2": _application("EfficientNetB2"),
+    "efficientnet_b3": _application("EfficientNetB3"),
+    "efficientnet_b4": _application("EfficientNetB4"),
+    "efficientnet_b5": _application("EfficientNetB5"),
+    "efficientnet_b6": _application("EfficientNetB6"),
+    "efficientnet_b7": _application("EfficientNetB7"),
+    "efficientnet_v2_b0": _application("EfficientNetV2B0"),
+    "efficientnet_v2_b1": _application("EfficientNetV2B1"),
+    "efficientnet_v2_b2": _application("EfficientNetV2B2"),
+    "efficientnet_v2_b3": _application("EfficientNetV2B3"),
+    "efficientnet_v2_s": _application("EfficientNetV2S"),
+    "efficientnet_v2_m": _application("EfficientNetV2M"),
+    "efficientnet_v2_l": _application("EfficientNetV2L"),
+    "convnext_tiny": _application("ConvNeXtTiny"),
+    "convnext_small": _application("ConvNeXtSmall"),
+    "convnext_base": _application("ConvNeXtBase"),
+    "convnext_large": _application("ConvNeXtLarge"),
+    "convnext_xlarge": _application("ConvNeXtXLarge"),
 }

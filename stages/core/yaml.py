@@ -18,6 +18,7 @@ try:
 except ImportError:  # PyYAML was built without libyaml
     from yaml import SafeLoader
 
+DEEPEST = 50  # levels of nesting; a study has at most six
 TAG = "tag:yaml.org,2002:"
 # Type -> pattern of plain scalars, and the characters that they start with; the first match counts. Dates, underscores
 # and 0b101 are not in YAML 1.2's core schema, but ruamel.yaml reads them.
@@ -85,7 +86,20 @@ Yaml12Loader.add_constructor(f"{TAG}float", _construct_float)
 
 def parse_yaml(text: str) -> Any:
     """The content of a YAML document, read as DVC reads it; `yaml.YAMLError` or `ValueError` if it is not valid."""
+    _refuse_deep_nesting(text)
     return yaml.load(text, Yaml12Loader)  # noqa: S506: a safe loader
+
+
+def _refuse_deep_nesting(text: str) -> None:
+    """`YAMLError` for a text whose nesting would overflow the stack of the loader in C, and end Python."""
+    depth = 0
+    for event in yaml.parse(text, SafeLoader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > DEEPEST:
+                raise ConstructorError(None, None, f"found more than {DEEPEST} levels of nesting", event.start_mark)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
 
 
 def read_yaml(path: Path) -> Any:
@@ -109,5 +123,3 @@ def read_yaml(path: Path) -> Any:
         ) from None
     except ValueError as error:  # the value has the pattern of a date or a number, but is neither
         raise UserError(f"{path} is not valid YAML ({error}). Put the value in quotes.") from None
-    except RecursionError:
-        raise UserError(f"{path} is nested too deeply for a study. Correct the brackets or the indentation.") from None

@@ -10,7 +10,8 @@ from stages.artifacts.models import Predictions
 from stages.artifacts.tasks import Task, row_labels
 from stages.core.errors import UserError
 from stages.evaluation.formatting import rounded
-from stages.evaluation.sufficient_statistics import NO_PREDICTION
+
+NO_PREDICTION = -1  # the label that a diverged repeat predicts
 
 
 @dataclass(frozen=True)
@@ -78,4 +79,4 @@ def join_predictions(model: str, split: str, task: Task, predictions: Prediction
         )
     order = np.argsort(predictions.index)
     rows = rows.loc[index]
-    return SplitPredictions(row_labels(rows), predictions.probabilities[:, order], pd.factorize(rows["linked"])[0])
+    return SplitPredictions(row_labels(rows), predictions.probabilities[:, order], pd.factorize(rows["group_id"])[0])

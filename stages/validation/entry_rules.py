@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.augmentation import AugmentationConfig
 from stages.config.backbones import BackboneConfig
@@ -80,7 +81,7 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
             f"{where}.architecture: {entry.architecture!r} does not exist"
             f"{did_you_mean(entry.architecture, ARCHITECTURES)}. Architectures: {listing(ARCHITECTURES)}."
         )
-    elif entry.weights == "imagenet" and ARCHITECTURES[entry.architecture].imagenet is None:
+    elif entry.weights == "imagenet" and entry.architecture not in PUBLISHED_WEIGHTS:
         yield (
             f"{where}.weights: {entry.architecture} has no ImageNet weights. Give random, or a path or URL with its "
             "sha256."
@@ -88,10 +89,9 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
     elif entry.weights == "random" and entry.sha256 is not None:
         yield f"{where}.sha256: random weights have no checksum. Leave it out."
     elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
-        quoted = "the file" if credential_problem(entry.weights) else repr(entry.weights)
         yield (
-            f"{where}.weights: {quoted} has no checksum. Give random, imagenet, or a path or URL with its sha256. "
-            "(To use a network of the study as a backbone, give its name as `backbone`.)"
+            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its "
+            "sha256. A network of the study is a backbone under its own name."
         )
 
 

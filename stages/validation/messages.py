@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from stages.core.wording import did_you_mean, listing
-from stages.validation.credentials import find_credential
+from stages.validation.credentials import redact
 
 LONGEST = 80  # characters of a quoted value
 SHORTENED = reprlib.Repr()  # bounded, also for a list that contains itself
@@ -37,8 +37,7 @@ def quote_value(value: Any) -> str:
         text = f"[{', '.join(quote_value(item) for item in value[:LONGEST])}]"
     else:
         text = SHORTENED.repr(value) if isinstance(value, str | int | float | dict | list) else f"'{value}'"
-    if find_credential(text if not isinstance(value, str) else value):
-        return "a value with a credential"
+    text = redact(text)
     return text if len(text) <= LONGEST else f"{text[:60]}...{text[-10:]}"
 
 

@@ -22,6 +22,7 @@ from stages.core.wording import did_you_mean, listing
 from stages.core.yaml import read_yaml
 from stages.validation.accepted_values import accepted_values, alternatives
 from stages.validation.classes import task_problems
+from stages.validation.credentials import redact
 from stages.validation.entry_rules import entry_problems, training_problems
 from stages.validation.fine_tunes import fine_tune_problems
 from stages.validation.layers import features_problems, head_problems, network_problems
@@ -96,7 +97,7 @@ def validate_study(params: Any) -> tuple[Study | None, list[str]]:
     if not reference:  # else the same names would be reported twice
         problems += _problems_between_entries(entries)
     if problems:
-        return None, problems
+        return None, [redact(problem) for problem in problems]
     return Study(seed=seed, training=training, **sections), []
 
 
