@@ -31,6 +31,8 @@ from stages.training.trained_model import precisions
 from stages.training.trainers import KerasTrainer
 from tests.tiny_study import STUDY, run, study
 
+pytestmark = pytest.mark.numeric
+
 
 def test_features_are_the_activations_of_the_trained_network(here):
     features, images = read_features("exact"), read_images("digits")
