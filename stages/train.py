@@ -82,7 +82,7 @@ def write_backbone(name: str, backbone: str, network: keras.Model, image_size: i
     with atomic_directory(WEIGHTS_FOLDER / name) as folder:
         file = folder / "backbone.weights.h5"
         save_weights(model, file)
-        write_weights_record(folder, record.architecture, name, image_size, file)
+        write_weights_record(folder, record.architecture, image_size, file)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import tarfile
 import unicodedata
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,9 +23,18 @@ from sklearn.datasets import load_digits
 
 from stages import download, prepare
 from stages.artifacts.images import read_images
-from stages.config.datasets import CIFAR10_CLASSES, ArchiveConfig, Cifar10Config, CsvConfig, DigitsConfig, FolderConfig
+from stages.config.datasets import (
+    CIFAR10_CLASSES,
+    ArchiveConfig,
+    Cifar10Config,
+    CsvConfig,
+    DigitsConfig,
+    FolderConfig,
+    LocalConfig,
+)
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
+from stages.core.params import Params
 from stages.sources import archives, arrays, folders, workers, writing
 from stages.sources.decoding import SMALLEST_SIDE, decode
 from stages.sources.source_image import SourceImage, unusable_image
@@ -35,7 +43,7 @@ from stages.splitting.near_duplicates import NEAR_BITS
 from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
 
 ROOT = Path(__file__).parents[1]
-FLOWERS = ROOT.parent / "shared" / "data" / "flowers.zip"
+FLOWERS = ROOT.parent / "shared" / "data" / "flowers_160.zip"
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
 SHAPES = ["zip", "tar", "tar.gz", "folder"]
@@ -56,7 +64,15 @@ def two_processes(monkeypatch):
 
 
 def study(**datasets):
-    return SimpleNamespace(datasets=datasets, dataset=datasets.__getitem__)
+    """A study of datasets, as `params.yaml` holds it."""
+    entries = {name: dataset.model_dump() for name, dataset in datasets.items()}
+    local = {name for name, dataset in datasets.items() if isinstance(dataset, LocalConfig)}
+    return Params(
+        {
+            "datasets": {name: entry for name, entry in entries.items() if name not in local},
+            "folders": {name: entry for name, entry in entries.items() if name in local},
+        }
+    )
 
 
 def archive_of(path, files, **settings):
@@ -1111,7 +1127,7 @@ def test_the_checksum_and_the_look_of_an_image_do_not_depend_on_the_size_it_is_b
     for size, resize in ((16, "crop"), (8, "pad"), (8, "stretch")):
         assert decode(content, 8)[1:] == decode(content, size, resize)[1:]
     assert decode(content, 8).sha256 != other.sha256
-    assert decode(content, 8).look != other.look
+    assert decode(content, 8).perceptual_hash != other.perceptual_hash
 
 
 def test_the_checksum_is_of_the_pixels_and_not_of_the_file():
@@ -1120,14 +1136,14 @@ def test_the_checksum_is_of_the_pixels_and_not_of_the_file():
 
 
 def bits_apart(one, other):
-    return (int(one.look, 16) ^ int(other.look, 16)).bit_count()
+    return (int(one.perceptual_hash, 16) ^ int(other.perceptual_hash, 16)).bit_count()
 
 
 def test_the_look_of_a_picture_outlives_another_size_and_quality():
     coarse = np.random.default_rng(0).integers(0, 256, (2, 12, 12, 3), np.uint8)
     picture, another = (Image.fromarray(pixels).resize((200, 200), Image.Resampling.BICUBIC) for pixels in coarse)
     look = decode(encode(picture), 8)
-    assert len(look.look) == 64
+    assert len(look.perceptual_hash) == 64
     for same in (encode(picture.resize((90, 90))), encode(picture, "JPEG", quality=50), encode(picture.convert("L"))):
         assert decode(same, 8).sha256 != look.sha256
         assert bits_apart(decode(same, 8), look) <= NEAR_BITS
@@ -1449,8 +1465,8 @@ def test_prepared_images_are_one_array_with_a_table_beside():
     red, green = (hashlib.sha256(b"8x8" + plain(color).tobytes()).hexdigest() for color in (RED, GREEN))
     with (folder / "table.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
-    assert header == ["index", "label", "class", "split", "group", "sha256", "look", "name"]
-    looks = [decode(png(plain(color)), 8).look for color in (RED, GREEN)]
+    assert header == ["index", "label", "class", "split", "group", "sha256", "perceptual_hash", "name"]
+    looks = [decode(png(plain(color)), 8).perceptual_hash for color in (RED, GREEN)]
     assert rows == [
         ["0", "1", "b", "test", "", red, looks[0], "test/b/1.png"],
         ["1", "0", "a", "train", "", green, looks[1], "train/a/1.png"],
@@ -1525,7 +1541,7 @@ def test_the_digits_are_those_of_scikit_learn(digits):
     assert np.array_equal(digits.pixels, np.repeat(expected[..., None], 3, axis=-1))
 
 
-@pytest.mark.skipif(not FLOWERS.exists(), reason="the photos of ../shared/data/flowers.zip are not here")
+@pytest.mark.skipif(not FLOWERS.exists(), reason="the photos of ../shared/data/flowers_160.zip are not here")
 def test_real_photos_are_all_read():
     dataset = ArchiveConfig(source="archive", image_size=32, url=str(FLOWERS), sha256=sha256_of(FLOWERS))
     images = prepared(dataset)

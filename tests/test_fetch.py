@@ -20,8 +20,9 @@ import h5py
 import pytest
 
 from stages.artifacts.weights import read_weights_record
-from stages.backbones.registry import ARCHITECTURES, Architecture
+from stages.backbones.published_weights import PUBLISHED_WEIGHTS, PublishedWeights
 from stages.core.errors import UserError
+from stages.core.params import Params
 from stages.sources.fetch import LONGEST_PAUSE, PARTIAL, fetch, is_url
 from stages.weights import main as weights_stage
 
@@ -662,8 +663,7 @@ def test_a_file_in_the_folder_that_is_written_is_refused_and_kept(name):
 
 
 def study_of_backbone(weights, sha256=None):
-    entry = SimpleNamespace(architecture="four_conv", weights=weights, sha256=sha256)
-    return SimpleNamespace(backbones={"b": entry})
+    return Params({"backbones": {"b": {"architecture": "four_conv", "weights": weights, "sha256": sha256}}})
 
 
 @pytest.fixture
@@ -681,14 +681,13 @@ def test_random_weights_have_a_record_and_no_file(tmp_path):
     assert weights_stage(study_of_backbone("random"), "b") == "four_conv, random weights"
     assert [path.name for path in (tmp_path / "data/weights/b").iterdir()] == ["backbone.json"]
     record = read_weights_record("b")
-    assert (record.architecture, record.source, record.file, record.sha256) == ("four_conv", "random", None, None)
+    assert (record.architecture, record.file, record.sha256) == ("four_conv", None, None)
 
 
 def test_a_weights_file_is_kept_with_its_checksum(weights_file):
     weights_stage(study_of_backbone("some.weights.h5", sha256_hex(weights_file)), "b")
     record = read_weights_record("b")
-    assert (record.source, record.file, record.sha256) == (
-        "some.weights.h5",
+    assert (record.file, record.sha256) == (
         "backbone.weights.h5",
         sha256_hex(weights_file),
     )
@@ -709,13 +708,18 @@ def test_a_file_that_is_there_and_right_is_not_fetched_again(weights_file):
 
 def test_weights_without_a_checksum_must_stay_what_they_were(weights_file, monkeypatch):
     """Keras publishes no checksum of these weights: what came first is kept, and nothing else taken for it."""
-    imagenet = Architecture(smallest_image=8, any_size=True, imagenet="some.weights.h5")
-    monkeypatch.setitem(ARCHITECTURES, "four_conv", imagenet)
+    monkeypatch.setitem(PUBLISHED_WEIGHTS, "four_conv", PublishedWeights("some.weights.h5", None))
     weights_stage(study_of_backbone("imagenet"), "b")
     first = read_weights_record("b").sha256
     weights_file.unlink()
     weights_stage(study_of_backbone("imagenet"), "b")
     assert read_weights_record("b").sha256 == first == sha256_hex(Path("data/weights/b/backbone.weights.h5"))
+    Path("data/weights/b/backbone.weights.h5").unlink()
+    with h5py.File("some.weights.h5", "w") as file:
+        file["kernel"] = [3.0]
+    monkeypatch.setattr("stages.weights.earlier_checksum", lambda *_: f"sha256:{first}")
+    with pytest.raises(UserError, match="to replace them, delete data/weights/b first"):
+        weights_stage(study_of_backbone("imagenet"), "b")
 
 
 @pytest.mark.parametrize(
@@ -739,7 +743,7 @@ def test_weights_that_are_no_hdf5_file_are_refused(weights_file):
     with pytest.raises(UserError) as error:
         weights_stage(study_of_backbone("some.weights.h5", sha256_hex(weights_file)), "b")
     assert str(error.value) == (
-        "backbones.b.weights: 'some.weights.h5' is not an HDF5 file; give weights that Keras saved."
+        "backbones.b.weights: 'some.weights.h5' is not an HDF5 file. Give weights that Keras saved."
     )
     assert not list(Path("data/weights/b").iterdir())
 

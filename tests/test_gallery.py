@@ -27,8 +27,8 @@ from tests.pipeline import ROOT
 
 MISTAKE_COLUMNS = ["model", "index", "actual", "predicted", "probability", "actual_probability"]
 NASTY = '<b>"x"</b>, ../y\nz'
-OF_CLASS = 16  # images: the first 8 for training, then 2 for validation, 4 for test, 2 left out
-SPLITS = np.repeat(["train", "validation", "test", "left out"], [8, 2, 4, 2])
+OF_CLASS = 16  # images: the first 8 for training, then 2 for validation, 4 for test, 2 excluded
+SPLITS = np.repeat(["train", "validation", "test", "excluded"], [8, 2, 4, 2])
 
 
 def study_with(networks=None, features=None, heads=None, fine_tunes=None, seed=3):
@@ -401,7 +401,7 @@ def test_damaged_inputs_are_named(make, path, damage, pixels):
     assert "run `dvc repro`" in sentence
 
 
-@pytest.mark.parametrize("split", ["train", "validation", "left out", None])
+@pytest.mark.parametrize("split", ["train", "validation", "excluded", None])
 def test_mistakes_that_are_no_test_images_are_refused(split, pixels):
     task = read_task("t")
     row = len(task.table) if split is None else int(task.rows(split)["index"].iloc[0])
@@ -422,7 +422,7 @@ def test_mistakes_without_whole_numbers_are_refused(index, pixels):
 def test_other_images_than_the_task_was_split_from_are_refused(make, pixels):
     record = Path("data/images/d/record.json")
     write_json(record, {"classes": ["cat", NASTY, "007"], "images_sha256": "1" * 64})
-    assert "data/images/d was made of other images than task 't' was split from" in refused(make)
+    assert "data/images/d does not match the images of task 't'" in refused(make)
 
 
 def test_an_error_in_the_middle_leaves_the_gallery_as_it_was(pixels):

@@ -16,6 +16,7 @@ from stages.backbones.cuts import above_cut, freeze_below, pool_output, up_to_cu
 from stages.backbones.layer_names import find_layer, selectable_layers, starting_cut
 from stages.backbones.layer_table import LAYERS_FILE, layers_of
 from stages.backbones.pretrained import load_backbone, load_weights, save_weights
+from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.backbones.runtime import computing_in
 from stages.backbones.write_layer_table import build_layer_table
@@ -83,8 +84,8 @@ def test_the_urls_of_imagenet_weights_are_those_of_keras(name, monkeypatch):
     with pytest.raises(Fetched) as fetched:
         application(include_top=False, weights="imagenet", input_shape=(224, 224, 3), **options)
     origin, digits = fetched.value.args
-    checksum = entry.imagenet_checksum
-    assert (origin, digits) == (entry.imagenet, checksum and checksum.split(":")[1])
+    published = PUBLISHED_WEIGHTS[name]
+    assert (origin, digits) == (published.url, published.checksum and published.checksum.split(":")[1])
 
 
 def test_a_second_backbone_of_a_process_has_the_layer_names_of_the_first_and_loads_its_weights(tmp_path):
@@ -319,7 +320,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):
     folder = tmp_path / "data/weights/mine"
     folder.mkdir(parents=True)
     build_backbone("four_conv", 32).save_weights(folder / "backbone.weights.h5")
-    write_weights_record(folder, "vgg16", "mine.weights.h5", file=folder / "backbone.weights.h5")
+    write_weights_record(folder, "vgg16", file=folder / "backbone.weights.h5")
     message = r"^backbones\.mine\.weights: backbone\.weights\.h5 does not fit vgg16 \(.*\)\. Give weights of "
     with pytest.raises(UserError, match=message) as error:
         load_backbone("mine", 32)
@@ -334,7 +335,7 @@ def test_published_weights_in_the_legacy_format_are_loaded(architecture, applica
     published = getattr(keras.applications, application)(include_top=False, weights=None, input_shape=(64, 64, 3))
     with h5py.File(folder / "backbone.h5", "w") as file:
         save_weights_to_hdf5_group(file, published)
-    write_weights_record(folder, architecture, "imagenet", file=folder / "backbone.h5")
+    write_weights_record(folder, architecture, file=folder / "backbone.h5")
     backbone, _ = load_backbone("old", 64)
     for old, new in zip(published.get_weights(), backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -346,7 +347,7 @@ def test_weights_that_were_changed_on_disk_are_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     file = folder / "backbone.weights.h5"
     build_backbone("four_conv", 32).save_weights(file)
-    write_weights_record(folder, "four_conv", "mine.weights.h5", file=file)
+    write_weights_record(folder, "four_conv", file=file)
     load_backbone("mine", 32)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match="data/weights/mine is damaged"):
@@ -364,7 +365,7 @@ def test_the_published_imagenet_weights_give_the_published_activations(
     folder = tmp_path / "data/weights/real"
     folder.mkdir(parents=True)
     (folder / "backbone.weights.h5").symlink_to(file)
-    write_weights_record(folder, architecture, file.name, file=folder / "backbone.weights.h5")
+    write_weights_record(folder, architecture, file=folder / "backbone.weights.h5")
     backbone, _ = load_backbone("real", 64)
     published = getattr(keras.applications, application)(include_top=False, weights=None, input_shape=(64, 64, 3))
     published.load_weights(file)

@@ -144,7 +144,7 @@ def compute_features(tmp_path_factory):
         folder = Path("data/weights/imagenet")
         folder.mkdir(parents=True)
         shutil.copy(WEIGHTS, folder)
-        write_weights_record(folder, "mobilenet_v2", WEIGHTS.name, file=folder / WEIGHTS.name)
+        write_weights_record(folder, "mobilenet_v2", file=folder / WEIGHTS.name)
         backbone, _ = load_backbone("imagenet", 160)
     infer = keras_inference(up_to_cut(backbone, layer_names(backbone)[-1], "average"))
 

@@ -159,7 +159,7 @@ def test_images_that_look_alike_across_sides_are_listed(project):
     folder, done = project
     near = pd.read_csv(folder / "data/tasks/cifar/near_duplicates.csv")
     assert 20 < len(near) < 500
-    assert (near["split"] != near["like_split"]).all() and near["bits"].between(0, 24).all()
+    assert (near["split"] != near["similar_split"]).all() and near["bits"].between(0, 24).all()
     assert f"validation and test images that look like an image of another side: {len(near)}, see" in done.stdout
     assert not len(pd.read_csv(folder / "data/tasks/flowers/near_duplicates.csv"))
 

@@ -42,6 +42,7 @@ from stages.evaluation.sanity import better_than_shuffled, far_apart, of_all_ord
 from stages.evaluation.verdict import choose, contradiction, sentence
 from stages.reporting.figures import leader
 from stages.reporting.page import markdown
+from stages.splitting.sentences import summary_sentences
 from stages.validation.study import validate_study
 
 ROOT = Path(__file__).parents[1]
@@ -101,14 +102,14 @@ def make_task(name, first_row):
     labels = np.tile(np.arange(3), 200)
     splits = np.repeat(SPLITS, [240, 120, 240])
     table = pd.DataFrame({"index": first_row + np.arange(600), "label": labels, "class": [CLASSES[i] for i in labels]})
-    table["linked"] = np.arange(600)
+    table["group_id"] = np.arange(600)
     table = table.assign(
         sha256="0", split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]]
     )
-    findings = SplitSummary(
+    summary = SplitSummary(
         near_duplicates=3, unreadable=1, first_unreadable=[{"name": "a/x|y.jpg", "reason": "<empty>"}]
     )
-    return Task(name, "d", CLASSES, "0" * 64, table, findings=findings)
+    return Task(name, "d", CLASSES, "0" * 64, table, summary=summary)
 
 
 def predict(random, labels, accuracy, repeats=2):
@@ -723,7 +724,7 @@ def test_report_shows_what_the_split_came_upon_and_the_unreadable_files(study, t
     report.main(study)
     page = (tmp_path / "reports/report.html").read_text(encoding="utf-8")
     text = (tmp_path / "reports/report.md").read_text(encoding="utf-8")
-    for sentence_ in make_task("b", 0).findings.sentences():
+    for sentence_ in summary_sentences(make_task("b", 0).summary):
         assert f"<li>{sentence_}</li>" in page
         assert f"- {markdown(sentence_)}\n" in text
     assert "validation and test images that look like an image of another side: 3, see" in page

@@ -10,7 +10,6 @@ from collections import Counter
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,16 +20,19 @@ from hypothesis import strategies as st
 
 from stages.artifacts.images import IMAGE_COLUMNS, IMAGES_FOLDER, QUARANTINE_COLUMNS, read_images
 from stages.artifacts.tasks import SPLITS, SplitSummary, Task, read_task
-from stages.config.tasks import TaskConfig as Entry
+from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
+from stages.core.params import Params
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
-from stages.split import check_counts, main
+from stages.split import main
 from stages.splitting.assignment import EXCLUDED, assign_splits, hash_positions
 from stages.splitting.classes import resolve_classes, select_classes
+from stages.splitting.counts import check_counts
 from stages.splitting.groups import group_ids
+from stages.splitting.sentences import summary_sentences
 from tests.conftest import png
-from tests.test_looks import LOOKS, sets_by_hand
+from tests.test_near_duplicates import HASHES, brute_force_groups
 
 CLASSES = ["cat", "dog", "horse"]
 
@@ -65,10 +67,10 @@ few_examples = settings(max_examples=30)
 def as_table(images, seed=0):
     labels, contents, groups = zip(*images, strict=True)
     table = pd.DataFrame(
-        {"label": labels, "sha256": contents, "group": groups, "published": "", "kept": "", "named": ""}
+        {"label": labels, "sha256": contents, "group": groups, "published": "", "earlier_split": "", "name_group": ""}
     )
     table["position"] = hash_positions(table["sha256"], seed)
-    table["linked"] = group_ids(table, False)
+    table["group_id"] = group_ids(table, False)
     return table
 
 
@@ -138,7 +140,7 @@ def test_shares_are_missed_by_less_than_a_set_and_no_other_would_come_nearer(set
     table = as_table(images_of_sets(sets), seed)
     table["split"] = assign_splits(table, *shares)
     counts = found(table, table["split"])
-    sets = table.groupby(["label", "linked", "split"], as_index=False).size()
+    sets = table.groupby(["label", "group_id", "split"], as_index=False).size()
     for (label, side), asked in wanted(table, shares).items():
         missed = counts[label, side] - asked
         its = sets[sets["label"] == label]
@@ -250,10 +252,10 @@ def test_positions_stay_the_same_between_versions():
 SIDED = st.fixed_dictionaries(
     {
         "label": st.integers(0, 2),
-        "linked": st.integers(0, 9),
+        "group_id": st.integers(0, 9),
         "position": st.floats(0, 1),
         "published": st.sampled_from(["", *SPLITS]),
-        "kept": st.sampled_from(["", "", *SPLITS]),
+        "earlier_split": st.sampled_from(["", "", *SPLITS]),
     }
 )
 SETTING = st.one_of(st.just("published"), st.sampled_from([0.1, 0.3, 0.45]), st.integers(2, 9))
@@ -266,14 +268,14 @@ def test_published_sides_are_as_published_and_kept_sides_stay(rows, validation, 
     table["side"] = assign_splits(table, validation, test)
     asked = {"test": test, "validation": validation}
     drawn = ["train", *(side for side in asked if asked[side] != "published")]
-    for _, images in table.groupby("linked"):
+    for _, images in table.groupby("group_id"):
         # A published test image comes before a published validation image that belongs to it.
         published = next((s for s in asked if asked[s] == "published" and s in set(images["published"])), None)
-        kept = {side for side in images["kept"] if side in drawn}
+        kept = {side for side in images["earlier_split"] if side in drawn}
         if published:
             expected = [published if side == published else EXCLUDED for side in images["published"]]
         elif len(kept) == 2 or len(kept) == 3:
-            expected = [side if side in drawn else EXCLUDED for side in images["kept"]]
+            expected = [side if side in drawn else EXCLUDED for side in images["earlier_split"]]
         else:
             [side] = kept or [images["side"].iloc[0]]
             assert side in drawn
@@ -303,7 +305,7 @@ def test_shares_stay_within_one_image_when_images_are_added(images, additions, s
     for number, added in enumerate(additions):
         images = images + [(label, f"new {number} {content}", "") for label, content, _ in images_of(added)]
         table = as_table(images, seed)
-        table["kept"] = [kept.get(content, "") for content in table["sha256"]]
+        table["earlier_split"] = [kept.get(content, "") for content in table["sha256"]]
         sides = assign_splits(table, *shares)
         assert all(side == kept.get(content, side) for content, side in zip(table["sha256"], sides, strict=True))
         kept = dict(zip(table["sha256"], sides, strict=True))
@@ -314,8 +316,8 @@ def test_shares_stay_within_one_image_when_images_are_added(images, additions, s
 def test_a_share_is_one_of_the_images_that_are_not_left_out():
     kept = [*["train"] * 6, *["validation"] * 2, *["test"] * 2]
     table = as_table(images_of([35]))
-    table["kept"] = [*kept, *[""] * 25]
-    table["linked"] = [*range(9), 0, *[0] * 20, *range(30, 35)]  # twenty between train and test, five alone
+    table["earlier_split"] = [*kept, *[""] * 25]
+    table["group_id"] = [*range(9), 0, *[0] * 20, *range(30, 35)]  # twenty between train and test, five alone
     sides = assign_splits(table, 0.2, 0.2)
     assert list(sides[:30]) == [*kept, *[EXCLUDED] * 20]
     assert sorted(sides[30:]) == ["test", "train", "train", "train", "validation"]
@@ -325,7 +327,7 @@ def test_a_share_is_one_of_the_images_that_are_not_left_out():
 
 
 def entry_of(**entry):
-    return Entry(**{"dataset": "d", "validation": 0.25, "test": 0.25, **entry})
+    return TaskConfig(**{"dataset": "d", "validation": 0.25, "test": 0.25, **entry})
 
 
 @pytest.mark.parametrize(
@@ -348,11 +350,11 @@ def test_classes_are_chosen_by_number_or_name(include, exclude, chosen):
         (
             ["hores"],
             None,
-            "tasks.t: there is no class 'hores' (did you mean 'horse'?); accepted: 0 to 2, or cat, dog, horse.",
+            "tasks.t: class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, horse.",
         ),
-        ([3], None, "tasks.t: there is no class 3; accepted: 0 to 2, or cat, dog, horse."),
-        (["0"], None, "tasks.t: there is no class '0'; accepted: 0 to 2, or cat, dog, horse."),
-        (None, ["zebra"], "tasks.t.exclude: there is no class 'zebra'; accepted: 0 to 2, or cat, dog, horse."),
+        ([3], None, "tasks.t: class 3 does not exist. Classes: 0 to 2, or cat, dog, horse."),
+        (["0"], None, "tasks.t: class '0' does not exist. Classes: 0 to 2, or cat, dog, horse."),
+        (None, ["zebra"], "tasks.t.exclude: class 'zebra' does not exist. Classes: 0 to 2, or cat, dog, horse."),
     ],
 )
 def test_a_class_there_is_not_is_answered_with_those_there_are(include, exclude, sentence):
@@ -362,7 +364,7 @@ def test_a_class_there_is_not_is_answered_with_those_there_are(include, exclude,
 
 
 def test_a_class_number_is_answered_without_a_guess():
-    with pytest.raises(UserError, match="there is no class 12; accepted: 0 to 9"):
+    with pytest.raises(UserError, match="class 12 does not exist. Classes: 0 to 9"):
         select_classes([12], None, list("0123456789"), "tasks.t")
 
 
@@ -397,19 +399,19 @@ def test_excluding_the_name_of_a_merged_class_leaves_no_class_of_that_name():
     [
         (
             {"rename": {"hores": "pony"}},
-            "tasks.t.rename: there is no class 'hores' (did you mean 'horse'?); accepted: cat, dog, horse.",
+            "tasks.t.rename: class 'hores' does not exist (did you mean 'horse'?). Classes: cat, dog, horse.",
         ),
-        ({"include": ["cat", "hores"]}, "tasks.t.include: there is no class 'hores' (did you mean 'horse'?)"),
-        ({"exclude": ["hores"]}, "tasks.t.exclude: there is no class 'hores' (did you mean 'horse'?)"),
-        ({"exclude": ["cat", 1]}, "tasks.t: the choice of classes leaves horse; a task needs at least two."),
-        ({"exclude": [0, 1, 2]}, "tasks.t: the choice of classes leaves none; a task needs at least two."),
+        ({"include": ["cat", "hores"]}, "tasks.t.include: class 'hores' does not exist (did you mean 'horse'?)"),
+        ({"exclude": ["hores"]}, "tasks.t.exclude: class 'hores' does not exist (did you mean 'horse'?)"),
+        ({"exclude": ["cat", 1]}, "tasks.t: include, exclude and rename leave horse. A task needs two classes."),
+        ({"exclude": [0, 1, 2]}, "tasks.t: include, exclude and rename leave none. A task needs two classes."),
         (
             {"rename": {"cat": "animal", "dog": "animal"}, "exclude": ["horse"]},
-            "tasks.t: the choice of classes leaves animal; a task needs at least two.",
+            "tasks.t: include, exclude and rename leave animal. A task needs two classes.",
         ),
         (
             {"rename": {"dog": "Cat"}},
-            "tasks.t: classes 'Cat' and 'cat' differ in letter case only; if they are one class, write rename: {",
+            "tasks.t: classes 'Cat' and 'cat' differ only in letter case. If they are one class, write rename: {",
         ),
     ],
 )
@@ -424,8 +426,8 @@ def test_classes_that_differ_in_letter_case_only_become_one_as_the_answer_says()
     with pytest.raises(UserError) as error:
         resolve_classes(entry_of(), classes, "tasks.t")
     assert str(error.value) == (
-        "tasks.t: classes 'Straße' and 'strasse' differ in letter case only; if they are one class, write "
-        "rename: {Straße: strasse}, else rename one of them."
+        "tasks.t: classes 'Straße' and 'strasse' differ only in letter case. If they are one class, write "
+        "rename: {Straße: strasse}; else rename one of them."
     )
     merged = resolve_classes(entry_of(rename={"Straße": "strasse"}), classes, "tasks.t")
     assert merged == (["strasse", "cat", "dog"], {0: 0, 1: 1, 2: 2, 3: 0})
@@ -469,7 +471,7 @@ def lay_down(images, unreadable=()):
             "split": image.split,
             "group": image.group,
             "sha256": digits_of(image.content),
-            "look": image.look or digits_of(f"look of {image.content}"),
+            "perceptual_hash": image.look or digits_of(f"look of {image.content}"),
             "name": image.name or f"{image.label}/{place}.png",
         }
         for place, image in enumerate(images)
@@ -477,11 +479,13 @@ def lay_down(images, unreadable=()):
     table[IMAGE_COLUMNS].to_csv(folder / "table.csv", index=False)
     pd.DataFrame(unreadable, columns=QUARANTINE_COLUMNS).to_csv(folder / "quarantine.csv", index=False)
     np.save(folder / "images.npy", np.zeros((len(images), 1, 1, 3), np.uint8))
-    (folder / "record.json").write_text(json.dumps({"classes": classes, "images_sha256": "0" * 64}))
+    (folder / "record.json").write_text(
+        json.dumps({"image_size": 1, "resize": "crop", "classes": classes, "images_sha256": "0" * 64})
+    )
 
 
 def study_of_task(seed=0, **entry):
-    return SimpleNamespace(seed=seed, tasks={"t": entry_of(**entry)})
+    return Params({"seed": seed, "tasks": {"t": {"dataset": "d", "validation": 0.25, "test": 0.25, **entry}}})
 
 
 def task_of(images, seed=0, **entry):
@@ -521,9 +525,9 @@ def folder(tmp_path, monkeypatch):
 # Images that belong together in every way, beside enough others that every class has its two images on every side.
 RELATED = st.lists(
     st.builds(
-        lambda label, number, group, split: Image(label, f"related {number}", group, split, LOOKS[number]),
+        lambda label, number, group, split: Image(label, f"related {number}", group, split, HASHES[number]),
         st.sampled_from(["cat", "dog"]),
-        st.integers(0, len(LOOKS) - 1),
+        st.integers(0, len(HASHES) - 1),
         st.sampled_from(["", "", *"pqrstuv"]),
         st.sampled_from(["", "train", "test"]),
     ),
@@ -542,7 +546,7 @@ ENOUGH = [*TWO_CLASSES, *several("cat", 3, 20, split="test"), *several("dog", 3,
 def check_sides(task, images, entry, kept):
     """Hold a task against the rules for each set of images that belong together; kept: content -> earlier side."""
     group = entry["near_duplicates"] == "group"
-    numbers = sets_by_hand([(image.content, image.group, image.look if group else "") for image in images])
+    numbers = brute_force_groups([(image.content, image.group, image.look if group else "") for image in images])
     rows = pd.DataFrame(images).assign(side=list(task.table["split"]), number=numbers)
     rows["kept"] = [kept.get(digits_of(content), "") for content in rows["content"]]
     for _, together in rows.groupby("number"):
@@ -570,13 +574,13 @@ def check_added(images, entry, earlier):
     """
     with contextlib.redirect_stdout(io.StringIO()) as said:
         task = task_of(images, **entry)
-    afresh = "drawn afresh: the earlier split leaves too few images" in said.getvalue()
+    afresh = "new split: the earlier split leaves too few images" in said.getvalue()
     check_sides(task, images, entry, {} if afresh else kept_by(earlier))
     return task
 
 
 RELATED_TO_TEST = [
-    Image("cat", f"related {number}", "", split, LOOKS[number]) for number, split in ((0, "test"), (2, ""))
+    Image("cat", f"related {number}", "", split, HASHES[number]) for number, split in ((0, "test"), (2, ""))
 ]
 
 
@@ -585,7 +589,7 @@ RELATED_TO_TEST = [
 @example(  # the last image joins the others to one that is published for the test: too few are left for validation
     [*RELATED_TO_TEST, RELATED_TO_TEST[1]],
     [],
-    [Image("cat", "related 1", "", "", LOOKS[1])],
+    [Image("cat", "related 1", "", "", HASHES[1])],
     {"validation": 0.2, "test": "published", "near_duplicates": "group"},
 )
 def test_images_that_are_added_move_no_other_in_one_step_or_two(some, more, still_more, entry):
@@ -629,7 +633,7 @@ def test_a_new_image_comes_to_the_side_of_those_it_belongs_to_and_is_left_out_be
     assert list(after.table["split"]) == [*before.table["split"], *SPLITS]
     after = task_of([*images, *between], near_duplicates="group")
     assert list(after.table["split"]) == [*before.table["split"], *[EXCLUDED] * 3]
-    assert after.findings.left_out == 3
+    assert after.summary.excluded == 3
 
 
 def test_names_places_and_the_order_of_the_images_decide_nothing(folder):
@@ -699,8 +703,8 @@ def test_published_sides_have_the_published_images_and_nothing_that_belongs_to_t
     assert list(task.table["split"]) == [
         *["train"] * 16, *["validation"] * 8, *["test"] * 10, EXCLUDED, EXCLUDED, EXCLUDED, "test", EXCLUDED
     ]  # fmt: skip
-    assert task.findings.left_out == 4
-    assert task.findings.near_duplicates == 0  # what is left out cannot leak
+    assert task.summary.excluded == 4
+    assert task.summary.near_duplicates == 0  # what is left out cannot leak
     mixed = fresh_task_of(images, validation=0.25, test="published").table
     rest = ~mixed["split"].isin(["test", EXCLUDED])
     assert list(mixed["index"][mixed["split"] == "test"]) == [*range(24, 34), 37]
@@ -718,7 +722,7 @@ def test_a_side_that_the_dataset_does_not_publish_is_answered(side, splits, fold
     with pytest.raises(UserError) as error:
         main(study_of_task(**{side: "published"}), "t")
     assert str(error.value) == (
-        f"tasks.t.{side}: dataset 'd' publishes no {side} images (its splits: {splits}); give a share, or a number of "
+        f"tasks.t.{side}: dataset 'd' does not publish {side} images (splits: {splits}). Give a share, or a number of "
         "images per class."
     )
     assert not (folder / "data/tasks").exists()
@@ -734,7 +738,7 @@ def test_a_patient_of_two_classes_stays_on_one_side_by_names_or_by_the_table(fol
     both = [image._replace(group=f"room {place // 12}") for place, image in enumerate(named)]
     by_names = task_of(named, group=r"person(\d+)")
     for task in (by_names, task_of(tabled), fresh_task_of(both, group=r"person(\d+)_")):
-        if task.findings.groups == 10:  # groups of the table and of the names hold together
+        if task.summary.groups == 10:  # groups of the table and of the names hold together
             rooms_on = task.table["split"].groupby(task.table["index"] // 12)
             assert (rooms_on.nunique() == 1).all()
             continue
@@ -742,7 +746,7 @@ def test_a_patient_of_two_classes_stays_on_one_side_by_names_or_by_the_table(fol
         assert (persons_on.nunique() == 1).all()
         assert list(task.table["split"]) == list(by_names.table["split"])
         assert task.table["split"].value_counts().to_dict() == {"train": 60, "validation": 30, "test": 30}
-        assert (task.findings.grouped, task.findings.groups) == (120, 20)
+        assert (task.summary.grouped, task.summary.groups) == (120, 20)
 
 
 def test_at_most_so_many_images_a_class_are_a_part_of_those_of_a_larger_number(folder):
@@ -819,20 +823,20 @@ def test_a_smaller_training_set_is_a_part_of_a_larger_one(images, seed, small, m
 
 
 def test_every_class_needs_two_images_on_every_side():
-    table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "linked": [0, 1, 2, *[3] * 9, *range(4, 27)]})
+    table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "group_id": [0, 1, 2, *[3] * 9, *range(4, 27)]})
     check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), CLASSES, table, "tasks.t")
     counts = pd.DataFrame([[9, 9, 9], [9, 1, 4], [0, 9, 9]], columns=SPLITS)
     with pytest.raises(UserError) as error:
         check_counts(counts, CLASSES, table, "tasks.t")
     assert str(error.value) == (
-        "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images; 9 of its images belong together; each needs "
-        "at least 2: give another share or more images."
+        "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images (its largest group has 9 images). Every "
+        "split needs at least 2: change the shares or add images."
     )
     with pytest.raises(UserError) as error:
         check_counts(counts.drop(1), CLASSES, table, "tasks.t")
     assert str(error.value) == (
-        "tasks.t: class 'horse' has 0 train, 9 validation and 9 test images; each needs at least 2: give another share "
-        "or more images."
+        "tasks.t: class 'horse' has 0 train, 9 validation and 9 test images. Every split needs at least 2: change the "
+        "shares or add images."
     )
 
 
@@ -851,7 +855,7 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
     lay_down(images, unreadable)
     said = main(study_of_task(exclude=["horse"], near_duplicates="group"), "t")
     task = read_task("t")
-    assert task.findings == SplitSummary(
+    assert task.summary == SplitSummary(
         grouped=5,
         groups=2,
         equal_content=5,
@@ -860,8 +864,8 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
     )
     table, *lines = capsys.readouterr().out.rsplit("\n", 4)
     assert lines == [
-        "images of groups, which are kept on one side each: 5 of 2 groups",
-        "images that equal another in content and are kept on its side: 5",
+        "images of groups, each group in one split: 5 images, 2 groups",
+        "images with the same content as another image, kept in one split: 5",
         "unreadable files of the dataset: 12, see quarantine.csv",
         "",
     ]
@@ -874,10 +878,10 @@ def test_the_stage_counts_what_it_came_upon_and_says_so(folder, capsys):
 
 
 def test_nothing_is_said_of_what_there_is_none():
-    assert SplitSummary().sentences() == []
-    assert SplitSummary(near_duplicates=3, left_out=4).sentences() == [
-        "validation and test images that look like an image of another side: 3, see near_duplicates.csv",
-        "images left out, because they belong to images of another side: 4",
+    assert summary_sentences(SplitSummary()) == []
+    assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4)) == [
+        "validation and test images similar to an image of another split: 3, see near_duplicates.csv",
+        "images excluded because of related images in other splits: 4",
     ]
 
 
@@ -899,7 +903,7 @@ def test_the_stage_writes_a_readable_table_of_the_classes_it_keeps(folder):
 
     task = read_task("t")
     assert (task.dataset, task.classes, task.images_sha256) == ("d", ["bb", "ccc"], images.sha256)
-    assert list(task.table) == ["index", "label", "class", "split", "order", "linked", "sha256", "name"]
+    assert list(task.table) == ["index", "label", "class", "split", "order", "group_id", "sha256", "name"]
     assert list(task.table["index"]) == list(range(8, 24))
     assert list(task.table["label"]) == [0] * 8 + [1] * 8
     assert list(task.table["sha256"]) == list(images.table["sha256"][8:])
@@ -912,24 +916,27 @@ def test_a_task_refuses_other_images_than_its_own(folder):
     images = prepared({"a": 8, "bb": 8})
     main(study_of_task(), "t")
     read_task("t").check_images(images.sha256, "data/images/d")
-    with pytest.raises(UserError, match="data/images/d was made of other images than task 't' was split from"):
+    with pytest.raises(UserError, match="data/images/d does not match the images of task 't'"):
         read_task("t").check_images("0" * 64, "data/images/d")
 
 
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"include": ["cat", 0]}, "tasks.t: the choice of classes leaves cat; a task needs at least two."),
+        ({"include": ["cat", 0]}, "tasks.t: include, exclude and rename leave cat. A task needs two classes."),
         (
             {"test": 0.01},
-            "tasks.t: class 'cat' has 9 train, 3 validation and 0 test images; each needs at least 2: give another "
-            "share or more images.",
+            "tasks.t: class 'cat' has 9 train, 3 validation and 0 test images. Every split needs at least 2: change "
+            "the shares or add images.",
         ),
-        ({"test": 12}, "tasks.t: class 'cat' has 0 train, 0 validation and 12 test images; each needs at least 2: "),
-        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test images; each needs"),
-        ({"group": "cat"}, "tasks.t.group: 'cat' is found in none of 24 file names, such as '0.png'; correct it"),
-        ({"include": ["horse", "cat"]}, "tasks.t.include: there is no class 'horse'"),
-        ({"rename": {"dog": "CAT"}}, "tasks.t: classes 'CAT' and 'cat' differ in letter case only"),
+        (
+            {"test": 12},
+            "tasks.t: class 'cat' has 0 train, 0 validation and 12 test images. Every split needs at least 2: ",
+        ),
+        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test images. Every split needs"),
+        ({"group": "cat"}, "tasks.t.group: 'cat' does not match any of 24 file names, such as '0.png'. Correct it"),
+        ({"include": ["horse", "cat"]}, "tasks.t.include: class 'horse' does not exist"),
+        ({"rename": {"dog": "CAT"}}, "tasks.t: classes 'CAT' and 'cat' differ only in letter case"),
     ],
 )
 def test_a_task_that_cannot_be_split_is_answered_and_writes_nothing(entry, sentence, folder):
@@ -945,8 +952,8 @@ def test_a_class_whose_images_belong_together_is_answered_with_how_many_do(folde
     with pytest.raises(UserError) as error:
         main(study_of_task(), "t")
     assert str(error.value) == (
-        "tasks.t: class 'cat' has 10 train, 0 validation and 2 test images; 10 of its images belong together; each "
-        "needs at least 2: give another share or more images."
+        "tasks.t: class 'cat' has 10 train, 0 validation and 2 test images (its largest group has 10 images). Every "
+        "split needs at least 2: change the shares or add images."
     )
 
 
@@ -963,17 +970,15 @@ def test_groups_that_are_told_later_draw_the_split_afresh(folder, capsys):
     images = [*several("cat", 30), *several("dog", 30)]
     grouped = [image._replace(group=f"{place // 3}") for place, image in enumerate(images)]
     fresh = sides_by(fresh_task_of(grouped))
-    assert "is drawn afresh: there is no earlier split" in capsys.readouterr().out
+    assert "new split: no earlier split" in capsys.readouterr().out
     fresh_task_of(images)
     capsys.readouterr()
     task = task_of(grouped)
-    assert (
-        "is drawn afresh: the earlier split has images on two sides that belong together\n" in capsys.readouterr().out
-    )
+    assert "new split: the earlier split has images of one group in several splits\n" in capsys.readouterr().out
     assert sides_by(task) == fresh
-    assert task.findings.straddling == 0
+    assert task.summary.straddling == 0
     task_of(grouped)
-    assert "afresh" not in capsys.readouterr().out
+    assert "new split" not in capsys.readouterr().out
 
 
 def test_a_side_that_has_become_too_small_draws_the_split_afresh(folder, capsys):
@@ -981,7 +986,7 @@ def test_a_side_that_has_become_too_small_draws_the_split_afresh(folder, capsys)
     before = task_of(images, test=2)
     gone = before.table.loc[before.table["split"] == "test", "index"].iloc[0]
     after = task_of([image for place, image in enumerate(images) if place != gone], test=2)
-    assert "is drawn afresh: the earlier split leaves too few images on a side" in capsys.readouterr().out
+    assert "new split: the earlier split leaves too few images in a split" in capsys.readouterr().out
     assert after.table.groupby(["class", "split"]).size().unstack()["test"].tolist() == [2, 2]
 
 
@@ -994,7 +999,5 @@ def test_a_copy_that_binds_two_sides_together_is_told_of(folder):
         for side in ("train", "test")
     )
     task = task_of([*images, images[one]._replace(group=f"{other}")])
-    assert task.findings.straddling == 1
-    assert "sets of images that belong together on two sides, from an earlier split: 1; delete" in "".join(
-        task.findings.sentences()
-    )
+    assert task.summary.straddling == 1
+    assert "groups in several splits, kept from an earlier split: 1; delete" in "".join(summary_sentences(task.summary))

@@ -259,7 +259,7 @@ def test_damaged_results_are_refused(here, file, damage):
 def test_features_of_other_images_are_refused(here):
     record = read_json(Path("data/features/upper/flatten/record.json"))
     write_json(Path("data/features/upper/flatten/record.json"), {**record, "images_sha256": "0" * 64})
-    with pytest.raises(UserError, match=r"^data/features/upper was made of other images than task 'high'"):
+    with pytest.raises(UserError, match=r"^data/features/upper does not match the images of task 'high'"):
         run("head", "fresh")
 
 

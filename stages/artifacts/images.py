@@ -1,4 +1,4 @@
-"""Prepared images: one uint8 array of all images of a dataset and a table beside it, in data/images/<dataset>."""
+"""Prepared images in data/images/<dataset>: one uint8 array of all images of a dataset, and a table of them."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +10,7 @@ from stages.artifacts.tables import read_csv
 from stages.core.files import read_json, reading
 
 IMAGES_FOLDER = Path("data/images")
-IMAGE_COLUMNS = ["index", "label", "class", "split", "group", "sha256", "look", "name"]
+IMAGE_COLUMNS = ["index", "label", "class", "split", "group", "sha256", "perceptual_hash", "name"]
 QUARANTINE_COLUMNS = ["name", "class", "reason"]
 
 
@@ -18,13 +18,14 @@ QUARANTINE_COLUMNS = ["name", "class", "reason"]
 class PreparedImages:
     """The images of a dataset.
 
-    pixels: (n, size, size, 3) uint8, memory-mapped: rows are read from disk when they are used.
-    table: one row an image - index, label (0..classes-1), class, split (train, validation, test, or empty where the
-    source publishes none), group (or empty), sha256 of the image in its full size, look (perceptual hash of 256 bits,
-    64 hexadecimal digits), name in the source.
-    quarantine: the files that were left out - name, class, reason.
+    pixels: (n, image_size, image_size, 3) uint8, memory-mapped: rows are read from disk when they are used.
+    table: one row per image - index, label (0..classes-1), class, split (train, validation, test, or empty if the
+    source does not publish one), group (or empty), sha256 of the image in its original size, perceptual_hash (256
+    bits as 64 hexadecimal digits), name in the source.
+    quarantine: the unreadable files - name, class, reason.
     classes: the class names in the order of their labels.
-    sha256: of the file of pixels; features made of these images record it.
+    sha256: checksum of the file of pixels; features of these images record it.
+    image_size: side of the images in pixels. resize: how they became square (crop, pad or stretch).
     """
 
     pixels: np.ndarray
@@ -32,14 +33,16 @@ class PreparedImages:
     quarantine: pd.DataFrame
     classes: list[str]
     sha256: str
+    image_size: int
+    resize: str
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """The pixels of some images, (m, size, size, 3) uint8; nothing of the file stays in the process's memory."""
+        """The pixels of some images, (m, size, size, 3) uint8, without keeping parts of the file in memory."""
         return np.load(self.pixels.filename, mmap_mode="r", allow_pickle=False)[rows]
 
 
 def read_images(dataset: str) -> PreparedImages:
-    """Read the prepared images of a dataset; `UserError` when they are missing or damaged."""
+    """Read the prepared images of a dataset; `UserError` if they are missing or damaged."""
     folder = IMAGES_FOLDER / dataset
     with reading(folder):
         record = read_json(folder / "record.json")
@@ -48,4 +51,12 @@ def read_images(dataset: str) -> PreparedImages:
         quarantine = read_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS)
         if len(pixels) != len(table):
             raise ValueError(f"{len(pixels)} images, {len(table)} rows")
-        return PreparedImages(pixels, table, quarantine, record["classes"], record["images_sha256"])
+        return PreparedImages(
+            pixels,
+            table,
+            quarantine,
+            classes=record["classes"],
+            sha256=record["images_sha256"],
+            image_size=record["image_size"],
+            resize=record["resize"],
+        )

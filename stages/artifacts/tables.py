@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+WHOLE_NUMBERS = {"index", "label", "order", "group_id"}
+
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:
-    """A table as a stage wrote it: text stays text, also `nan` and `007`, but in columns of whole numbers."""
-    text = dict.fromkeys(set(columns) - {"index", "label", "order", "linked"}, str)
+    """Read a table of a stage. All columns but those of whole numbers stay text, also `nan` and `007`."""
+    text = dict.fromkeys(set(columns) - WHOLE_NUMBERS, str)
     return pd.read_csv(path, usecols=columns, dtype=text, keep_default_na=False)

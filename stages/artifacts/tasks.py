@@ -1,4 +1,4 @@
-"""Tasks: which images of a dataset serve for training, validation and test, in data/tasks/<task>."""
+"""Tasks in data/tasks/<task>: which images of a dataset are for training, validation and test."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,71 +12,44 @@ from stages.core.errors import UserError
 from stages.core.files import atomic_directory, read_json, reading, write_json
 
 TASKS_FOLDER = Path("data/tasks")
-TASK_COLUMNS = ["index", "label", "class", "split", "order", "linked", "sha256", "name"]
-NEAR_COLUMNS = ["name", "split", "like", "like_split", "bits"]
+TASK_COLUMNS = ["index", "label", "class", "split", "order", "group_id", "sha256", "name"]
+NEAR_COLUMNS = ["name", "split", "similar_to", "similar_split", "bits"]
 RECORDED = ("dataset", "classes", "images_sha256", "settings")
 SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class SplitSummary:
-    """What a split came upon.
+    """Counts of what affected a split.
 
-    grouped, groups: images that have a group, and how many groups. equal_content: images that are not the only ones of
-    their content. near_duplicates: validation and test images that look like one of another side. left_out: images
-    that belong to images of another side. straddling: sets of images that belong together but keep the two sides that
-    an earlier split gave them. unreadable: files of the dataset that are no readable image;
-    first_unreadable: at most ten of them, each with name and reason.
+    grouped: images that belong to a group. groups: number of groups.
+    equal_content: images with the same content as another image.
+    near_duplicates: validation and test images that are similar to an image of another split.
+    excluded: images that are in no split because they are grouped with images of another one.
+    straddling: groups whose images keep the different splits that an earlier run assigned to them.
+    unreadable: files of the dataset that could not be decoded; first_unreadable: name and reason of at most ten.
     """
 
     grouped: int = 0
     groups: int = 0
     equal_content: int = 0
     near_duplicates: int = 0
-    left_out: int = 0
+    excluded: int = 0
     straddling: int = 0
     unreadable: int = 0
     first_unreadable: list[dict[str, str]] = field(default_factory=list)
 
-    def sentences(self) -> list[str]:
-        """What is worth saying, one line each."""
-        said = [
-            (
-                self.grouped,
-                f"images of groups, which are kept on one side each: {self.grouped} of {self.groups} groups",
-            ),
-            (
-                self.equal_content,
-                f"images that equal another in content and are kept on its side: {self.equal_content}",
-            ),
-            (
-                self.near_duplicates,
-                f"validation and test images that look like an image of another side: {self.near_duplicates}, see "
-                "near_duplicates.csv",
-            ),
-            (self.left_out, f"images left out, because they belong to images of another side: {self.left_out}"),
-            (
-                self.straddling,
-                f"sets of images that belong together on two sides, from an earlier split: {self.straddling}; delete "
-                "the folder of the task to draw it afresh",
-            ),
-            (self.unreadable, f"unreadable files of the dataset: {self.unreadable}, see quarantine.csv"),
-        ]
-        return [sentence for found, sentence in said if found]
-
 
 @dataclass(frozen=True)
 class Task:
-    """A task as the split stage wrote it.
+    """A task as the stage `split` wrote it.
 
-    name: its entry. dataset: the dataset's entry. classes: class names in the order of the labels 0..n-1.
-    images_sha256: of the images the rows speak of.
-    table: one row an image - index (row of the dataset's images), label, class, split (train, validation, test or
-    `left out`), order (rank within its class, by which a smaller training set is chosen), linked (images of equal
-    content, of one group, or held together as near duplicates have the same number), sha256 of the image, name in the
-    source.
-    settings: what the split was made by; with the same, images that are added later move no others.
-    findings: what the split came upon.
+    name, dataset: its entry and that of its dataset. classes: class names in the order of the labels 0..n-1.
+    images_sha256: checksum of the images that the rows index.
+    table: one row per image - index (row of the dataset's images), label, class, split (train, validation, test or
+    excluded), order (rank within the class, by which a smaller training set is chosen), group_id (equal for images
+    of equal content, of one group, or grouped as near duplicates), sha256 of the image, name in the source.
+    settings: the seed and the entry. While they stay the same, added images do not change the split of the others.
     """
 
     name: str
@@ -85,48 +58,48 @@ class Task:
     images_sha256: str
     table: pd.DataFrame
     settings: dict[str, Any] = field(default_factory=dict)
-    findings: SplitSummary = SplitSummary()
+    summary: SplitSummary = SplitSummary()
 
     def rows(self, split: str, max_per_class: int | None = None, fraction: float | None = None) -> pd.DataFrame:
-        """The rows of a split, at most so many of each class, and of each class this fraction, rounded up.
+        """The rows of a split, of each class at most `max_per_class` and this fraction, rounded up.
 
-        A smaller choice is always a part of a larger one.
+        A smaller choice is always a subset of a larger one.
         """
         rows = self.table[self.table["split"] == split]
-        of_class = rows.groupby("label")["order"]
-        rank, limit = of_class.rank(method="first"), of_class.transform("size").astype(float)
+        order = rows.groupby("label")["order"]
+        rank, limit = order.rank(method="first"), order.transform("size").astype(float)
         if fraction is not None:
-            # Rounded first: 0.07 of 100 images would be 7.000000000000001 of them.
+            # Rounded first, because 0.07 * 100 is 7.000000000000001.
             limit = np.ceil((limit * fraction).round(6))
         if max_per_class is not None:
             limit = limit.clip(upper=max_per_class)
         return rows[rank <= limit]
 
     def check_images(self, images_sha256: str, what: str) -> None:
-        """Refuse images, or features, that are not those the task was split from."""
+        """Raise a `UserError` if images, or features of images, are not those of the task.
+
+        what: the artifact with the checksum `images_sha256`.
+        """
         if images_sha256 != self.images_sha256:
-            raise UserError(
-                f"{what} was made of other images than task {self.name!r} was split from; run `dvc repro` for the "
-                "stages that make both."
-            )
+            raise UserError(f"{what} does not match the images of task {self.name!r}. Run `dvc repro`.")
 
 
 def write_task(task: Task, near: pd.DataFrame) -> None:
-    """Write data/tasks/<task>: `split.csv` and `near_duplicates.csv`, readable tables, and `task.json`."""
+    """Write data/tasks/<task>: the tables `split.csv` and `near_duplicates.csv`, and `task.json`."""
     with atomic_directory(TASKS_FOLDER / task.name) as folder:
         task.table[TASK_COLUMNS].to_csv(folder / "split.csv", index=False, lineterminator="\n")
         near[NEAR_COLUMNS].to_csv(folder / "near_duplicates.csv", index=False, lineterminator="\n")
         record = {key: getattr(task, key) for key in RECORDED}
-        write_json(folder / "task.json", {**record, "findings": asdict(task.findings)})
+        write_json(folder / "task.json", {**record, "summary": asdict(task.summary)})
 
 
 def read_task(name: str) -> Task:
-    """Read a task; `UserError` when it is missing or damaged."""
+    """Read a task; `UserError` if it is missing or damaged."""
     folder = TASKS_FOLDER / name
     with reading(folder):
         record = read_json(folder / "task.json")
-        table, findings = read_csv(folder / "split.csv", TASK_COLUMNS), SplitSummary(**record["findings"])
-        return Task(name, table=table, findings=findings, **{key: record[key] for key in RECORDED})
+        table, summary = read_csv(folder / "split.csv", TASK_COLUMNS), SplitSummary(**record["summary"])
+        return Task(name, table=table, summary=summary, **{key: record[key] for key in RECORDED})
 
 
 def row_labels(rows: pd.DataFrame) -> np.ndarray:

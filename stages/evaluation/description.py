@@ -8,6 +8,7 @@ from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
 from stages.evaluation.costs import lineage
 from stages.evaluation.study_results import StudyResults
+from stages.splitting.sentences import summary_sentences
 
 
 def describe_study(study: StudyResults) -> dict[str, Any]:
@@ -30,10 +31,10 @@ def _describe_task(study: StudyResults, name: str) -> dict[str, Any]:
             split: np.bincount(task.rows(split)["label"], minlength=len(task.classes)).tolist() for split in SPLITS
         },
         "notes": [
-            *task.findings.sentences(),
+            *summary_sentences(task.summary),
             *(describe_candidates(model, tried) for model, tried in candidates.items() if tried),
         ],
-        "first_unreadable": task.findings.first_unreadable,
+        "first_unreadable": task.summary.first_unreadable,
     }
 
 

@@ -78,4 +78,4 @@ def join_predictions(model: str, split: str, task: Task, predictions: Prediction
         )
     order = np.argsort(predictions.index)
     rows = rows.loc[index]
-    return SplitPredictions(row_labels(rows), predictions.probabilities[:, order], pd.factorize(rows["linked"])[0])
+    return SplitPredictions(row_labels(rows), predictions.probabilities[:, order], pd.factorize(rows["group_id"])[0])

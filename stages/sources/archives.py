@@ -1,4 +1,4 @@
-"""Archives of image files, read where they lie: nothing is unpacked to disk."""
+"""Reads archives of image files without unpacking them to disk."""
 
 import lzma
 import stat
@@ -15,10 +15,10 @@ from stages.core.errors import UserError
 from stages.sources.layout import locate_images, printable
 from stages.sources.source_image import SourceImage, unusable_image
 
-# A file larger than this is no photograph: it is not read.
+# Larger files are not photographs, and are not read.
 LARGEST_FILE = 200 * 2**20
-LINK = "it is a link, no file"
-# What reading the list of a damaged or hostile archive has been seen to raise.
+LINK = "it is a link, not a file"
+# Exceptions that damaged or malicious archives have raised.
 DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -35,7 +35,7 @@ DAMAGE = (
 
 
 class Member(NamedTuple):
-    """A file of an archive: its size unpacked in bytes, why it is no image (or nothing), and how to read it."""
+    """A file of an archive. size: unpacked, in bytes. problem: why it is not an image, or empty."""
 
     size: int
     problem: str
@@ -45,7 +45,7 @@ class Member(NamedTuple):
 def archive_images(dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a zip or tar archive.
 
-    A zip is read in the order of its names, a tar in its own order: to go back in a compressed tar is to start again.
+    A zip is read in the order of its names, a tar in its own order, because compressed tars allow no random access.
     """
     try:
         if zipfile.is_zipfile(path):
@@ -55,15 +55,15 @@ def archive_images(dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: 
             with tarfile.open(path) as archive:
                 yield from _images(dataset, path, *_tar_members(archive))
         else:
-            raise UserError(f"{str(path)!r} is neither a zip nor a tar archive; give one that is.")
+            raise UserError(f"{str(path)!r} is neither a zip nor a tar archive. Give one of them.")
     except DAMAGE as error:
         raise damaged(path, error) from None
 
 
 def damaged(path: Path, error: Exception) -> UserError:
-    """The sentence for an archive that cannot be read."""
+    """The error for an unreadable archive."""
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{str(path)!r} is damaged ({reason}); give a whole archive.")
+    return UserError(f"{str(path)!r} is damaged ({reason}). Give a complete archive.")
 
 
 def _zip_members(archive: zipfile.ZipFile) -> tuple[dict[str, Member], list[str]]:
@@ -85,7 +85,7 @@ def _tar_members(archive: tarfile.TarFile) -> tuple[dict[str, Member], list[str]
     members = {
         name: Member(
             info.size,
-            LINK if info.issym() or info.islnk() else "" if info.isfile() else "it is no file",
+            LINK if info.issym() or info.islnk() else "" if info.isfile() else "it is not a file",
             lambda info=info: archive.extractfile(info).read(),
         )
         for name, info in sorted(infos.items(), key=lambda item: item[1].offset)
@@ -97,13 +97,15 @@ def _tar_members(archive: tarfile.TarFile) -> tuple[dict[str, Member], list[str]
 def _images(
     dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: Path, members: dict[str, Member], folders: list[str]
 ) -> Iterator[SourceImage]:
-    for name, place in locate_images(members, folders, dataset.subfolder, repr(str(path))).items():
+    for name, location in locate_images(members, folders, dataset.subfolder, repr(str(path))).items():
         member, text = members[name], printable(name)
-        if place.problem:
-            yield unusable_image(text, place.label, place.problem)
+        if location.problem:
+            yield unusable_image(text, location.label, location.problem)
         elif member.problem:
-            yield unusable_image(text, place.label, member.problem)
+            yield unusable_image(text, location.label, member.problem)
         elif member.size > LARGEST_FILE:
-            yield unusable_image(text, place.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}")
+            yield unusable_image(
+                text, location.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}"
+            )
         else:
-            yield SourceImage(text, place.label, member.read, place.split)
+            yield SourceImage(text, location.label, member.read, location.split)

@@ -1,4 +1,4 @@
-"""Folders of this machine: with a folder for each class, or with a table of paths and labels."""
+"""Reads local folders: one folder per class, or a table of paths and labels."""
 
 import csv
 import os
@@ -18,17 +18,17 @@ COLUMNS = ["path", "label", "split", "group"]
 
 def folder_images(dataset: FolderConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a folder of class folders, in the order of their names."""
-    for name, place in locate_images(*_walk(path), None, repr(str(path))).items():
-        if place.problem:
-            yield unusable_image(printable(name), place.label, place.problem)
+    for name, location in locate_images(*_walk(path), None, repr(str(path))).items():
+        if location.problem:
+            yield unusable_image(printable(name), location.label, location.problem)
         else:
             content = lambda name=name: _read(path, name)  # noqa: E731
-            yield SourceImage(printable(name), place.label, content, place.split)
+            yield SourceImage(printable(name), location.label, content, location.split)
 
 
 def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
-    """The images that a table in the folder lists, in the order of the table; paths are relative to the folder."""
-    for row in list(_rows_of(path / dataset.table)):  # all are checked before the first is decoded
+    """The images that a table in the folder lists, in its order. Paths are relative to the folder."""
+    for row in list(_rows_of(path / dataset.table)):  # check all rows before the first image is decoded
         content = lambda name=row["path"]: _read(path, name)  # noqa: E731
         yield SourceImage(
             printable(row["path"]), class_name(row["label"]), content, row["split"], printable(row["group"])
@@ -38,11 +38,11 @@ def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
 def _walk(path: Path) -> tuple[list[str], list[str]]:
     """The files and the folders in a folder, as sorted paths relative to it."""
     if not path.is_dir():
-        raise UserError(f"there is no folder {str(path)!r}; correct its path, or put the images there.")
+        raise UserError(f"folder {str(path)!r} does not exist. Correct `path`, or put the images there.")
     files, folders = [], []
 
     def unreadable(error: OSError) -> None:
-        raise UserError(f"the folder {error.filename!r} cannot be read ({error.strerror}); allow it to be read.")
+        raise UserError(f"folder {error.filename!r} cannot be read ({error.strerror}). Change its permissions.")
 
     for folder, inside, names in os.walk(path, onerror=unreadable):
         here = Path(folder)
@@ -50,7 +50,7 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
         for name in inside:
             if (here / name).is_symlink():
                 raise UserError(
-                    f"{str(here / name)!r} is a link to a folder, which is not followed; put the folder itself there."
+                    f"{str(here / name)!r} is a link to a folder, and such links are not followed. Replace it by the folder."
                 )
         files += [(here / name).relative_to(path).as_posix() for name in names]
         folders += [(here / name).relative_to(path).as_posix() for name in inside]
@@ -58,16 +58,16 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
 
 
 def _read(folder: Path, name: str) -> bytes:
-    """The bytes of a file in the folder; raises with the reason why it is left out."""
+    """The bytes of a file in the folder; ValueError with the reason if it is unusable."""
     file = folder / name
     try:
         if not file.resolve().is_relative_to(folder.resolve()):
             raise ValueError("it leads out of the folder")
-        found = file.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise ValueError("it is no file")
-        if found.st_size > LARGEST_FILE:
-            raise ValueError(f"it has {found.st_size:,} bytes, more than {LARGEST_FILE:,}")
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a file")
+        if status.st_size > LARGEST_FILE:
+            raise ValueError(f"it has {status.st_size:,} bytes, more than {LARGEST_FILE:,}")
         return file.read_bytes()
     except RuntimeError:  # Python 3.11 and 3.12, of links in a ring
         raise ValueError("it cannot be read (Too many levels of symbolic links)") from None
@@ -76,14 +76,14 @@ def _read(folder: Path, name: str) -> bytes:
 
 
 def _rows_of(file: Path) -> Iterator[dict[str, str]]:
-    """The rows of a csv source, with path, label, split and group; `UserError` that names the line of a mistake."""
+    """The rows of a table with path, label, split and group; `UserError` with the line of a mistake."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
             yield from _checked(str(file), csv.DictReader(lines, skipinitialspace=True, strict=True))
     except FileNotFoundError:
-        raise UserError(f"there is no table {str(file)!r}; correct path or table.") from None
+        raise UserError(f"table {str(file)!r} does not exist. Correct `path` or `table`.") from None
     except (OSError, ValueError, csv.Error) as error:
-        raise UserError(f"{str(file)!r} cannot be read as a table ({error}); save it as UTF-8 text.") from None
+        raise UserError(f"{str(file)!r} cannot be read as a table ({error}). Save it as UTF-8 text.") from None
 
 
 def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
@@ -91,26 +91,28 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
     for column in ("path", "label"):
         if column not in names:
             raise UserError(
-                f"{file!r} has no column {column!r}{did_you_mean(column, names)}, only {listing(names)}; the first line "
-                "must name path, label and maybe split and group."
+                f"{file!r} has no column {column!r}{did_you_mean(column, names)}, only {listing(names)}. The first line "
+                "names the columns: path, label and optionally split and group."
             )
     seen = set()
     for row in reader:
         where = f"{file!r}, line {reader.line_num}"
         if None in row:
-            raise UserError(f"{where}: there are more cells than the first line names; put text with commas in quotes.")
+            raise UserError(f"{where}: more cells than columns. Put text with commas in quotes.")
         row = {column: (row.get(column) or "").strip() for column in COLUMNS}
         if not any(row.values()):
             continue
         for column in ("path", "label"):
             if not row[column]:
-                raise UserError(f"{where}: {column} is empty; fill it in.")
+                raise UserError(f"{where}: {column} is empty. Fill it in.")
         if row["path"] in seen:
-            raise UserError(f"{where}: {row['path']!r} stands there twice; keep one.")
+            raise UserError(f"{where}: {row['path']!r} is listed twice. Remove one of the lines.")
         seen.add(row["path"])
         split = row["split"].casefold()
         if split and split not in SPLIT_NAMES:
-            raise UserError(f"{where}: {row['split']!r} is no split; accepted: {listing(SPLIT_NAMES)}, or nothing.")
+            raise UserError(
+                f"{where}: {row['split']!r} is not a split. Give {listing(SPLIT_NAMES)}, or leave it empty."
+            )
         yield {**row, "split": SPLIT_NAMES.get(split, "")}
     if not seen:
-        raise UserError(f"{file!r} lists no images; give a line with path and label for each.")
+        raise UserError(f"{file!r} lists no images. Add a line with path and label for each image.")

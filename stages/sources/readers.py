@@ -1,4 +1,4 @@
-"""Which reader reads which source. A reader yields the images of a dataset, one by one, as `SourceImage`s."""
+"""The reader of each source. A reader yields the images of a dataset one by one as `SourceImage`s."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,15 +22,15 @@ READERS = {
 
 
 def source_path(name: str, dataset: DatasetConfig) -> Path:
-    """What the images of a dataset are read from: the folder the entry names, or the file in data/raw/<dataset>."""
+    """The folder that the entry names, or the file in data/raw/<dataset>."""
     if isinstance(dataset, LocalConfig):
         return Path(dataset.path)
     files = [path for path in Path("data/raw", name).glob("*") if not path.name.startswith(".partial-")]
     if len(files) != 1:
-        raise UserError(f"data/raw/{name} holds {len(files)} files and not one; delete it and run `dvc repro`.")
+        raise UserError(f"data/raw/{name} has {len(files)} files instead of one. Delete it and run `dvc repro`.")
     return files[0]
 
 
 def read_source(dataset: DatasetConfig, path: Path) -> Iterator[SourceImage]:
-    """The images of a dataset; `UserError` where what it is read from is missing, damaged or of another shape."""
+    """The images of a dataset; `UserError` if its source is missing, damaged or has another layout."""
     return READERS[dataset.source](dataset, path)

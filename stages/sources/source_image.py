@@ -1,4 +1,4 @@
-"""One image as a source gives it, before it is decoded."""
+"""An image of a source before it is decoded."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,11 +9,11 @@ import numpy as np
 class SourceImage(NamedTuple):
     """One image of a source.
 
-    name: unique in its dataset; the same wherever the dataset lies. label: the class as the source calls it.
+    name: unique in the dataset and independent of its location. label: the name of the class in the source.
     content: returns the bytes of an image file, or the pixels of an image, (height, width, 3) or (height, width)
-    uint8. It is called once, in the order of the source; what it raises is the reason why the image is left out.
-    split: train, validation or test where the source publishes one, else empty.
-    group: of images that belong together, where the source says so, else empty.
+    uint8. It is called once, in the order of the source. An exception is the reason why the image is excluded.
+    split: train, validation or test if the source publishes it, else empty.
+    group: the name of a group whose images must be in one split, or empty.
     """
 
     name: str
@@ -24,7 +24,7 @@ class SourceImage(NamedTuple):
 
 
 def unusable_image(name: str, label: str, reason: str) -> SourceImage:
-    """An image that is not even tried: it goes to the quarantine table with this reason."""
+    """An image that will be listed in quarantine.csv with this reason."""
 
     def content() -> bytes:
         raise ValueError(reason)

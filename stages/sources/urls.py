@@ -1,12 +1,12 @@
-"""URLs in messages, without the credentials they may hold."""
+"""URLs in messages, without their credentials."""
 
 import re
 
-SHOWN = re.compile(r"""://(?P<login>[^/\s'"]*@)?(?P<path>[^\s'"?#]*)(?P<query>[?#][^\s'"]*)?""")
+URL = re.compile(r"""://(?P<login>[^/\s'"]*@)?(?P<path>[^\s'"?#]*)(?P<query>[?#][^\s'"]*)?""")
 
 
 def redact(text: str) -> str:
-    """Text without the logins and parameters of addresses in it: a server may lead to an address that has some."""
-    return SHOWN.sub(
-        lambda found: f"://{'...@' if found['login'] else ''}{found['path']}{'?...' if found['query'] else ''}", text
+    """The text without the logins and parameters of its URLs, also of those that a server redirects to."""
+    return URL.sub(
+        lambda url: f"://{'...@' if url['login'] else ''}{url['path']}{'?...' if url['query'] else ''}", text
     )

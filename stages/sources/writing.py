@@ -75,7 +75,12 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
             if isinstance(outcome, str):
                 row["reason"] = outcome
             else:
-                row |= {"split": image.split, "group": image.group, "sha256": outcome.sha256, "look": outcome.look}
+                row |= {
+                    "split": image.split,
+                    "group": image.group,
+                    "sha256": outcome.sha256,
+                    "perceptual_hash": outcome.perceptual_hash,
+                }
                 pixels.write(outcome.pixels.tobytes())
                 readable += 1
             rows.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")

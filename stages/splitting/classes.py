@@ -1,4 +1,4 @@
-"""The classes of a task: which of the dataset's it keeps, and what it calls them."""
+"""The classes of a task or of features: selects, renames and merges those of the dataset."""
 
 import itertools
 from typing import NamedTuple
@@ -7,75 +7,88 @@ from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
 
+MAX_LISTED = 30  # classes in a message
+
 
 class TaskClasses(NamedTuple):
-    """names: of the task's classes in the order of their labels. label_of: label in the dataset -> in the task."""
+    """names: the class names in the order of the labels. label_of: label in the dataset -> label in the task."""
 
     names: list[str]
     label_of: dict[int, int]
 
 
 def resolve_classes(entry: TaskConfig, classes: list[str], where: str) -> TaskClasses:
-    """The classes that `include`, `exclude` and `rename` leave, in the dataset's order.
+    """The classes after `include`, `exclude` and `rename`, in the order of the dataset.
 
-    classes: the dataset's, in the order of their labels. `include` and `exclude` know a class by its number, its new
-    name or its old one; the new name of several means all of them.
+    classes: the names of the dataset's classes in the order of their labels. `include` and `exclude` accept the number
+    of a class, its new name or its old name. The new name of a merged class means all of its classes.
 
-    `UserError` for classes that do not exist, for fewer than two, and for two that differ in letter case only, which
-    are mostly one.
+    Raises `UserError` for classes that do not exist, for fewer than two classes, and for two names that differ only in
+    letter case, which usually are one class.
     """
     for old in entry.rename:
         if old not in classes and old not in range(len(classes)):
             raise UserError(
-                f"{where}.rename: there is no class {old!r}{did_you_mean(old, classes)}; accepted: {listing(classes[:30])}."
+                f"{where}.rename: class {old!r} does not exist{did_you_mean(old, classes)}. "
+                f"Classes: {listing(classes[:MAX_LISTED])}."
             )
-    renamed = [entry.rename.get(name, entry.rename.get(label, name)) for label, name in enumerate(classes)]
+    new_names = [entry.rename.get(name, entry.rename.get(label, name)) for label, name in enumerate(classes)]
 
-    def known(listed: list | None) -> list | None:
-        return listed and [
+    def with_new_names(selection: list | None) -> list | None:
+        """A selection in which the labels of its classes replace new names."""
+        return selection and [
             label
-            for each in listed
-            for label in [label for label, name in enumerate(renamed) if name == each] or [each]
+            for item in selection
+            for label in [label for label, name in enumerate(new_names) if name == item] or [item]
         ]
 
-    chosen = select_classes(
-        known(entry.include), known(entry.exclude), classes, f"{where}.include" if entry.include else where
+    labels = select_classes(
+        with_new_names(entry.include),
+        with_new_names(entry.exclude),
+        classes,
+        f"{where}.include" if entry.include else where,
     )
-    names = list(dict.fromkeys(renamed[label] for label in chosen))
+    names = list(dict.fromkeys(new_names[label] for label in labels))
     if len(names) < 2:
-        raise UserError(f"{where}: the choice of classes leaves {listing(names)}; a task needs at least two.")
-    old_name = {renamed[label]: classes[label] for label in chosen}
-    for one, other in itertools.combinations(sorted(names), 2):
-        if one.casefold() == other.casefold():
+        raise UserError(f"{where}: include, exclude and rename leave {listing(names)}. A task needs two classes.")
+    old_names = {new_names[label]: classes[label] for label in labels}
+    for first, second in itertools.combinations(sorted(names), 2):
+        if first.casefold() == second.casefold():
             raise UserError(
-                f"{where}: classes {one!r} and {other!r} differ in letter case only; if they are one class, write "
-                f"rename: {{{old_name[one]}: {other}}}, else rename one of them."
+                f"{where}: classes {first!r} and {second!r} differ only in letter case. If they are one class, write "
+                f"rename: {{{old_names[first]}: {second}}}; else rename one of them."
             )
-    return TaskClasses(names, {label: names.index(renamed[label]) for label in chosen})
+    return TaskClasses(names, {label: names.index(new_names[label]) for label in labels})
 
 
 def select_classes(include: list | None, exclude: list | None, classes: list[str], where: str) -> list[int]:
-    """The labels a study's `include` and `exclude` leave, ascending; None stands for all and for none.
+    """The labels of the classes that `include` and `exclude` leave, ascending; None includes all or excludes none.
 
-    classes: the names of the dataset's classes in the order of their labels. A study names a class by its label (a
-    number) or its name (text). `UserError` for one that does not exist.
+    classes: the names of the dataset's classes in the order of their labels. A class is selected by its label (a
+    number) or its name (text). `UserError` for a class that does not exist.
     """
-    left_out = {_label(entry, classes, f"{where}.exclude") for entry in exclude or []}
-    chosen = {_label(entry, classes, where) for entry in include} if include else set(range(len(classes)))
-    return sorted(chosen - left_out)
+    excluded = {_label(item, classes, f"{where}.exclude") for item in exclude or []}
+    included = {_label(item, classes, where) for item in include} if include else set(range(len(classes)))
+    return sorted(included - excluded)
 
 
-def _label(entry: int | str, classes: list[str], where: str) -> int:
-    if isinstance(entry, str) and entry in classes:
-        return classes.index(entry)
-    if isinstance(entry, int) and 0 <= entry < len(classes):
-        if str(entry) in classes and classes[entry] != str(entry):
+def _label(item: int | str, classes: list[str], where: str) -> int:
+    if isinstance(item, str) and item in classes:
+        return classes.index(item)
+    if isinstance(item, int) and 0 <= item < len(classes):
+        if str(item) in classes and classes[item] != str(item):
             raise UserError(
-                f"{where}: {entry} may be class number {entry}, which is {classes[entry]!r}, or the class of that "
-                f"name; write '{entry}' in quotes for the name, or the name of the other."
+                f"{where}: {item} is ambiguous: the number of class {classes[item]!r}, or the class named '{item}'. "
+                f"Write '{item}' in quotes for the name, or {classes[item]!r}."
             )
-        return entry
-    hint = did_you_mean(entry, classes) if isinstance(entry, str) else ""
+        return item
+    if isinstance(item, str):
+        suggestion = did_you_mean(item, classes)
+        quotes = ""
+    else:
+        suggestion = ""
+        quotes = f" (quote names: '{item}')" if str(item) in classes else ""
     raise UserError(
-        f"{where}: there is no class {entry!r}{hint}; accepted: 0 to {len(classes) - 1}, or {listing(classes[:30])}."
+        f"{where}: class {item!r} does not exist{suggestion}. Classes: 0 to {len(classes) - 1}, or "
+        f"{listing(classes[:MAX_LISTED])}{quotes}."
     )

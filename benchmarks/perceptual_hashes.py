@@ -1,6 +1,6 @@
 """Where NEAR_BITS of stages.splitting.near_duplicates comes from: how far images that look alike lie apart, and how far others.
 
-    python -m benchmarks.looks archive [...] [--images 10000] [--changed 300]
+    python -m benchmarks.perceptual_hashes archive [...] [--images 10000] [--changed 300]
 
 For archives of <class>/<image>: the bits in which the perceptual hash of an image differs from that of the same image
 after small changes, and the bits in which the hashes of different images differ, all pairs of them. A threshold is

@@ -1,10 +1,9 @@
-"""Which images belong together or look alike, so that they must not come to two sides."""
+"""Groups of images and near duplicates, which must not be in different splits."""
 
 import csv
 import tracemalloc
 from hashlib import sha256
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -14,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from stages.artifacts.tasks import SPLITS, read_task
-from stages.config.tasks import TaskConfig as Entry
 from stages.core.errors import UserError
+from stages.core.params import Params
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import main
@@ -24,7 +23,7 @@ from stages.splitting.groups import group_ids, groups_from_names
 from stages.splitting.near_duplicates import (
     NEAR_BITS,
     hash_bits,
-    near_duplicate_sets,
+    near_duplicate_groups,
     near_duplicates_across_splits,
     near_pairs,
 )
@@ -33,7 +32,7 @@ from tests.conftest import encode
 few_examples = settings(max_examples=30)
 
 
-def random_looks(random, number):
+def random_hashes(random, number):
     return [f"{random.getrandbits(256):064x}" for _ in range(number)]
 
 
@@ -52,7 +51,7 @@ def distance(one, other):
 def families(draw):
     """Looks of which many are a few bits apart, about the number up to which two images look alike."""
     random = draw(st.randoms(use_true_random=False))
-    found = random_looks(random, draw(st.integers(1, 4)))
+    found = random_hashes(random, draw(st.integers(1, 4)))
     for bits in draw(st.lists(st.sampled_from([0, 1, 12, 23, 24, 25, 26, 40]), max_size=20)):
         found.append(changed(random.choice(found), random, bits))
     random.shuffle(found)
@@ -61,19 +60,19 @@ def families(draw):
 
 @few_examples
 @given(families())
-def test_a_look_is_read_bit_by_bit(family):
+def test_hash_bits_reads_every_bit(family):
     bits = hash_bits(pd.Series(family))
     assert bits.shape == (len(family), 4)
     assert ["".join(f"{part:016x}" for part in row) for row in bits] == family
 
 
-def test_of_no_looks_there_are_no_bits():
+def test_hash_bits_of_no_hashes_is_empty():
     assert hash_bits(pd.Series([], dtype=str)).shape == (0, 4)
 
 
 @few_examples
 @given(families(), families(), st.integers(1, 100))
-def test_pairs_are_those_that_a_comparison_of_all_finds_whatever_is_computed_at_once(some, others, block):
+def test_near_pairs_equals_brute_force_for_any_block_size(some, others, block):
     others += some[:3]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_duplicates, "BLOCK", block)
@@ -84,7 +83,7 @@ def test_pairs_are_those_that_a_comparison_of_all_finds_whatever_is_computed_at_
 
 
 @pytest.mark.parametrize("part", range(4))
-def test_looks_are_alike_up_to_24_bits_wherever_they_lie(part):
+def test_near_duplicates_differ_in_at_most_24_bits_at_any_position(part):
     look = "0" * 64
     near, far = (f"{(2**bits - 1) << (64 * part):064x}" for bits in (24, 25))
     assert NEAR_BITS == 24
@@ -93,48 +92,50 @@ def test_looks_are_alike_up_to_24_bits_wherever_they_lie(part):
     ] == [[24]]
 
 
-def table_of_looks(rows):
-    table = pd.DataFrame(rows, columns=["look", "split"], index=range(5, 5 + len(rows)))
+def table_of_hashes(rows):
+    table = pd.DataFrame(rows, columns=["perceptual_hash", "split"], index=range(5, 5 + len(rows)))
     return table.assign(name=[f"image {number}" for number in range(len(rows))])
 
 
 @few_examples
 @given(families(), st.data(), st.integers(1, 100))
-def test_each_held_out_image_is_listed_with_the_most_similar_of_another_side(family, data, block):
+def test_a_held_out_image_is_listed_with_the_most_similar_image_of_another_split(family, data, block):
     sides = data.draw(st.lists(st.sampled_from(SPLITS), min_size=len(family), max_size=len(family)))
-    table = table_of_looks(list(zip(family, sides, strict=True)))
+    table = table_of_hashes(list(zip(family, sides, strict=True)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_duplicates, "BLOCK", block)
         found = near_duplicates_across_splits(table)
-    assert list(found) == ["name", "split", "like", "like_split", "bits"]
+    assert list(found) == ["name", "split", "similar_to", "similar_split", "bits"]
     assert found["name"].is_unique
     listed = found.set_index("name").to_dict("index")
     by_name = table.set_index("name")
     for row in table.itertuples():
         others = {
-            other.name: distance(row.look, other.look) for other in table.itertuples() if other.split != row.split
+            other.name: distance(row.perceptual_hash, other.perceptual_hash)
+            for other in table.itertuples()
+            if other.split != row.split
         }
         if row.split == "train" or min(others.values(), default=99) > 24:
             assert row.name not in listed
             continue
         line = listed[row.name]
         assert line["split"] == row.split
-        assert line["bits"] == others[line["like"]] == min(others.values())
-        assert line["like_split"] == by_name["split"][line["like"]]
+        assert line["bits"] == others[line["similar_to"]] == min(others.values())
+        assert line["similar_split"] == by_name["split"][line["similar_to"]]
 
 
-def test_images_of_one_side_are_not_listed():
+def test_near_duplicates_within_a_split_are_not_listed():
     look = "5" * 64
     for side in SPLITS:
-        found = near_duplicates_across_splits(table_of_looks([(look, side)] * 3))
-        assert list(found) == ["name", "split", "like", "like_split", "bits"]
+        found = near_duplicates_across_splits(table_of_hashes([(look, side)] * 3))
+        assert list(found) == ["name", "split", "similar_to", "similar_split", "bits"]
         assert len(found) == 0
 
 
-def test_images_that_look_the_same_are_each_listed_with_one_of_another_side():
+def test_images_with_equal_hashes_are_all_listed():
     look, other = "5" * 64, "a" * 64
     rows = [(look, "test"), (look, "test"), (look, "train"), (look, "train"), (other, "validation"), (other, "train")]
-    assert near_duplicates_across_splits(table_of_looks(rows)).to_numpy().tolist() == [
+    assert near_duplicates_across_splits(table_of_hashes(rows)).to_numpy().tolist() == [
         ["image 0", "test", "image 2", "train", 0],
         ["image 1", "test", "image 2", "train", 0],
         ["image 4", "validation", "image 5", "train", 0],
@@ -144,14 +145,14 @@ def test_images_that_look_the_same_are_each_listed_with_one_of_another_side():
 # Which images belong together.
 
 # Four times three looks in a row: the first and the last are no more alike, but hang together.
-LOOKS = [
+HASHES = [
     f"{int(sha256(bytes([row])).hexdigest(), 16) ^ 2 ** (20 * place) - 1:064x}"
     for row in range(4)
     for place in range(3)
 ]
 
 
-def sets_by_hand(images):
+def brute_force_groups(images):
     """The set of each image of (content, group, look), by going from image to image."""
     sets = list(range(len(images)))
     for place, (content, group, look) in enumerate(images):
@@ -173,25 +174,29 @@ def same_partition(one, other):
 @given(
     st.lists(
         st.tuples(
-            st.integers(0, 30).map(str), st.sampled_from(["", "", "", *"abcdefghijk"]), st.integers(0, len(LOOKS) - 1)
+            st.integers(0, 30).map(str), st.sampled_from(["", "", "", *"abcdefghijk"]), st.integers(0, len(HASHES) - 1)
         ),
         min_size=1,
         max_size=25,
     )
 )
-def test_images_of_equal_content_of_a_group_or_alike_hang_together_over_others(images):
-    rows = [(content, group, LOOKS[look]) for content, group, look in images]
-    table = pd.DataFrame(rows, columns=["sha256", "group", "look"], index=range(7, 7 + len(rows)))
-    table["named"] = ""
-    assert same_partition(group_ids(table, True), sets_by_hand(rows))
-    assert same_partition(group_ids(table, False), sets_by_hand([(content, group, "") for content, group, _ in rows]))
+def test_groups_are_connected_components_of_equal_content_groups_and_similar_images(images):
+    rows = [(content, group, HASHES[look]) for content, group, look in images]
+    table = pd.DataFrame(rows, columns=["sha256", "group", "perceptual_hash"], index=range(7, 7 + len(rows)))
+    table["name_group"] = ""
+    assert same_partition(group_ids(table, True), brute_force_groups(rows))
+    assert same_partition(
+        group_ids(table, False), brute_force_groups([(content, group, "") for content, group, _ in rows])
+    )
 
 
-def test_images_that_look_alike_hang_together_over_others():
-    first, second, third = LOOKS[:3]
+def test_similarity_is_transitive_in_groups():
+    first, second, third = HASHES[:3]
     assert distance(first, second) == distance(second, third) == 20
     assert distance(first, third) == 40
-    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "named": "", "look": [first, LOOKS[3], third, second]})
+    table = pd.DataFrame(
+        {"sha256": list("abcd"), "group": "", "name_group": "", "perceptual_hash": [first, HASHES[3], third, second]}
+    )
     assert same_partition(group_ids(table, True), [0, 1, 0, 0])
     assert same_partition(group_ids(table, False), [0, 1, 2, 3])
 
@@ -204,7 +209,7 @@ def test_images_that_look_alike_hang_together_over_others():
         (r"_([a-z])[a-z]+(_\d)?\.", ["=v|None", "=b|_2", "=b|_3", ""]),
     ],
 )
-def test_a_pattern_finds_groups_in_file_names_and_not_in_folders(pattern, groups):
+def test_a_pattern_matches_file_names_without_their_folders(pattern, groups):
     names = [
         "x/person1_virus.png",
         "person7/person12_bacteria_2.png",
@@ -215,18 +220,18 @@ def test_a_pattern_finds_groups_in_file_names_and_not_in_folders(pattern, groups
     assert found.to_dict() == dict(zip([3, 1, 4, 5], groups, strict=True))
 
 
-def test_images_of_a_group_with_an_empty_name_belong_together():
+def test_a_match_of_the_empty_text_is_a_group():
     found = groups_from_names(r"^(\d*)-", pd.Series(["-a.png", "b.png", "-c.png", "1-d.png"]), "tasks.t")
-    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "named": found, "look": ""})
+    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "name_group": found, "perceptual_hash": ""})
     assert same_partition(group_ids(table, False), [0, 1, 0, 2])
 
 
-def test_a_pattern_that_finds_nothing_is_answered_with_a_file_name():
+def test_a_pattern_without_a_match_is_an_error_with_an_example_name():
     with pytest.raises(UserError) as error:
         groups_from_names("patient_[0-9]+", pd.Series(["patient_1/a.png", "patient_2/b.png"]), "tasks.t")
     assert str(error.value) == (
-        "tasks.t.group: 'patient_[0-9]+' is found in none of 2 file names, such as 'a.png'; correct it, or leave it "
-        "out."
+        "tasks.t.group: 'patient_[0-9]+' does not match any of 2 file names, such as 'a.png'. Correct it, or leave "
+        "it out."
     )
 
 
@@ -244,7 +249,7 @@ def photograph(random, side=128):
     return Image.fromarray(gray.astype(np.uint8)).convert("RGB")
 
 
-def saved_again(picture):
+def reencoded(picture):
     return encode(picture.resize((64, 64), Image.Resampling.LANCZOS), "JPEG", quality=50)
 
 
@@ -256,7 +261,7 @@ def photographs(tmp_path, monkeypatch):
     source, shows = [], {}
     for number in range(24):
         picture, label = photograph(random), ("cat", "dog")[number % 2]
-        for name, content in (("first", encode(picture)), ("again", saved_again(picture))):
+        for name, content in (("first", encode(picture)), ("again", reencoded(picture))):
             shows[f"{label}/{name} {number}"] = number
             source.append(SourceImage(f"{label}/{name} {number}", label, lambda content=content: content))
     write_images("d", source, 16, 0.0)
@@ -264,15 +269,16 @@ def photographs(tmp_path, monkeypatch):
 
 
 def task_of_photographs(**entry):
-    main(SimpleNamespace(seed=0, tasks={"t": Entry(dataset="d", validation=0.25, test=0.25, **entry)}), "t")
+    entry = {"dataset": "d", "validation": 0.25, "test": 0.25, **entry}
+    main(Params({"seed": 0, "tasks": {"t": entry}}), "t")
     with Path("data/tasks/t/near_duplicates.csv").open(newline="") as file:
         near = list(csv.reader(file))
     return read_task("t"), near
 
 
-def test_copies_that_were_saved_again_are_reported(photographs, capsys):
+def test_reencoded_copies_are_reported(photographs, capsys):
     task, (columns, *rows) = task_of_photographs()
-    assert columns == ["name", "split", "like", "like_split", "bits"]
+    assert columns == ["name", "split", "similar_to", "similar_split", "bits"]
     side = dict(zip(task.table["name"], task.table["split"], strict=True))
     other = {
         one: another
@@ -286,29 +292,27 @@ def test_copies_that_were_saved_again_are_reported(photographs, capsys):
     assert rows
     assert all(split == side[name] and like_split == side[like] for name, split, like, like_split, _ in rows)
     assert all(int(bits) <= 24 for *_, bits in rows)
-    assert task.findings.near_duplicates == len(rows)
-    sentence = (
-        f"validation and test images that look like an image of another side: {len(rows)}, see near_duplicates.csv"
-    )
+    assert task.summary.near_duplicates == len(rows)
+    sentence = f"validation and test images similar to an image of another split: {len(rows)}, see near_duplicates.csv"
     assert sentence in capsys.readouterr().out.splitlines()
 
 
-def test_copies_that_were_saved_again_are_kept_on_one_side_where_asked_for(photographs, capsys):
+def test_reencoded_copies_stay_in_one_split_with_near_duplicates_group(photographs, capsys):
     task, rows = task_of_photographs(near_duplicates="group")
-    assert rows == [["name", "split", "like", "like_split", "bits"]]
-    assert task.findings.near_duplicates == 0
+    assert rows == [["name", "split", "similar_to", "similar_split", "bits"]]
+    assert task.summary.near_duplicates == 0
     assert "near_duplicates.csv" not in capsys.readouterr().out
     sides = task.table.groupby(task.table["name"].map(photographs))["split"]
     assert (sides.nunique() == 1).all()
     assert set(task.table.groupby(["label", "split"]).size()) == {6, 12}
 
 
-def test_the_frames_of_a_film_are_one_set_and_their_pairs_are_not_kept():
+def test_frames_of_a_film_are_one_group_and_their_pairs_are_not_stored():
     frames = np.zeros((4000, 4), np.uint64)
     frames[:, 0] = np.arange(4000)  # at most 12 bits apart
     frames[2000:, 1] = 2**64 - 1  # another scene
     tracemalloc.start()
-    sets = near_duplicate_sets(frames)
+    sets = near_duplicate_groups(frames)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert same_partition(sets, [0] * 2000 + [1] * 2000)
