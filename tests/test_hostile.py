@@ -122,8 +122,8 @@ class Project:
 class Case(NamedTuple):
     """source: of the project. breaks: a function that breaks the project.
 
-    rows: the files that are excluded, each with a part of the reason. stage: the stage that fails, if one does; message: a
-    part of its sentence.
+    rows: the files that are excluded, each with a part of the reason. stage: the stage that fails, if one does.
+    message: a part of its sentence.
     """
 
     source: str
