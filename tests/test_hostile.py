@@ -409,7 +409,7 @@ def zip_of(entries):
 
 
 LONG = "n" * 240 + ".png"
-NO_IMAGE = "the file is no image of a known format"
+NO_IMAGE = "the file is not an image of a known format"
 OUT = "its path leads out of the source"
 HELD = "neither a zip nor a tar archive; give one that is."
 
@@ -441,7 +441,7 @@ CASES = {
     "name with a carriage return": Case("zip", bad(b"", "dog/a\rb.png"), {"dog/a\\rb.png": "the file is empty"}),
     "name that is no UTF-8": Case("folder", bad(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
     "long name": Case("tar", bad(b"", f"dog/{LONG}"), {f"dog/{LONG}": "the file is empty"}),
-    "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it lies beside the class folders"}),
+    "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it is next to the class folders"}),
     # What leads elsewhere is left out.
     "zip with ../": Case("zip", bad(PNG, "../cat/a.png"), {"../cat/a.png": OUT}),
     "zip with ../ inside": Case("zip", bad(PNG, "cat/../../a.png"), {"cat/../../a.png": OUT}),
@@ -449,13 +449,13 @@ CASES = {
         "tar", tarred(("/cat/a.png", tarfile.REGTYPE, "", JPEG)), {"/cat/a.png": OUT}
     ),
     "link out of a tar": Case(
-        "tar", tarred(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")), {"cat/a.png": "it is a link, no file"}
+        "tar", tarred(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")), {"cat/a.png": "it is a link, not a file"}
     ),
     "hard link in a tar": Case(
-        "tar", tarred(("cat/a.png", tarfile.LNKTYPE, "cat/00.png", b"")), {"cat/a.png": "it is a link, no file"}
+        "tar", tarred(("cat/a.png", tarfile.LNKTYPE, "cat/00.png", b"")), {"cat/a.png": "it is a link, not a file"}
     ),
     "link out of a zip": Case(
-        "zip", zipped("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"), {"cat/a.png": "it is a link, no file"}
+        "zip", zipped("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"), {"cat/a.png": "it is a link, not a file"}
     ),
     "link out of a folder": Case(
         "folder", beside(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
@@ -472,10 +472,10 @@ CASES = {
     "path out of the folder": Case("csv", rows("../a.png,cat"), {"../a.png": "it leads out of the folder"}),
     # What is no file is left out.
     "device in a tar": Case("tar", tarred(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "no file"}),
-    "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
-    "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
-    "socket": Case("folder", beside(make_socket), {"cat/more.png": "it is no file"}),
-    "folder named .png": Case("csv", beside(Path.mkdir), {"cat/more.png": "it is no file"}),
+    "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is not a file"}),
+    "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is not a file"}),
+    "socket": Case("folder", beside(make_socket), {"cat/more.png": "it is not a file"}),
+    "folder named .png": Case("csv", beside(Path.mkdir), {"cat/more.png": "it is not a file"}),
     "missing file": Case("csv", rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
     # What cannot be unpacked or read is left out.
     "password": Case("zip", headers("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
@@ -499,8 +499,8 @@ CASES = {
         "zip",
         files(dict.fromkeys(list(GOOD)[:3], b"")),
         stage="prepare",
-        says="d: 3 of 24 files are no readable image, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
-        "cat/01.png: the file is empty; cat/02.png: the file is empty); mend or remove them, or raise max_unreadable.",
+        says="d: 3 of 24 files are unreadable, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
+        "cat/01.png: the file is empty; cat/02.png: the file is empty); Fix or remove them, or raise max_unreadable.",
     ),
     "too many unreadable files with names of two lines": Case(
         "folder",
@@ -625,7 +625,7 @@ CASES = {
         says="'photos/labels.csv'",
     ),
     "table with a path twice": Case(
-        "csv", rows("cat/00.png,dog"), stage="prepare", says="line 26: 'cat/00.png' stands there twice; keep one."
+        "csv", rows("cat/00.png,dog"), stage="prepare", says="line 26: 'cat/00.png' is listed twice. Remove one of the lines."
     ),
     "table with an unknown split": Case(
         "csv",
@@ -641,19 +641,19 @@ CASES = {
         "zip",
         study(sha256="0" * 64),
         stage="download",
-        says="'photos.zip' is not the file expected: its checksum is sha256:",
+        says="'photos.zip' checksum mismatch: the file has sha256:",
     ),
     "another MD5 checksum": Case(
         "tar",
         study(sha256=None, md5="0" * 32),
         stage="download",
-        says="'photos.tar' is not the file expected: its checksum is md5:",
+        says="'photos.tar' checksum mismatch: the file has md5:",
     ),
     "missing file to copy": Case(
         "zip",
         lambda project: project.path.unlink(),
         stage="download",
-        says="'photos.zip' cannot be read (No such file or directory); correct the path.",
+        says="'photos.zip' cannot be read (No such file or directory). Correct the path.",
     ),
     "folder as an archive": Case(
         "zip",
@@ -662,31 +662,31 @@ CASES = {
         says="'.' is a folder; give a file (of images: a zip or tar of the class folders).",
     ),
     "no permission to read an archive": Case(
-        "zip", locked(), stage="download", says="'photos.zip' cannot be read (Permission denied); correct the path."
+        "zip", locked(), stage="download", says="'photos.zip' cannot be read (Permission denied). Correct the path."
     ),
     "server that stops half-way": Case(
-        "server", server(half), stage="download", says="cannot be downloaded (the connection broke off)"
+        "server", server(half), stage="download", says="cannot be downloaded (the connection was interrupted)"
     ),
     "server that stops half-way unannounced": Case(
-        "server", server(half_as_whole), stage="download", says="is not the file expected: its checksum is"
+        "server", server(half_as_whole), stage="download", says="checksum mismatch: the file has"
     ),
     "server that sends a page": Case(
-        "server", server(page), stage="download", says="is not the file expected: its checksum is"
+        "server", server(page), stage="download", says="checksum mismatch: the file has"
     ),
     "server that answers 404": Case(
-        "server", server(answers(404)), stage="download", says="cannot be downloaded (the server answers 404 Not Found)"
+        "server", server(answers(404)), stage="download", says="cannot be downloaded (the server returned 404 Not Found)"
     ),
     "server that answers 503": Case(
-        "server", server(answers(503)), stage="download", says="(the server answers 503 Service Unavailable)"
+        "server", server(answers(503)), stage="download", says="(the server returned 503 Service Unavailable)"
     ),
     "server that is slow": Case(
-        "server", server(is_slow), stage="download", says="cannot be downloaded (the server does not answer in time)"
+        "server", server(is_slow), stage="download", says="cannot be downloaded (the server timed out)"
     ),
     "server that is silent": Case(
-        "server", server(is_silent), stage="download", says="cannot be downloaded (the server does not answer in time)"
+        "server", server(is_silent), stage="download", says="cannot be downloaded (the server timed out)"
     ),
     "nobody at the address": Case(
-        "server", nobody_answers, stage="download", says="cannot be downloaded (there is no connection)"
+        "server", nobody_answers, stage="download", says="cannot be downloaded (no connection)"
     ),
     # The machine is at its end: one sentence.
     "disk full while copying": Case("zip", disk_full("download", 5000), stage="download", says="(File too large)"),
@@ -710,7 +710,7 @@ CASES = {
         "zip",
         before("prepare", two_files),
         stage="prepare",
-        says="data/raw/d holds 2 files and not one; delete it and run `dvc repro`.",
+        says="data/raw/d holds 2 files and not one. Delete it and run `dvc repro`.",
     ),
     "shortened pixels": Case(
         "zip",
@@ -725,7 +725,7 @@ CASES = {
 def project(case, tmp_path, monkeypatch, archive_server, unprivileged):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(workers, "SECONDS_ALONE", 1000)
+    monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 1000)
     monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
     monkeypatch.setattr(fetch, "BACKOFF", 0)
     monkeypatch.setattr(fetch, "ATTEMPTS", 2)
