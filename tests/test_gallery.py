@@ -388,7 +388,7 @@ INPUTS.append((made_of_mistakes, "reports/mistakes/t.csv"))
 def test_missing_inputs_are_named(make, path, pixels):
     make()
     Path(path).unlink()
-    assert refused(make) == f"{path} is missing; `dvc repro` makes it."
+    assert refused(make) == f"{path} is missing. Run `dvc repro` to create it."
 
 
 @pytest.mark.parametrize(("make", "path"), INPUTS)
@@ -436,7 +436,7 @@ def test_an_error_in_the_middle_leaves_the_gallery_as_it_was(pixels):
 
 
 def test_a_gallery_that_is_not_there_is_an_error(pixels):
-    with pytest.raises(UserError, match=r"tiles\.csv is missing; `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"tiles\.csv is missing. Run `dvc repro` to create it"):
         read_tiles(GALLERY_FOLDER / "t")
 
 

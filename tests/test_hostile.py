@@ -749,7 +749,7 @@ CASES = {
 def project(case, tmp_path, monkeypatch, archive_server, unprivileged):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(workers, "SECONDS_ALONE", 1000)
+    monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 1000)
     monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
     monkeypatch.setattr(fetch, "BACKOFF", 0)
     monkeypatch.setattr(fetch, "ATTEMPTS", 2)

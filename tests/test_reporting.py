@@ -579,7 +579,7 @@ def test_what_removed_entries_left_is_dropped_and_nothing_else(study, tmp_path):
 def test_damaged_tables_are_answered_with_the_way_out(study, tmp_path, file, content):
     evaluate.main(study)
     (tmp_path / "reports" / file).write_text(content)
-    with pytest.raises(UserError, match=r"^reports.* is damaged \(.*\); delete it and run `dvc repro`\.$"):
+    with pytest.raises(UserError, match=r"^reports.* is damaged \(.*\). Delete it and run `dvc repro`\.$"):
         report.main(study)
 
 
