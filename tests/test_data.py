@@ -58,8 +58,8 @@ def in_empty_folder(tmp_path, monkeypatch):
 @pytest.fixture
 def two_processes(monkeypatch):
     """From the second image on everything is decoded in two other processes."""
-    monkeypatch.setattr(workers, "SECONDS_ALONE", 0)
-    monkeypatch.setattr(workers, "IMAGES_A_MESSAGE", 4)
+    monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 0)
+    monkeypatch.setattr(workers, "IMAGES_PER_MESSAGE", 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
 
 
@@ -243,7 +243,7 @@ def test_beside_the_class_folders_only_an_image_is_missed(shape):
         "stray.jpeg": b"x",
     }
     assert list(prepared(tree_of(shape, files, max_unreadable=0.9)).table["name"]) == ["photos/a/1.png"]
-    reason = "it lies beside the class folders, so that it has no class"
+    reason = "it is next to the class folders, so it has no class"
     assert quarantine() == {"photos/stray.PNG": reason, "stray.jpeg": reason}
 
 
@@ -298,7 +298,7 @@ def test_tables_hold_names_with_any_mark(mark):
     shown = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(mark, mark)
     assert list(images.table["name"]) == [f"{shown}/{shown}.png"]
     assert images.classes == [shown]
-    assert quarantine() == {f"{shown}/{shown}.jpg": "the file is no image of a known format"}
+    assert quarantine() == {f"{shown}/{shown}.jpg": "the file is not an image of a known format"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -400,7 +400,7 @@ def test_links_in_a_tar_are_left_out():
         ("a/hard.png", tarfile.LNKTYPE, "a/1.png"),
     ]
     prepared(tar_of({"a/1.png": png(plain(RED))}, *others))
-    assert quarantine() == dict.fromkeys((name for name, *_ in others), "it is a link, no file")
+    assert quarantine() == dict.fromkeys((name for name, *_ in others), "it is a link, not a file")
 
 
 def test_links_in_a_zip_are_left_out():
@@ -410,7 +410,7 @@ def test_links_in_a_zip_are_left_out():
         link.external_attr = 0o120777 << 16
         archive.writestr(link, "/etc/passwd")
     prepared(archive_at("a.zip", max_unreadable=0.5))
-    assert quarantine() == {"a/2.png": "it is a link, no file"}
+    assert quarantine() == {"a/2.png": "it is a link, not a file"}
 
 
 @pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
@@ -463,7 +463,7 @@ def test_a_damaged_archive_is_answered_in_a_sentence(name, damage, sentence):
 
 def test_an_archive_with_another_checksum_is_not_kept():
     write_archive(Path("a.zip"), {"a/1.png": png(plain(RED))})
-    with pytest.raises(UserError, match="is not the file expected"):
+    with pytest.raises(UserError, match="checksum mismatch"):
         prepared(ArchiveConfig(source="archive", image_size=8, url="a.zip", sha256="0" * 64))
     assert not any(path.is_file() for path in Path("data/raw").rglob("*"))
 
@@ -500,7 +500,7 @@ def test_of_fetched_files_there_is_one(files):
     write_tree("data/raw/d", {name: b"x" for name in files} | {".partial-a.zip": b"x"})
     with pytest.raises(UserError) as error:
         prepare.main(study(d=archive_of("a.zip", {"a/1.png": b""})), "d")
-    assert str(error.value) == f"data/raw/d holds {len(files)} files and not one; delete it and run `dvc repro`."
+    assert str(error.value) == f"data/raw/d holds {len(files)} files and not one. Delete it and run `dvc repro`."
 
 
 def test_an_archive_may_have_a_hidden_name():
@@ -603,7 +603,7 @@ def test_what_is_no_file_is_left_out_and_not_waited_for(kind):
         dataset = csv_of("path,label\na/1.png,a\nb/1.png,b\na/2.png,a", files, max_unreadable=0.5)
     os.mkfifo("source/a/2.png")
     prepared(dataset)
-    assert quarantine() == {"a/2.png": "it is no file"}
+    assert quarantine() == {"a/2.png": "it is not a file"}
 
 
 def test_a_file_that_may_not_be_read_is_left_out(unprivileged):
@@ -715,7 +715,7 @@ def test_a_table_may_have_another_name():
         ("path,label\n1.png,a\n2.png", "'source/labels.csv', line 3: label is empty; fill it in."),
         (
             "path,label\n1.png,a\n2.png,a\n1.png,b",
-            "'source/labels.csv', line 4: '1.png' stands there twice; keep one.",
+            "'source/labels.csv', line 4: '1.png' is listed twice. Remove one of the lines.",
         ),
         ("path,label\n\n1.png,a\n\n2.png,", "'source/labels.csv', line 5: label is empty; fill it in."),
         (
@@ -766,7 +766,7 @@ def test_what_a_table_lists_and_cannot_be_read_is_left_out():
         "../secret.png": out,
         outside: out,
         "out.png": out,
-        "deep": "it is no file",
+        "deep": "it is not a file",
         "deep/../../secret.png": out,
         "n" * 300: "it cannot be read (File name too long)",
     }
@@ -824,12 +824,12 @@ def test_ten_thousand_images_of_cifar10_have_the_size_of_a_published_file():
         ),
         (
             lambda files: files | {"data_batch_3.bin": files["data_batch_3.bin"][:-1]},
-            ": data_batch_3.bin has 9,218 bytes, no multiple of 3,073; give CIFAR-10's binary version, "
+            ": data_batch_3.bin has 9,218 bytes, not a multiple of 3,073; give CIFAR-10's binary version, "
             "cifar-10-binary.tar.gz.",
         ),
         (
             lambda files: files | {"data_batch_1.bin": b""},
-            ": data_batch_1.bin has 0 bytes, no multiple of 3,073; give CIFAR-10's binary version, "
+            ": data_batch_1.bin has 0 bytes, not a multiple of 3,073; give CIFAR-10's binary version, "
             "cifar-10-binary.tar.gz.",
         ),
         (
@@ -850,7 +850,7 @@ def test_a_damaged_archive_of_cifar10_is_answered_in_a_sentence(damage, cifar10)
     cifar10()
     Path("cifar.tar.gz").write_bytes(damage(Path("cifar.tar.gz").read_bytes()))
     dataset = Cifar10Config(source="cifar10", image_size=32, url="cifar.tar.gz", sha256=sha256_of(Path("cifar.tar.gz")))
-    with pytest.raises(UserError, match=r"^'data/raw/d/cifar\.tar\.gz' is damaged \(.*\); give a whole archive\.$"):
+    with pytest.raises(UserError, match=r"^'data/raw/d/cifar\.tar\.gz' is damaged \(.*\). Give a complete archive\.$"):
         prepared(dataset)
     assert no_images()
 
@@ -862,8 +862,8 @@ def test_a_damaged_archive_of_cifar10_is_answered_in_a_sentence(damage, cifar10)
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"Dear photographer", "the file is no image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "the file is no image of a known format"),  # Pillow would start a program
+        (b"Dear photographer", "the file is not an image of a known format"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "the file is not an image of a known format"),  # Pillow would start a program
         (encode(NOISE, "JPEG")[:500], "Truncated File Read"),
         (encode(NOISE, "JPEG")[:1000], "image file is truncated"),
         (png(NOISE)[:500], "image file is truncated"),
@@ -872,17 +872,17 @@ def test_a_damaged_archive_of_cifar10_is_answered_in_a_sentence(damage, cifar10)
         (png(plain(RED, 32)[: SMALLEST_SIDE - 1]), "the image has 32x3 pixels; each side needs at least 4"),
         (
             encode(np.full((8, 8), 200, np.int32), "TIFF"),
-            "its pixels are 32-bit numbers or fractions, of which nobody knows what is white",
+            "its pixels are 32-bit numbers, whose white value is unknown",
         ),
         (
             encode(np.ones((8, 8), np.float32), "TIFF"),
-            "its pixels are 32-bit numbers or fractions, of which nobody knows what is white",
+            "its pixels are 32-bit numbers, whose white value is unknown",
         ),
     ],
 )
 def test_a_file_that_is_no_image_is_left_out_with_the_reason(content, reason):
     said = write_images("d", source_of(png(plain(RED)), content, png(plain(BLUE))), 8, max_unreadable=0.5)
-    assert said == "2 images of 1 classes, 8x8, 1 unreadable left out"
+    assert said == "2 images of 1 classes, 8x8, 1 unreadable"
     assert list(quarantine()) == ["1.png"]
     assert reason in quarantine()["1.png"]
     images = read_images("d")
@@ -910,8 +910,8 @@ def test_too_many_unreadable_files_are_an_error_and_leave_nothing():
     with pytest.raises(UserError) as error:
         write_images("d", source_of(*contents), 8, max_unreadable=0.1)
     assert str(error.value) == (
-        "d: 2 of 10 files are no readable image, more than max_unreadable 10.0% (8.png: the file is empty; "
-        "9.png: the file is no image of a known format); mend or remove them, or raise max_unreadable."
+        "d: 2 of 10 files are unreadable, more than max_unreadable 10.0% (8.png: the file is empty; "
+        "9.png: the file is not an image of a known format); Fix or remove them, or raise max_unreadable."
     )
     assert no_images()
     write_images("d", source_of(*contents), 8, max_unreadable=0.2)  # exactly the share is accepted
@@ -924,7 +924,7 @@ def test_of_many_unreadable_files_the_first_are_named():
 
 
 def test_a_class_of_which_nothing_can_be_read_is_an_error():
-    source = [*source_of(*[png(plain(RED))] * 9), unusable_image("b/1.png", "b", "it is a link, no file")]
+    source = [*source_of(*[png(plain(RED))] * 9), unusable_image("b/1.png", "b", "it is a link, not a file")]
     with pytest.raises(UserError) as error:
         write_images("d", source, 8, max_unreadable=0.5)
     assert str(error.value) == "d: no image of class 'b' can be read; mend its files, or remove the class."
@@ -1316,9 +1316,9 @@ def read(*name, _read=folders._read, _asked=[]):
     return _read(*name)
 
 if __name__ == "__main__":
-    folders._read, writing.IMAGES_A_CHECKPOINT, workers.IMAGES_A_MESSAGE = read, 5, 4
+    folders._read, writing.IMAGES_A_CHECKPOINT, workers.IMAGES_PER_MESSAGE = read, 5, 4
     os.sched_getaffinity = lambda _: {0, 1}
-    workers.SECONDS_ALONE = ALONE
+    workers.SECONDS_IN_PROCESS = ALONE
     dataset = Folder(source="folder", path="source", image_size=8)
     prepare.main(SimpleNamespace(dataset=lambda _: dataset), "d")
 """
@@ -1380,7 +1380,7 @@ def test_other_processes_give_the_same_bytes(two_processes, monkeypatch):
     write_images("d", source, 8, 0.5)
     assert len(here) == 1  # the first, before there are others
     of_many = all_files("data/images")
-    monkeypatch.setattr(workers, "SECONDS_ALONE", 1000)
+    monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 1000)
     write_images("d", source, 8, 0.5)
     assert len(here) == 1 + len(source)
     assert all_files("data/images") == of_many
@@ -1411,8 +1411,8 @@ def test_few_images_are_read_ahead(two_processes):
 
 
 def test_a_message_holds_few_images_where_they_are_large(monkeypatch):
-    monkeypatch.setattr(workers, "IMAGES_A_MESSAGE", 10)
-    monkeypatch.setattr(workers, "BYTES_A_MESSAGE", 100_000)
+    monkeypatch.setattr(workers, "IMAGES_PER_MESSAGE", 10)
+    monkeypatch.setattr(workers, "BYTES_PER_MESSAGE", 100_000)
 
     def sizes(content, image_size):
         return [len(message) for message in workers._messages(iter(source_of(*[content] * 12)), image_size)]
@@ -1472,7 +1472,7 @@ def test_prepared_images_are_one_array_with_a_table_beside():
         ["1", "0", "a", "train", "", green, looks[1], "train/a/1.png"],
     ]
     assert (folder / "quarantine.csv").read_text() == (
-        "name,class,reason\ntrain/a/2.png,a,the file is no image of a known format\n"
+        "name,class,reason\ntrain/a/2.png,a,the file is not an image of a known format\n"
     )
     assert json.loads((folder / "record.json").read_text()) == {
         "images": 2,
@@ -1513,13 +1513,13 @@ def test_damaged_images_are_answered_with_the_way_out(damage):
         path.with_name("record.json").write_text("{}")
     else:
         np.save(path, np.zeros((3, 8, 8, 3), np.uint8))
-    sentence = r"data/images/d(/images\.npy is missing; .*| is damaged .*; delete it and run `dvc repro`)\.$"
+    sentence = r"data/images/d(/images\.npy is missing; .*| is damaged .*. Delete it and run `dvc repro`)\.$"
     with pytest.raises(UserError, match=sentence):
         read_images("d")
 
 
 def test_images_that_are_missing_are_answered_with_the_way_out():
-    with pytest.raises(UserError, match=r"data/images/d/record\.json is missing; `dvc repro` makes it\.$"):
+    with pytest.raises(UserError, match=r"data/images/d/record\.json is missing. Run `dvc repro` to create it\.$"):
         read_images("d")
 
 
