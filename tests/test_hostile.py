@@ -500,7 +500,7 @@ CASES = {
         files(dict.fromkeys(list(GOOD)[:3], b"")),
         stage="prepare",
         says="d: 3 of 24 files are unreadable, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
-        "cat/01.png: the file is empty; cat/02.png: the file is empty); Fix or remove them, or raise max_unreadable.",
+        "cat/01.png: the file is empty; cat/02.png: the file is empty). Fix or remove them, or raise max_unreadable.",
     ),
     "too many unreadable files with names of two lines": Case(
         "folder",
@@ -521,13 +521,13 @@ CASES = {
         "folder",
         files({"owl/": b""}),
         stage="prepare",
-        says="'photos': the class folder 'owl' is empty; put images in it, or remove it.",
+        says="'photos': the class folder 'owl' is empty. Put images in it, or remove it.",
     ),
     "empty class in a zip": Case(
         "zip",
         files({"owl/": b""}),
         stage="prepare",
-        says="'data/raw/d/photos.zip': the class folder 'owl' is empty; put images in it, or remove it.",
+        says="'data/raw/d/photos.zip': the class folder 'owl' is empty. Put images in it, or remove it.",
     ),
     "no class folders": Case(
         "tar",
@@ -539,7 +539,7 @@ CASES = {
         "zip",
         study(subfolder="photos"),
         stage="prepare",
-        says="holds nothing in the folder 'photos'; correct subfolder.",
+        says="has no files in folder 'photos'. Correct subfolder.",
     ),
     "classes that differ in letter case": Case(
         "folder",
@@ -585,13 +585,13 @@ CASES = {
         "folder",
         lambda project: Path("photos/owl").symlink_to("cat"),
         stage="prepare",
-        says="'photos/owl' is a link to a folder, which is not followed; put the folder itself there.",
+        says="'photos/owl' is a link to a folder, which is not followed. Replace it by the folder.",
     ),
     "no permission to read a folder": Case(
         "folder",
         locked("cat"),
         stage="prepare",
-        says="the folder 'photos/cat' cannot be read (Permission denied); allow it to be read.",
+        says="the folder 'photos/cat' cannot be read (Permission denied). Allow it.",
     ),
     "missing table": Case(
         "csv",
@@ -631,10 +631,10 @@ CASES = {
         "csv",
         rows("cat/00.png,cat,dev", header="path,label,split", good=False),
         stage="prepare",
-        says="'photos/labels.csv', line 2: 'dev' is no split; accepted: ",
+        says="'photos/labels.csv', line 2: 'dev' is not a split. Give ",
     ),
     "table without a label": Case(
-        "csv", rows("cat/more.png,"), stage="prepare", says="line 26: label is empty; fill it in."
+        "csv", rows("cat/more.png,"), stage="prepare", says="line 26: label is empty. Fill it in."
     ),
     # The source cannot be fetched: one sentence.
     "another checksum": Case(
@@ -710,7 +710,7 @@ CASES = {
         "zip",
         before("prepare", two_files),
         stage="prepare",
-        says="data/raw/d holds 2 files and not one. Delete it and run `dvc repro`.",
+        says="data/raw/d has 2 files instead of one. Delete it and run `dvc repro`.",
     ),
     "shortened pixels": Case(
         "zip",
