@@ -499,8 +499,8 @@ CASES = {
         "zip",
         files(dict.fromkeys(list(GOOD)[:3], b"")),
         stage="prepare",
-        message="d: 3 of 24 files are no readable image, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
-        "cat/01.png: the file is empty; cat/02.png: the file is empty); mend or remove them, or raise max_unreadable.",
+        message="d: 3 of 24 files are unreadable, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
+        "cat/01.png: the file is empty; cat/02.png: the file is empty). Fix or remove them, or raise max_unreadable.",
     ),
     "too many unreadable files with names of two lines": Case(
         "folder",
@@ -589,13 +589,13 @@ CASES = {
         "folder",
         lambda project: Path("photos/owl").symlink_to("cat"),
         stage="prepare",
-        message="'photos/owl' is a link to a folder, and such links are not followed. Replace it by the folder.",
+        message="'photos/owl' is a link to a folder, which is not followed. Replace it by the folder.",
     ),
     "no permission to read a folder": Case(
         "folder",
         locked("cat"),
         stage="prepare",
-        message="folder 'photos/cat' cannot be read (Permission denied). Change its permissions.",
+        message="the folder 'photos/cat' cannot be read (Permission denied). Allow it.",
     ),
     "missing table": Case(
         "csv",
@@ -641,7 +641,7 @@ CASES = {
         "csv",
         rows("cat/00.png,cat,dev", header="path,label,split", good=False),
         stage="prepare",
-        message="'photos/labels.csv', line 2: 'dev' is not a split. Give train, ",
+        message="'photos/labels.csv', line 2: 'dev' is not a split. Give ",
     ),
     "table without a label": Case(
         "csv", rows("cat/more.png,"), stage="prepare", message="line 26: label is empty. Fill it in."
