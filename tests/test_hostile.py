@@ -589,7 +589,7 @@ CASES = {
         "folder",
         lambda project: Path("photos/owl").symlink_to("cat"),
         stage="prepare",
-        message="'photos/owl' is a link to a folder, and such links are not followed. Replace it by the folder.",
+        message="'photos/owl' is a link to a folder, which is not followed. Replace it by the folder.",
     ),
     "no permission to read a folder": Case(
         "folder",
