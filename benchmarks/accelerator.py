@@ -44,7 +44,6 @@ from benchmarks.measuring import (
     weights_of,
 )
 from benchmarks.peer import PRECISIONS, Batches, peer_of, run_on_torch, train_on_torch
-from stages.backbones.building import layer_names
 from stages.backbones.extraction import extract
 from stages.backbones.inference import TOLERATES_BFLOAT16, Inference, keras_inference
 from stages.backbones.runtime import computing_in
@@ -195,7 +194,7 @@ class NetworkSource:
         """Return a network like `stages.training.full_model.build_network`, and the backbone in it."""
         entry = NetworkConfig(dataset="flowers", task="flowers", backbone="published", trainable=self.lowest)
         lower = backbone_of(self.architecture, self.size, self.files, precision)
-        freeze(lower, entry, self.architecture, layer_names(lower)[-2])  # the last layer is the pooling
+        freeze(lower, entry, self.lowest)
         with computing_in(precision):
             return add_head(lower, entry, CLASSES, 0.0, self.architecture), lower
 

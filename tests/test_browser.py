@@ -1,4 +1,4 @@
-"""The report in a real browser: Debian's Chromium, driven by Playwright."""
+"""The report in a real browser: Debian's Chromium, controlled by Playwright."""
 
 import io
 import json
@@ -11,15 +11,15 @@ from axe_playwright_python.sync_playwright import Axe
 from PIL import Image
 from playwright.sync_api import sync_playwright
 
-from stages import evaluate, report
+from stages import compare, evaluate, report
 from stages.artifacts.models import read_result
-from tests import test_reporting
-from tests.test_reporting import change, write_study
+from tests import example_results
+from tests.example_results import change_test_predictions, write_study
 
 CHROMIUM = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed (Debian: apt-get install chromium)")
 
-# No sandbox, because root has none; the rest keeps the browser from the network.
+# No sandbox, because root cannot use it. The rest keeps the browser off the network.
 ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -32,20 +32,20 @@ each_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """What the stages write of a study whose classes have hostile names and of which one model has no test loss."""
+    """The reports of a study whose classes have hostile names and of which one model has no test loss."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(test_reporting, "CLASSES", HOSTILE)
-        patch.setitem(test_reporting.SECONDS, "b-net", 500.0)  # 8.3 min: more than the 13.0 s of another model
-        study = write_study()
+        patch.setattr(example_results, "CLASSES", HOSTILE)
+        patch.setitem(example_results.SECONDS, "b-net", 500.0)  # 8.3 min, more than 13.0 s
+        params = write_study()
         constant = np.tile(np.float32([0, 1, 0]), (2, 240, 1))
-        change("b-head", probabilities=constant)  # a warning that names the classes
+        change_test_predictions("b-head", probabilities=constant)  # a warning that names the classes
         diverged = read_result("b-net").predictions["test"].probabilities.copy()
         diverged[1] = np.nan
-        change("b-net", probabilities=diverged)
-        evaluate.main(study)
-        report.main(study)
+        change_test_predictions("b-net", probabilities=diverged)
+        for stage in (evaluate, compare, report):
+            stage.main(params)
     return folder / "reports"
 
 
@@ -58,35 +58,35 @@ def browser():
 
 
 @pytest.fixture
-def complaints():
-    """What the browser complained about; a test may clear it."""
+def messages():
+    """Messages of the browser; a test may clear them."""
     return []
 
 
 @pytest.fixture
-def open_page(browser, reports, complaints):
-    """A function that opens the report. Complaints, dialogs and requests for anything else fail the test."""
+def open_page(browser, reports, messages):
+    """A function that opens the report. Console messages, dialogs and other requests fail the test."""
     address = (reports / "report.html").as_uri()
     contexts, requests = [], []
 
-    def heard(dialog):
-        complaints.append(f"dialog {dialog.message}")
+    def dismiss(dialog):
+        messages.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
-    def opened(fragment="", size="desk", **options):
+    def open_report(fragment="", size="desk", **options):
         contexts.append(browser.new_context(viewport=SIZES[size], **{"reduced_motion": "reduce"} | options))
         page = contexts[-1].new_page()
-        page.on("console", lambda message: complaints.append(message.text))
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("dialog", heard)
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("dialog", dismiss)
         page.on("request", lambda request: requests.append(request.url.split("#")[0]))
         page.goto(address + fragment)
         return page
 
-    yield opened
+    yield open_report
     for context in contexts:
         context.close()
-    assert complaints == []
+    assert messages == []
     assert set(requests) == {address}
 
 
@@ -99,7 +99,7 @@ def models_table(page):
 
 
 def cells(table):
-    """Columns of a table: of each cell the number that it is sorted by (else None) and the first line of its text."""
+    """Columns of a table; of every cell the number that it is sorted by (or None) and the first line of its text."""
     rows = table.evaluate(
         """(table) => [...table.tBodies[0].rows].map((row) => [...row.cells].map((cell) =>
             [cell.dataset.value ?? null, cell.innerText.split("\\n")[0]]))"""
@@ -114,7 +114,7 @@ def sorted_states(table):
     return table.locator("thead th").evaluate_all("(headers) => headers.map((th) => th.getAttribute('aria-sort'))")
 
 
-def test_clicking_everything_loads_nothing_and_raises_no_complaint(open_page):
+def test_clicking_everything_loads_nothing_and_logs_nothing(open_page):
     page = open_page()
     page.wait_for_load_state("networkidle")
     for name in ("summary", "th button", "nav a"):
@@ -128,25 +128,27 @@ def test_clicking_everything_loads_nothing_and_raises_no_complaint(open_page):
 # Sorting
 
 
-def test_every_column_sorts_both_ways_with_what_is_missing_last(open_page):
+def test_every_column_sorts_both_ways_with_missing_values_last(open_page):
     table = models_table(open_page())
     buttons = table.locator("thead th button")
     assert buttons.count() == len(cells(table)) > 10
     kinds = set()
-    for place in range(buttons.count()):
-        before = cells(table)[place]
+    for column in range(buttons.count()):
+        before = cells(table)[column]
         numeric = any(value is not None for value, _ in before)
         missing = [cell for cell in before if cell[1] == "-"]
         known = [cell for cell in before if cell[1] != "-"]
         kinds |= {("number" if numeric else "text"), *(["missing"] if missing else [])}
-        lower_is_better = buttons.nth(place).inner_text() in ("in all", "training", "calibration error", "test loss")
+        lower_is_better = buttons.nth(column).inner_text() in (
+            "total time", "training time", "calibration error", "test loss",
+        )  # fmt: skip
         up_first = not numeric or lower_is_better
         for direction in ("ascending", "descending") if up_first else ("descending", "ascending"):
-            buttons.nth(place).click()
+            buttons.nth(column).click()
             known.sort(key=lambda cell: cell[0] if numeric else cell[1], reverse=direction == "descending")
-            assert cells(table)[place] == known + missing
+            assert cells(table)[column] == known + missing
             states = sorted_states(table)
-            assert states.pop(place) == direction
+            assert states.pop(column) == direction
             assert set(states) == {None}
     assert kinds == {"number", "text", "missing"}
 
@@ -155,17 +157,17 @@ def test_the_best_model_comes_first_and_the_header_says_so(open_page):
     table = models_table(open_page())
     values = [value for value, _ in cells(table)[2]]
     assert values == sorted(values, reverse=True)
-    assert [place for place, state in enumerate(sorted_states(table)) if state == "descending"] == [2]
+    assert [column for column, state in enumerate(sorted_states(table)) if state == "descending"] == [2]
 
 
 def test_columns_are_sorted_by_value_whatever_the_unit(open_page, reports):
     page = open_page()
     table = models_table(page)
     for _ in range(2):  # the cheapest comes first
-        page.get_by_role("button", name="in all").first.click()
+        page.get_by_role("button", name="total time").first.click()
     metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
-    of_b = [name for name in metrics if name.startswith("b-")]
-    expected = sorted(of_b, key=lambda name: -metrics[name]["cost"]["total_seconds"])
+    models = [name for name in metrics if name.startswith("b-")]
+    expected = sorted(models, key=lambda name: -metrics[name]["cost"]["total_seconds"])
     assert [text.split()[0] for _, text in cells(table)[0]] == expected
     assert "min" in cells(table)[3][0][1]
 
@@ -196,9 +198,9 @@ def test_the_keyboard_sorts_and_the_change_is_announced(open_page):
         assert button.evaluate("(button) => button === document.activeElement")
 
 
-# Looks
+# Appearance
 
-# Texts that leave their cell, figure or the page, or are hidden by something around them that does not scroll.
+# Texts outside their cell, figure or the page, or hidden by an ancestor that does not scroll.
 CUT_OFF = """() => {
   const found = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -266,7 +268,7 @@ def test_forty_models_with_long_names_fit(open_page, size):
 
 @each_size
 @each_scheme
-def test_the_page_is_painted_in_the_colours_asked_for(open_page, size, scheme):
+def test_the_page_has_the_colors_of_the_scheme(open_page, size, scheme):
     page = open_page(size=size, color_scheme=scheme)
     pixels = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"))
     background = pixels[0, 0]
@@ -276,42 +278,43 @@ def test_the_page_is_painted_in_the_colours_asked_for(open_page, size, scheme):
     assert 0.05 < (colors != colors[0, 0]).mean() < 0.95
 
 
-def test_pictures_are_dark_where_the_page_is(open_page):
-    """Their ground is as dark, their lines as light and their colors of the same hue as on white."""
-    looks = {}
+def test_figures_are_dark_on_a_dark_page(open_page):
+    """The background is dark, lines are light, and colors keep their hue."""
+    appearance = {}
     for scheme in ("light", "dark"):
         picture = open_page(color_scheme=scheme).locator("#task-b figure img").first
         pixels = np.asarray(Image.open(io.BytesIO(picture.screenshot())).convert("HSV")).reshape(-1, 3).astype(int)
         colored = pixels[(pixels[:, 1] > 150) & (pixels[:, 2] > 100)]
         hues, counts = np.unique(colored[:, 0] // 16, return_counts=True)
-        looks[scheme] = np.median(pixels[:, 2]), pixels[:, 2].min(), pixels[:, 2].max(), set(hues[counts > 60])
-    (ground, darkest, _, hues), (dark_ground, _, lightest, dark_hues) = looks["light"], looks["dark"]
-    assert ground == 255 and darkest < 40
-    assert dark_ground < 40 and lightest > 200
+        appearance[scheme] = np.median(pixels[:, 2]), pixels[:, 2].min(), pixels[:, 2].max(), set(hues[counts > 60])
+    light, dark = appearance["light"], appearance["dark"]
+    (background, darkest, _, hues), (dark_background, _, lightest, dark_hues) = light, dark
+    assert background == 255 and darkest < 40
+    assert dark_background < 40 and lightest > 200
     assert hues == dark_hues and len(hues) >= 2
 
 
-def test_paper_is_white_and_shows_what_is_closed(open_page):
+def test_printing_is_white_and_opens_every_section(open_page):
     page = open_page(color_scheme="dark")
     page.evaluate(
-        "addEventListener('beforeprint', () => { window.open_ones = document.querySelectorAll('[open]').length; })"
+        "addEventListener('beforeprint', () => { window.openCount = document.querySelectorAll('[open]').length; })"
     )
     closed = page.locator("details:not([open])").count()
     assert closed > 0
     assert len(page.pdf()) > 10_000
-    assert page.evaluate("window.open_ones") == page.locator("details").count()
+    assert page.evaluate("window.openCount") == page.locator("details").count()
     assert page.locator("details:not([open])").count() == closed
     page.emulate_media(media="print")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
 
 
-def test_only_who_likes_motion_gets_it(open_page):
+def test_scrolling_is_smooth_only_without_reduced_motion(open_page):
     behavior = "getComputedStyle(document.documentElement).scrollBehavior"
     assert open_page(reduced_motion="no-preference").evaluate(behavior) == "smooth"
     assert open_page(reduced_motion="reduce").evaluate(behavior) == "auto"
 
 
-# Finding one's way
+# Navigation
 
 
 def test_the_contents_lead_to_every_section(open_page):
@@ -326,14 +329,14 @@ def test_the_contents_lead_to_every_section(open_page):
     assert {*sections, *headings} <= set(links)
 
 
-def test_headings_leave_no_level_out(open_page):
+def test_headings_skip_no_level(open_page):
     levels = open_page().locator("h1, h2, h3, h4").evaluate_all("(all) => all.map((heading) => +heading.tagName[1])")
     assert levels[0] == 1
     assert levels.count(1) == 1
     assert all(after <= before + 1 for before, after in pairwise(levels))
 
 
-def in_sight(page, selector):
+def in_viewport(page, selector):
     return page.locator(selector).evaluate(
         "(element) => element.open && element.getBoundingClientRect().top >= -1 "
         "&& element.getBoundingClientRect().top < innerHeight"
@@ -341,19 +344,19 @@ def in_sight(page, selector):
 
 
 @each_size
-def test_a_link_opens_what_it_points_into(open_page, size):
+def test_a_link_opens_the_section_of_its_target(open_page, size):
     page = open_page("#classes-b", size)
-    assert in_sight(page, "#classes-b")
+    assert in_viewport(page, "#classes-b")
 
     page = open_page(size=size)
     page.evaluate("document.getElementById('contents').open = true")
     assert not page.locator("#classes-b").evaluate("(details) => details.open")
     link = page.locator("nav a[href='#classes-b']")
     link.click()
-    assert in_sight(page, "#classes-b")
+    assert in_viewport(page, "#classes-b")
     page.locator("#classes-b > summary").click()
     link.click()  # the address does not change
-    assert in_sight(page, "#classes-b")
+    assert in_viewport(page, "#classes-b")
 
     page.evaluate("document.querySelector('#classes-a td').id = 'inner'")
     page.evaluate("location.hash = 'inner'")
@@ -361,13 +364,13 @@ def test_a_link_opens_what_it_points_into(open_page, size):
 
 
 @each_size
-def test_a_model_of_the_table_leads_to_its_curves(open_page, size):
+def test_a_model_in_the_table_links_to_its_figures(open_page, size):
     page = open_page(size=size)
     assert not page.locator("#model-b-head").evaluate("(details) => details.open")
     models_table(page).get_by_role("link", name="b-head").click()
-    assert in_sight(page, "#model-b-head")
+    assert in_viewport(page, "#model-b-head")
     assert page.get_by_role("img", name="accuracy and loss of b-head").is_visible()
-    assert page.get_by_role("region", name="Classes as b-head sees them").is_visible()
+    assert page.get_by_role("region", name="Metrics of each class, b-head").is_visible()
 
 
 @pytest.mark.parametrize("fragment", ["#", "#nowhere", "#<img src=x onerror=alert(3)>", "#%ff"])
@@ -387,17 +390,19 @@ def test_on_a_telephone_the_verdict_comes_before_the_contents(open_page):
     assert page.evaluate("scrollY") > 1000
 
 
-def test_the_tab_key_reaches_links_buttons_and_boxes_and_shows_where_it_is(open_page):
+def test_the_tab_key_reaches_everything_and_the_focus_is_visible(open_page):
     page = open_page()
-    wanted = "a[href], .box, th button, summary"
-    expected = page.locator(wanted).evaluate_all("(all) => all.filter((element) => element.checkVisibility()).length")
-    page.evaluate(f"window.wanted = {wanted!r}; window.reached = new Set()")
+    focusable = "a[href], .box, th button, summary"
+    expected = page.locator(focusable).evaluate_all(
+        "(all) => all.filter((element) => element.checkVisibility()).length"
+    )
+    page.evaluate(f"window.focusable = {focusable!r}; window.reached = new Set()")
     for _ in range(expected + 5):
         page.keyboard.press("Tab")
         style = page.evaluate(
             """() => {
               const element = document.activeElement;
-              if (!element.matches(window.wanted)) return null;
+              if (!element.matches(window.focusable)) return null;
               window.reached.add(element);
               return getComputedStyle(element).outlineStyle;
             }"""
@@ -406,7 +411,7 @@ def test_the_tab_key_reaches_links_buttons_and_boxes_and_shows_where_it_is(open_
     assert page.evaluate("window.reached.size") == expected
 
 
-def test_the_skip_link_comes_first_and_passes_by_the_contents(open_page):
+def test_the_skip_link_comes_first_and_skips_the_contents(open_page):
     page = open_page()
     page.keyboard.press("Tab")
     skip = page.locator(":focus")
@@ -419,7 +424,7 @@ def test_the_skip_link_comes_first_and_passes_by_the_contents(open_page):
 
 @each_size
 @each_scheme
-def test_axe_finds_nothing_that_shuts_readers_out(open_page, size, scheme):
+def test_axe_finds_no_accessibility_violation(open_page, size, scheme):
     page = open_page(size=size, color_scheme=scheme)
     open_all(page)
     page.get_by_role("button", name="test accuracy").first.click()
@@ -427,11 +432,11 @@ def test_axe_finds_nothing_that_shuts_readers_out(open_page, size, scheme):
     assert results.violations_count == 0, results.generate_report()
 
 
-# Without a script, and against one
+# Without scripts, and against hostile ones
 
 
 @each_size
-def test_without_a_script_the_page_is_complete(open_page, reports, size):
+def test_without_scripts_the_page_is_complete(open_page, reports, size):
     page = open_page(size=size, java_script_enabled=False)
     verdict = json.loads((reports / "comparisons.json").read_text(encoding="utf-8"))["b"]["verdict"]
     for sentence in verdict:
@@ -445,17 +450,17 @@ def test_without_a_script_the_page_is_complete(open_page, reports, size):
     assert page.get_by_role("region", name="Images of each class of b").is_visible()
 
 
-def test_hostile_names_are_shown_as_they_are(open_page):
+def test_hostile_names_are_plain_text(open_page):
     page = open_page()
     open_all(page)
-    shown = page.get_by_role("region", name="Images of each class of b").locator("tbody th").all_inner_texts()
-    assert shown == HOSTILE
+    names = page.get_by_role("region", name="Images of each class of b").locator("tbody th").all_inner_texts()
+    assert names == HOSTILE
     assert page.locator("script").count() == 1
     assert page.locator("img:not([src^='data:'])").count() == 0
     assert page.locator("[onerror]").count() == 0
 
 
-def test_the_policy_stops_what_got_into_the_page_all_the_same(open_page, complaints):
+def test_the_policy_blocks_injected_scripts(open_page, messages):
     page = open_page()
     page.evaluate(
         """() => {
@@ -464,6 +469,6 @@ def test_the_policy_stops_what_got_into_the_page_all_the_same(open_page, complai
         }"""
     )
     page.wait_for_timeout(300)  # for the picture to fail
-    assert len(complaints) == 2
-    assert all("Content Security Policy" in text for text in complaints)
-    complaints.clear()
+    assert len(messages) == 2
+    assert all("Content Security Policy" in text for text in messages)
+    messages.clear()

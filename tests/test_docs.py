@@ -20,6 +20,8 @@ import urllib3
 
 from docs import make
 from stages import check, probe
+from stages.artifacts.costs import Cost
+from stages.artifacts.models import ModelResult
 from stages.artifacts.tasks import SPLITS, Task
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_weights
@@ -28,8 +30,9 @@ from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.core.yaml import read_yaml
-from stages.evaluation import sanity
-from stages.evaluation.metrics import SplitPredictions, compute_metrics, split_metrics
+from stages.evaluation.metrics import compute_metrics, split_metrics
+from stages.evaluation.predictions import SplitPredictions
+from stages.evaluation.sanity import model_warnings
 from stages.sources import fetch
 from stages.training import full_model
 from stages.training.batches import Examples
@@ -37,6 +40,7 @@ from stages.training.repeats import BuiltModel, train_repeats
 from stages.validation.study import SECTIONS, validate_study
 from tests import pipeline
 from tests.conftest import plain, png, write_tree
+from tests.example_results import model_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -281,7 +285,9 @@ def report_warnings(validation: SplitPredictions, test: SplitPredictions) -> str
     splits = {"train": validation, "validation": validation, "test": test}
     metrics = {name: split_metrics(split, compute_metrics(split)) for name, split in splits.items()}
     history = pd.DataFrame({"repeat": range(len(test.probabilities)), "epoch": 1, "validation_loss": 0.1})
-    return "\n".join(sanity.warnings_of("b-scratch", ["cat", "dog"], splits, metrics, history, 0, 0))
+    record = model_record("b-scratch", "network", classes=["cat", "dog"])
+    result = ModelResult(record, Cost(1.0, 1.0, ""), history, {})
+    return "\n".join(model_warnings(result, splits, metrics, seed=0))
 
 
 def one_diverged_repeat() -> str:

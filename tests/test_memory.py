@@ -1,4 +1,4 @@
-"""The memory of prepare, split and features does not grow with the number of images."""
+"""The memory of `prepare`, `split` and `features` does not grow with the number of images."""
 
 import io
 import subprocess
@@ -17,12 +17,12 @@ from stages.core.files import sha256_of
 ROOT = Path(__file__).parents[1]
 FEW, MANY, SIZE = 2_000, 20_000, 64
 PIXELS = (MANY - FEW) * SIZE * SIZE * 3  # bytes: 221 MB
-# The rows of the tables are in memory, some hundred bytes an image.
-ACCEPTED = 0.15 * PIXELS
+# The tables are in memory: some hundred bytes for each image.
+TOLERANCE = 0.15 * PIXELS
 
-CONTROL = ["-c", "import numpy; numpy.load('data/images/noise/images.npy')"]
-# A process of its own stands between: the peak of a process counts from that of the one that starts it.
-MEASURED = """
+LOAD_ALL_PIXELS = ["-c", "import numpy; numpy.load('data/images/noise/images.npy')"]
+# Measured in a process between: the peak of a process includes that of the process which forks it.
+PRINT_PEAK = """
 import resource, subprocess, sys
 subprocess.run([sys.executable, *sys.argv[1:]], check=True, stdout=sys.stderr)
 print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
@@ -30,16 +30,16 @@ print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)
 
 
 def peak(folder: Path, *arguments: str) -> int:
-    """Bytes of memory that Python with these arguments takes at most, or one of the processes it starts."""
-    command = [sys.executable, "-c", MEASURED, *arguments]
-    done = subprocess.run(
+    """The peak memory of Python with these arguments, or of the largest process that it starts, in bytes."""
+    command = [sys.executable, "-c", PRINT_PEAK, *arguments]
+    result = subprocess.run(
         command, cwd=folder, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=True
     )
-    return int(done.stdout) * (1 if sys.platform == "darwin" else 1024)
+    return int(result.stdout) * (1 if sys.platform == "darwin" else 1024)
 
 
 def project(folder: Path, images: int) -> Path:
-    """A folder with a study of so many small images of two classes."""
+    """Create a folder with a study of this many small images of two classes."""
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 256, (images, 6, 6, 3), np.uint8)
     with zipfile.ZipFile(folder / "images.zip", "w") as archive:
@@ -57,7 +57,7 @@ def project(folder: Path, images: int) -> Path:
         "tasks": {"reported": task, "grouped": {**task, "near_duplicates": "group"}},
         "networks": {"net": {"dataset": "noise", "task": "reported", "backbone": "four-conv"}},
         "features": {"low": {"dataset": "noise", "backbone": "own", "cut": "conv1", "pooling": "average"}},
-        **{section: {} for section in ("heads", "fine_tunes")},
+        **{section: {} for section in ("probes", "heads", "fine_tunes")},
     }
     YAML(typ="safe").dump(study, folder / "params.yaml")
     peak(folder, "-m", "stages.download", "noise")
@@ -65,12 +65,12 @@ def project(folder: Path, images: int) -> Path:
     return folder
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell the memory of a process in this way")
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no resource module")
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     folders = [project(tmp_path / str(images), images) for images in (FEW, MANY)]
     for stage in ("prepare", "noise"), ("split", "reported"), ("split", "grouped"), ("features", "low"):
         few, many = (peak(folder, "-m", f"stages.{stage[0]}", stage[1]) for folder in folders)
-        assert many - few < ACCEPTED, stage
-    # What held the pixels would be noticed.
-    few, many = (peak(folder, *CONTROL) for folder in folders)
-    assert many - few > 5 * ACCEPTED
+        assert many - few < TOLERANCE, stage
+    # The method of measurement detects a process that holds all pixels.
+    few, many = (peak(folder, *LOAD_ALL_PIXELS) for folder in folders)
+    assert many - few > 5 * TOLERANCE

@@ -23,10 +23,9 @@ from stages.backbones.write_layer_table import build_layer_table
 from stages.config.heads import HeadConfig
 from stages.config.networks import LayersConfig
 from stages.core.errors import UserError
+from stages.probes import standardization
 from stages.probes.standardization import channel_statistics
 from stages.training.heads import add_head, build_head, set_statistics
-
-pytestmark = pytest.mark.numeric
 
 REAL_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "weights"
 RANDOM = np.random.default_rng(0)
@@ -88,6 +87,7 @@ def test_the_urls_of_imagenet_weights_are_those_of_keras(name, monkeypatch):
     assert (origin, digits) == (published.url, published.checksum and published.checksum.split(":")[1])
 
 
+@pytest.mark.numeric
 def test_a_second_backbone_of_a_process_has_the_layer_names_of_the_first_and_loads_its_weights(tmp_path):
     first, second = build_backbone("inception_v3", 75), build_backbone("inception_v3", 75)
     assert [layer.name for layer in first.layers] == [layer.name for layer in second.layers]
@@ -97,6 +97,7 @@ def test_a_second_backbone_of_a_process_has_the_layer_names_of_the_first_and_loa
     np.testing.assert_allclose(first(pixels), second(pixels), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.numeric
 def test_efficientnet_is_rescaled_as_keras_does_it_with_imagenet_weights(monkeypatch):
     # With ImageNet weights Keras builds another network than without.
     built = []
@@ -158,6 +159,7 @@ def test_layers_inside_a_residual_block_do_not_separate():
     assert not layers["block_2_depthwise"].separates  # the shortcut bypasses it
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("architecture", "expected"),
     [
@@ -183,6 +185,7 @@ def test_preprocessing_is_that_of_the_publication(architecture, expected):
     np.testing.assert_allclose(scaled, expected(pixels.astype(float)), atol=1e-4)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     ("architecture", "cut"),
     [
@@ -217,6 +220,7 @@ def train_a_step(model: keras.Model, inputs: np.ndarray, classes: int) -> None:
     model.fit(inputs, np.arange(len(inputs)) % classes, epochs=1, verbose=0)
 
 
+@pytest.mark.numeric
 def test_training_changes_the_weights_and_statistics_of_unfrozen_layers_only():
     backbone = build_backbone("mobilenet_v2", 32)
     freeze_below(backbone, "block_15_expand")
@@ -237,6 +241,7 @@ def test_training_changes_the_weights_and_statistics_of_unfrozen_layers_only():
     assert {"block_15_expand", "block_15_expand_BN", "Conv_1", "Conv_1_bn"} <= changed
 
 
+@pytest.mark.numeric
 def test_dropout_below_the_lowest_trained_layer_drops_nothing():
     inputs = keras.Input((50,))
     x = keras.layers.Identity()(inputs)
@@ -248,6 +253,7 @@ def test_dropout_below_the_lowest_trained_layer_drops_nothing():
     np.testing.assert_allclose(model(ones, training=True), model(ones), rtol=1e-6)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("architecture", ["convnext_tiny", "efficientnet_b0"])
 def test_stochastic_depth_of_a_frozen_backbone_drops_nothing(architecture):
     backbone, pixels = build_backbone(architecture, 32), images(2, 32)
@@ -260,6 +266,7 @@ def head(**keys) -> HeadConfig:
     return HeadConfig(task="t", features="f", **keys)
 
 
+@pytest.mark.numeric
 def test_a_head_has_the_layers_of_its_entry():
     entry = head(hidden=[16, 8], dropout=0.25, batch_normalization=True, activation="tanh")
     built = build_head(entry, 3, [4, 4, 8], "four_conv", 32, "conv4", l2=0.01)
@@ -282,10 +289,12 @@ def test_dropout_without_hidden_layers_applies_to_the_inputs_of_the_output_layer
     assert not np.allclose(built(ones, training=True), built(ones))
 
 
-def test_features_are_standardized_by_channel():
+@pytest.mark.numeric
+def test_features_are_standardized_by_channel(monkeypatch):
+    monkeypatch.setattr(standardization, "BLOCK", 7)
     array = (RANDOM.normal(size=(200, 2, 2, 3)) * [1, 1000, 0] + [5, -3000, 7]).astype(np.float16)
     rows = np.arange(0, 200, 2)
-    mean, variance = channel_statistics(array, rows, block=7)
+    mean, variance = channel_statistics(array, rows)
     values = array[rows].astype(np.float64)
     np.testing.assert_allclose(mean, values.mean(axis=(0, 1, 2)), rtol=1e-6)
     expected = values.var(axis=(0, 1, 2))
@@ -297,6 +306,7 @@ def test_features_are_standardized_by_channel():
     np.testing.assert_allclose(scaled, (values - mean) / np.sqrt(variance), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.numeric
 def test_the_statistics_of_features_are_not_trained():
     built = build_head(head(), 2, [5], "four_conv", 32, "fc1")
     set_statistics(built, np.arange(5.0), np.arange(1.0, 6.0))
@@ -354,6 +364,7 @@ def test_weights_that_were_changed_on_disk_are_refused(tmp_path, monkeypatch):
         load_backbone("mine", 32)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("architecture", "application"), [("vgg16", "VGG16"), ("mobilenet_v2", "MobileNetV2")])
 def test_the_published_imagenet_weights_give_the_published_activations(
     architecture, application, tmp_path, monkeypatch

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.utils.class_weight import compute_sample_weight
+from stages.training.solving import solve_head
 
 from stages.artifacts.models import Provenance
 from stages.backbones.augmentation import Augment, with_augmentation
@@ -35,7 +36,6 @@ from stages.training.heads import build_head, set_statistics
 from stages.training.optimizers import compile_model, learning_rate_factors
 from stages.training.repeats import BuiltModel, train_repeats
 from stages.training.schedules import learning_rate_at
-from stages.training.solving import solve_head
 from stages.training.trainers import Batches, KerasTrainer, LoopTrainer, StackedTrainer, make_trainers
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +139,7 @@ EVERY_OPTIMIZER = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.numeric
 @EVERY_OPTIMIZER
 def test_many_steps_in_one_call_are_those_that_keras_takes(changes, monkeypatch):
     settings = training(**changes)
@@ -157,6 +158,7 @@ def test_many_steps_in_one_call_are_those_that_keras_takes(changes, monkeypatch)
     np.testing.assert_allclose(seen, rates(settings, 6), rtol=1e-6)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_adam_in_one_operation_is_that_of_keras(optimizer, monkeypatch):
     settings = training(optimizer=optimizer, epochs=5)
@@ -171,6 +173,7 @@ def test_adam_in_one_operation_is_that_of_keras(optimizer, monkeypatch):
     np.testing.assert_allclose(weights_of(found), weights_of(expected), rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.numeric
 @EVERY_OPTIMIZER
 def test_models_that_are_trained_as_one_train_as_each_alone(changes):
     """Also where most end earlier, so that the last goes on by itself, in the middle of its optimizer's work."""
@@ -207,6 +210,7 @@ class InMemory:
         return copy.deepcopy(self.start)
 
 
+@pytest.mark.numeric
 def test_models_trained_as_one_end_with_the_same_bytes_when_training_goes_on_from_any_epoch(monkeypatch):
     monkeypatch.setattr(trainers, "MOST_STACKED", 10**6)  # of these, sums differ with the number of models
     data, validation = examples(128, channels=1024), examples(40, seed=1, channels=1024)
@@ -282,6 +286,7 @@ def test_training_stops_when_the_generalisation_loss_exceeds_alpha_with_the_best
         np.testing.assert_array_equal(kept, now)
 
 
+@pytest.mark.numeric
 def test_layers_further_down_learn_more_slowly():
     make_deterministic(0)
     inputs = keras.Input((4,))
@@ -299,6 +304,7 @@ def test_layers_further_down_learn_more_slowly():
     assert moved == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("optimizer", "momentum"), [("adam", 0.0), ("adamw", 0.0), ("sgd", 0.9), ("rmsprop", 0.5)])
 def test_every_optimizer_learns(optimizer, momentum):
     settings = training(optimizer=optimizer, momentum=momentum, weight_decay=0.001, epochs=30)
@@ -374,6 +380,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("change", CHANGES, ids=str)
 def test_augmentation_changes_images_in_training_only_and_each_time_anew(change):
     make_deterministic(1)
@@ -387,6 +394,7 @@ def test_augmentation_changes_images_in_training_only_and_each_time_anew(change)
     assert not np.array_equal(once, pixels) and not np.array_equal(once, twice)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(("flip", "axes"), [("horizontal", 2), ("vertical", 1), ("both", (1, 2))])
 def test_a_view_that_is_flipped_is_flipped_for_certain(flip, axes):
     pixels = RANDOM.integers(0, 256, (9, 5, 5, 3), dtype=np.uint8)
@@ -411,6 +419,7 @@ def test_rotation_is_in_degrees_and_noise_a_share_of_the_range():
 # A choice of settings, and the linear head that is solved.
 
 
+@pytest.mark.numeric
 def test_of_several_candidates_each_trains_as_alone_and_the_best_on_validation_is_kept():
     parts = {split: examples(seed=seed) for seed, split in enumerate(("train", "validation", "test"))}
     origin = Provenance(kind="head", task="t", backbone="b", weights_sha256=None)

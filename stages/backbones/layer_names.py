@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 from typing import Literal
 
-from stages.backbones.layer_table import LayerTraits, layers_of
+from stages.backbones.layer_table import layers_of
 
 MAX_LISTED_LAYERS = 40  # an architecture with this many layers or more lists its blocks instead
 # pool4 is block4_pool and conv4_2 is block4_conv2 in VGG: the names of Simonyan & Zisserman 2015 and Long et al. 2015.
@@ -55,20 +55,14 @@ def lowest_trained_layer(architecture: str, trainable: str | int, cut: str | Non
     return layer if layer in layers else None
 
 
-def can_start_from(cut: str, pooling: str, layers: dict[str, LayerTraits], lowest: str) -> bool:
-    """Whether training of the layers from `lowest` upward can start from cached features.
-
-    cut, pooling: of the features. layers: of the architecture, see `layers_of`.
-    """
-    names = list(layers)
-    return names.index(cut) < names.index(lowest) and pooling == "none" and layers[cut].separates
-
-
 def starting_cut(architecture: str, cuts: Iterable[str], pooling: str, lowest: str) -> str | None:
     """Return the highest cut from whose cached features a fine-tune can start, or None if it must start from images.
+
+    Training can start at a cut below the trained layers through which all paths pass, if the features are not pooled.
 
     cuts, pooling: of the features. lowest: the lowest trained layer.
     """
     layers = layers_of(architecture)
-    usable = [cut for cut in cuts if can_start_from(cut, pooling, layers, lowest)]
-    return max(usable, key=list(layers).index, default=None)
+    names = list(layers)
+    usable = [cut for cut in cuts if layers[cut].separates and names.index(cut) < names.index(lowest)]
+    return max(usable, key=names.index, default=None) if pooling == "none" else None

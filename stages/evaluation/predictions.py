@@ -10,7 +10,8 @@ from stages.artifacts.models import Predictions
 from stages.artifacts.tasks import Task, row_labels
 from stages.core.errors import UserError
 from stages.evaluation.formatting import rounded
-from stages.evaluation.sufficient_statistics import NO_PREDICTION
+
+NO_PREDICTION = -1  # the label that a diverged repeat predicts
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,15 @@
-"""Sums over images from which metrics are computed, for many bootstrap weightings at once."""
+"""Sums over images from which metrics are computed, for many bootstrap weightings at once.
+
+scikit-learn's metrics with `sample_weight` give equal numbers, but for one weighting at a time.
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.sparse import csr_array
 
-NO_PREDICTION = -1
+from stages.evaluation.predictions import NO_PREDICTION
+
 BINS = 15  # of confidence, as in Guo et al. 2017
 LOWEST = 1e-7  # probability in a logarithm, as Keras clips it
 

@@ -8,9 +8,8 @@ import pandas as pd
 from stages.artifacts.models import ModelRecord, ModelResult
 from stages.artifacts.tasks import Task
 from stages.evaluation.metrics import summarize
-from stages.evaluation.predictions import SplitPredictions
+from stages.evaluation.predictions import NO_PREDICTION, SplitPredictions
 from stages.evaluation.study_results import StudyResults
-from stages.evaluation.sufficient_statistics import NO_PREDICTION
 
 MOST_MISTAKES = 12  # of a model
 MISTAKE_COLUMNS = ["model", "index", "actual", "predicted", "probability", "actual_probability"]

@@ -206,8 +206,8 @@ def draw_pca(task: str, classes: list[str], pca: pd.DataFrame) -> Picture:
     return Picture(
         f"pca-{task}.png",
         figure,
-        "The features of at most 400 validation images, projected on their first two principal components; each "
-        "channel is scaled to variance 1. Classes that are separate here are easy to classify. Classes that overlap here may "
-        "be separate in other components.",
+        "The features of at most 400 validation images, projected on their first two principal components. Each "
+        "channel is scaled to variance 1. Classes that are separate here are easy to classify. Classes that overlap "
+        "here may be separate in other components.",
         f"Principal components of the features {names}, by class.",
     )

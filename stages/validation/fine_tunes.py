@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from stages.backbones.layer_names import can_start_from, find_layer, lowest_trained_layer
+from stages.backbones.layer_names import find_layer, lowest_trained_layer, starting_cut
 from stages.backbones.layer_table import layers_of
 from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
@@ -64,7 +64,7 @@ def _unusable_features(
     """
     layers = layers_of(architecture)
     cuts = [layer for layer in (find_layer(architecture, cut, "highest") for cut in features.cuts) if layer]
-    if not cuts or any(can_start_from(cut, features.pooling, layers, lowest) for cut in cuts):
+    if not cuts or starting_cut(architecture, cuts, features.pooling, lowest):
         return
     names = list(layers)
     possible = [name for name in names[: names.index(lowest)] if layers[name].separates]
