@@ -595,11 +595,7 @@ CASES = {
         "folder",
         locked("cat"),
         stage="prepare",
-<<<<<<< HEAD
         message="folder 'photos/cat' cannot be read (Permission denied). ",
-=======
-        message="the folder 'photos/cat' cannot be read (Permission denied). Allow it.",
->>>>>>> work
     ),
     "missing table": Case(
         "csv",
@@ -645,11 +641,7 @@ CASES = {
         "csv",
         rows("cat/00.png,cat,dev", header="path,label,split", good=False),
         stage="prepare",
-<<<<<<< HEAD
         message="'photos/labels.csv', line 2: 'dev' is not a split. Give train, ",
-=======
-        message="'photos/labels.csv', line 2: 'dev' is not a split. Give ",
->>>>>>> work
     ),
     "table without a label": Case(
         "csv", rows("cat/more.png,"), stage="prepare", message="line 26: label is empty. Fill it in."
