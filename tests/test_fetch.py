@@ -282,7 +282,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(turn, checksum, ser
     assert TARGET.read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={HALF}-"]
     assert server.seen[1]["If-Range"] == '"1"'
-    assert capsys.readouterr().out.endswith(f"file: downloading 0.5 MB from {server.address} (0.3 MB are there)\n")
+    assert capsys.readouterr().out.endswith(f"file: downloading 0.5 MB from {server.address} (0.3 MB complete)\n")
 
 
 def test_nothing_is_sent_twice_and_each_step_forward_gives_new_attempts(server, monkeypatch):
@@ -400,7 +400,7 @@ def test_a_download_that_fails_is_answered_in_a_sentence(turn, reason, checksum,
     server.otherwise = turn
     expected = f"file ({checksum})" if checksum else "file"
     assert refused(server.address, checksum) == (
-        f"'{server.address}' cannot be downloaded ({reason}); check the address and the connection, or get {expected} "
+        f"'{server.address}' cannot be downloaded ({reason}). Check the URL and the connection, or get {expected} "
         "by other means and give its path or the address of a mirror instead, as url of a dataset or weights of a "
         "backbone."
     )
@@ -645,7 +645,7 @@ def test_a_path_without_permission_is_answered_in_a_sentence(monkeypatch):
 
 def test_a_folder_is_refused(tmp_path):
     assert refused(str(tmp_path), None) == (
-        f"'{tmp_path}' is a folder; give a file (of images: a zip or tar of the class folders)."
+        f"'{tmp_path}' is a folder. Give a file (for images: a zip or tar of the class folders)."
     )
 
 
