@@ -702,8 +702,8 @@ def test_a_table_may_have_another_name():
     [
         (
             "file,label\n1.png,a",
-            "'source/labels.csv' has no column 'path', only file, label; the first line must name path, label and "
-            "maybe split and group.",
+            "'source/labels.csv' has no column 'path', only file, label. The first line names "
+            "the columns: path, label and optionally split and group.",
         ),
         (
             "path,lable\n1.png,a",

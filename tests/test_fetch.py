@@ -654,7 +654,7 @@ def test_a_file_in_the_folder_that_is_written_is_refused_and_kept(name):
     mine = TARGET.parent / name
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    with pytest.raises(UserError, match=r"^'target/.*mine' lies in target, which this stage writes; move it"):
+    with pytest.raises(UserError, match=r"^'target/.*mine' is in target, which this stage writes\. Move it"):
         fetch(str(mine), TARGET, None)
     assert [path for path in TARGET.parent.rglob("*") if path.is_file()] == [mine]
 

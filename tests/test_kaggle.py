@@ -229,7 +229,9 @@ def test_a_download_that_was_complete_is_not_repeated(kaggle):
 @pytest.mark.parametrize("content", [b"<html>please log in</html>", ARCHIVE[:-30]])
 def test_what_is_no_whole_zip_archive_is_refused_and_not_taken_up_again(content, kaggle):
     kaggle.archive = content
-    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (the download is not a complete zip archive){BY_HAND}"
+    assert (
+        refused() == f"{NAMED} cannot be downloaded from Kaggle (the download is not a complete zip archive){BY_HAND}"
+    )
     assert files() == []
     kaggle.archive = ARCHIVE
     fetch_kaggle(HANDLE, VERSION, TARGET)
@@ -282,4 +284,4 @@ def test_a_token_that_cannot_be_used_is_answered_without_showing_it(token, kaggl
 def test_a_broken_credentials_file_is_answered_in_a_sentence(content, kaggle):
     Path(".kaggle").mkdir()
     Path(".kaggle/kaggle.json").write_text(content)
-    assert re.search(r"credentials for Kaggle cannot be read; .*~/\.kaggle/kaggle\.json", refused())
+    assert re.search(r"Kaggle credentials cannot be read\. .*~/\.kaggle/kaggle\.json", refused())
