@@ -707,8 +707,8 @@ def test_a_table_may_have_another_name():
         ),
         (
             "path,lable\n1.png,a",
-            "'source/labels.csv' has no column 'label' (did you mean 'lable'?), only path, lable; the first line must "
-            "name path, label and maybe split and group.",
+            "'source/labels.csv' has no column 'label' (did you mean 'lable'?), only path, lable. The first line "
+            "names the columns: path, label and optionally split and group.",
         ),
         ("path,label\n1.png,a\n,b", "'source/labels.csv', line 3: path is empty. Fill it in."),
         ('path,label\n1.png,a\n2.png,"  "', "'source/labels.csv', line 3: label is empty. Fill it in."),

@@ -401,8 +401,7 @@ def test_a_download_that_fails_is_answered_in_a_sentence(turn, reason, checksum,
     expected = f"file ({checksum})" if checksum else "file"
     assert refused(server.address, checksum) == (
         f"'{server.address}' cannot be downloaded ({reason}). Check the URL and the connection, or get {expected} "
-        "by other means and give its path or the address of a mirror instead, as url of a dataset or weights of a "
-        "backbone."
+        "by other means and give its path or a mirror as `url` of the dataset or `weights` of the backbone."
     )
     assert checksum or not left()
 
