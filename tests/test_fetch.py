@@ -396,7 +396,7 @@ def test_the_pauses_between_attempts_double(server, monkeypatch):
 )
 @pytest.mark.parametrize("checksum", [SHA256, None])
 def test_a_download_that_fails_is_answered_in_a_sentence(turn, reason, checksum, server, monkeypatch):
-    settings(monkeypatch, TIMEOUT=0.1 if "in time" in reason else 30, ATTEMPTS=2)
+    settings(monkeypatch, TIMEOUT=0.1 if "timed out" in reason else 30, ATTEMPTS=2)
     server.otherwise = turn
     expected = f"file ({checksum})" if checksum else "file"
     assert refused(server.address, checksum) == (
