@@ -432,7 +432,7 @@ def test_another_file_than_expected_is_refused(checksum, server):
     sentence = refused(server.address, checksum)
     assert (SHA256 if checksum == WRONG else MD5) in sentence
     assert checksum in sentence
-    assert sentence.endswith("fetch the file again, or correct the checksum if the new file is right.")
+    assert sentence.endswith("Fetch the file again, or correct the checksum if the new file is right.")
     assert not left()
     assert len(server.seen) == 1
 
@@ -539,7 +539,7 @@ def test_a_file_that_cannot_fit_is_refused_before_it_is_downloaded(server, monke
     assert len(server.seen) == 1
     assert not left()
     Path("source").write_bytes(CONTENT)
-    assert refused("source", SHA256).startswith("'source' needs 0.5 MB on the disk, but only 0.2 MB are free;")
+    assert refused("source", SHA256).startswith("'source' needs 0.5 MB on the disk, but only 0.2 MB are free.")
 
 
 def test_only_what_is_missing_must_fit(server, monkeypatch):
@@ -612,7 +612,7 @@ def test_a_file_is_found_by_its_path_or_file_url(form, name, tmp_path):
 
 def test_a_local_file_other_than_expected_is_refused():
     Path("source").write_bytes(CONTENT)
-    assert f"its checksum is {SHA256}, but the study expects {WRONG}" in refused("source", WRONG)
+    assert f"the file has {SHA256}, the study expects {WRONG}" in refused("source", WRONG)
 
 
 @pytest.mark.parametrize(
