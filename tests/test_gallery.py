@@ -378,7 +378,7 @@ INPUTS.append((make_mistakes, "reports/mistakes/t.csv"))
 def test_missing_inputs_are_named(make, path, pixels):
     make()
     Path(path).unlink()
-    assert error_of(make) == f"{path} is missing; `dvc repro` makes it."
+    assert error_of(make) == f"{path} is missing. Run `dvc repro` to create it."
 
 
 @pytest.mark.parametrize(("make", "path"), INPUTS)
@@ -426,7 +426,7 @@ def test_an_error_while_writing_leaves_the_gallery_unchanged(pixels):
 
 
 def test_a_missing_gallery_is_an_error(pixels):
-    with pytest.raises(UserError, match=r"tiles\.csv is missing; `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"tiles\.csv is missing. Run `dvc repro` to create it"):
         read_tiles(GALLERY_FOLDER / "t")
 
 
