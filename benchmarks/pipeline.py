@@ -28,8 +28,8 @@ from pathlib import Path
 
 from benchmarks.tables import table
 from stages.core.files import read_json, sha256_of
-from stages.core.yaml import read_yaml
 from stages.core.stage_graph import CORES
+from stages.core.yaml import read_yaml
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
 PROBES = 30

@@ -54,9 +54,9 @@ def threads(contents: list[bytes], size: int) -> Pixels:
             yield decoded.pixels
 
 
-def prepare(contents: list[bytes], size: int, seconds_alone: float = workers.SECONDS_ALONE) -> Pixels:
+def prepare(contents: list[bytes], size: int, seconds_alone: float = workers.SECONDS_IN_PROCESS) -> Pixels:
     source = (SourceImage(str(number), "", lambda content=content: content) for number, content in enumerate(contents))
-    with patch.object(workers, "SECONDS_ALONE", seconds_alone):
+    with patch.object(workers, "SECONDS_IN_PROCESS", seconds_alone):
         for image, outcome in workers.decoded(source, size, "crop"):
             if isinstance(outcome, str):
                 sys.exit(f"image {image.name} cannot be read: {outcome}")

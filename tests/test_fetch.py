@@ -383,14 +383,14 @@ def test_the_pauses_between_attempts_double(server, monkeypatch):
 @pytest.mark.parametrize(
     ("turn", "reason"),
     [
-        (answers(404), "the server answers 404 Not Found"),
-        (answers(503), "the server answers 503 Service Unavailable"),
-        (resets, "the connection broke off"),
-        (sends(stop=HALF), "the connection broke off"),
-        (sends(ranges=False, length=len(CONTENT) + 1), "the connection broke off"),
-        (chunked(HALF), "the connection broke off"),
-        (hangs, "the server does not answer in time"),
-        (sends(stop=HALF, then=hangs), "the server does not answer in time"),
+        (answers(404), "the server returned 404 Not Found"),
+        (answers(503), "the server returned 503 Service Unavailable"),
+        (resets, "the connection was interrupted"),
+        (sends(stop=HALF), "the connection was interrupted"),
+        (sends(ranges=False, length=len(CONTENT) + 1), "the connection was interrupted"),
+        (chunked(HALF), "the connection was interrupted"),
+        (hangs, "the server timed out"),
+        (sends(stop=HALF, then=hangs), "the server timed out"),
         (answers(302, Location="/file"), "Exceeded 30 redirects."),
     ],
 )
@@ -410,17 +410,17 @@ def test_a_download_that_fails_is_answered_in_a_sentence(turn, reason, checksum,
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
 def test_a_refusal_that_will_not_pass_is_believed_at_once(status, server):
     server.otherwise = answers(status)
-    assert f"the server answers {status}" in refused(server.address, SHA256)
+    assert f"the server returned {status}" in refused(server.address, SHA256)
     assert len(server.seen) == 1
     assert not left()
 
 
 def test_a_server_that_is_not_there_is_answered_in_a_sentence(unused_address):
-    assert "(there is no connection)" in refused(unused_address, None)
+    assert "(no connection)" in refused(unused_address, None)
 
 
 def test_a_server_without_encryption_is_answered_in_a_sentence(server):
-    assert "(there is no secure connection)" in refused(server.address.replace("http:", "https:"), None)
+    assert "(no secure connection)" in refused(server.address.replace("http:", "https:"), None)
 
 
 @pytest.mark.parametrize("address", ["http://", "http://[", "http://127.0.0.1:99999/file", "http://.a/file"])
@@ -517,7 +517,7 @@ def test_what_is_left_of_another_file_may_be_as_long_or_longer(content, server):
 
 def test_a_wrong_checksum_is_complained_of_after_one_download_from_zero(server):
     breaks_off(server, WRONG)
-    assert "is not the file expected" in refused(server.address, WRONG)
+    assert "checksum mismatch" in refused(server.address, WRONG)
     assert server.ranges == [f"bytes={HALF}-", None]
     assert not left()
 
@@ -525,7 +525,7 @@ def test_a_wrong_checksum_is_complained_of_after_one_download_from_zero(server):
 def test_a_server_that_knows_no_ranges_is_not_asked_again_for_a_wrong_checksum(server):
     breaks_off(server, WRONG)
     server.otherwise = sends(ranges=False)
-    assert "is not the file expected" in refused(server.address, WRONG)
+    assert "checksum mismatch" in refused(server.address, WRONG)
     assert server.ranges == [f"bytes={HALF}-"]
 
 
@@ -535,7 +535,7 @@ def test_a_server_that_knows_no_ranges_is_not_asked_again_for_a_wrong_checksum(s
 def test_a_file_that_cannot_fit_is_refused_before_it_is_downloaded(server, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=200_000))
     assert refused(server.address, SHA256) == (
-        f"'{server.address}' needs 0.5 MB on the disk, but only 0.2 MB are free; make room and run it again."
+        f"'{server.address}' needs 0.5 MB on the disk, but only 0.2 MB are free. Free some space and run again."
     )
     assert len(server.seen) == 1
     assert not left()
@@ -627,7 +627,7 @@ def test_a_local_file_other_than_expected_is_refused():
     ],
 )
 def test_a_path_that_cannot_be_read_is_answered_in_a_sentence(source, reason):
-    assert refused(source, None) == f"{source!r} cannot be read ({reason}); correct the path."
+    assert refused(source, None) == f"{source!r} cannot be read ({reason}). Correct the path."
 
 
 def test_a_path_without_permission_is_answered_in_a_sentence(monkeypatch):
@@ -640,7 +640,7 @@ def test_a_path_without_permission_is_answered_in_a_sentence(monkeypatch):
         return is_dir(path)
 
     monkeypatch.setattr(Path, "is_dir", forbidden)
-    assert refused("source", None) == "'source' cannot be read (Permission denied); correct the path."
+    assert refused("source", None) == "'source' cannot be read (Permission denied). Correct the path."
 
 
 def test_a_folder_is_refused(tmp_path):
@@ -733,7 +733,7 @@ def test_the_name_keeps_the_ending_by_which_keras_tells_its_formats(name, kept, 
 
 
 def test_weights_with_another_checksum_are_refused(weights_file):
-    with pytest.raises(UserError, match=r"'some\.weights\.h5' is not the file expected"):
+    with pytest.raises(UserError, match=r"'some\.weights\.h5': checksum mismatch"):
         weights_stage(study_of_backbone("some.weights.h5", "0" * 64), "b")
     assert not list(Path("data/weights/b").iterdir())
 
@@ -752,5 +752,5 @@ def test_weights_that_changed_since_are_refused(weights_file):
     weights_stage(study_of_backbone("some.weights.h5", sha256_hex(weights_file)), "b")
     with Path("data/weights/b/backbone.weights.h5").open("ab") as file:
         file.write(b"more")
-    with pytest.raises(UserError, match=r"data/weights/b is damaged .*; delete it and run `dvc repro`\.$"):
+    with pytest.raises(UserError, match=r"data/weights/b is damaged .*. Delete it and run `dvc repro`\.$"):
         read_weights_record("b")

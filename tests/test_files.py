@@ -91,11 +91,11 @@ def test_work_that_was_ended_is_given_again(end, tmp_path):
 
 
 def no_mark(partial):
-    (partial / ".made-of").unlink()
+    (partial / ".fingerprint").unlink()
 
 
 def another_mark(partial):
-    (partial / ".made-of").write_bytes(b"\xff\xfe of another disk")
+    (partial / ".fingerprint").write_bytes(b"\xff\xfe of another disk")
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_json_refuses_what_other_readers_refuse(tmp_path):
 @pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe"])
 def test_broken_json_is_answered_with_the_way_out(content, tmp_path):
     (tmp_path / "a.json").write_bytes(content)
-    with pytest.raises(UserError, match=r"a\.json is damaged .*; delete it and run `dvc repro`\.$"):
+    with pytest.raises(UserError, match=r"a\.json is damaged .*. Delete it and run `dvc repro`\.$"):
         read_json(tmp_path / "a.json")
 
 

@@ -20,7 +20,7 @@ from stages.artifacts.tasks import NEAR_COLUMNS, Task, read_task, write_task
 from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER, SIGNATURES, Tile, read_tiles, write_tiles
 from stages.config.augmentation import AugmentationConfig
 from stages.core.errors import UserError
-from stages.core.files import sha256_of, write_json
+from stages.core.files import read_json, sha256_of, write_json
 from stages.core.params import Params
 from tests.pipeline import ROOT
 
@@ -62,9 +62,10 @@ def write_images(size=16, classes=("cat", NASTY, "007")):
     table.reindex(columns=IMAGE_COLUMNS, fill_value="").to_csv(folder / "table.csv", index=False)
     pd.DataFrame(columns=QUARANTINE_COLUMNS).to_csv(folder / "quarantine.csv", index=False)
     sha256 = sha256_of(folder / "images.npy")
-    write_json(folder / "record.json", {"classes": list(classes), "images_sha256": sha256})
+    record = {"classes": list(classes), "images_sha256": sha256, "image_size": size, "resize": "crop"}
+    write_json(folder / "record.json", record)
     number = np.arange(rows) // len(classes)  # of an image in its class
-    split = table.assign(split=SPLITS[number], order=PER_CLASS - number, linked=table["index"], sha256="0", name="x")
+    split = table.assign(split=SPLITS[number], order=PER_CLASS - number, group_id=table["index"], sha256="0", name="x")
     write_task(Task("t", "d", list(classes), sha256, split), pd.DataFrame(columns=NEAR_COLUMNS))
     return pixels
 
@@ -377,7 +378,7 @@ INPUTS.append((make_mistakes, "reports/mistakes/t.csv"))
 def test_missing_inputs_are_named(make, path, pixels):
     make()
     Path(path).unlink()
-    assert error_of(make) == f"{path} is missing; `dvc repro` makes it."
+    assert error_of(make) == f"{path} is missing. Run `dvc repro` to create it."
 
 
 @pytest.mark.parametrize(("make", "path"), INPUTS)
@@ -410,7 +411,7 @@ def test_mistakes_without_whole_numbers_are_refused(index, pixels):
 @pytest.mark.parametrize("make", [make_gallery, make_mistakes])
 def test_images_that_the_task_was_not_split_from_are_refused(make, pixels):
     record = Path("data/images/d/record.json")
-    write_json(record, {"classes": ["cat", NASTY, "007"], "images_sha256": "1" * 64})
+    write_json(record, {**read_json(record), "images_sha256": "1" * 64})
     assert "data/images/d does not match the images of task 't'" in error_of(make)
 
 
@@ -425,7 +426,7 @@ def test_an_error_while_writing_leaves_the_gallery_unchanged(pixels):
 
 
 def test_a_missing_gallery_is_an_error(pixels):
-    with pytest.raises(UserError, match=r"tiles\.csv is missing; `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"tiles\.csv is missing. Run `dvc repro` to create it"):
         read_tiles(GALLERY_FOLDER / "t")
 
 

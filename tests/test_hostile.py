@@ -122,15 +122,15 @@ class Project:
 class Case(NamedTuple):
     """source: of the project. breaks: a function that breaks the project.
 
-    rows: the files that are excluded, each with a part of the reason. stage: the stage that fails, if one does; says: a
-    part of its sentence.
+    rows: the files that are excluded, each with a part of the reason. stage: the stage that fails, if one does.
+    message: a part of its sentence.
     """
 
     source: str
     breaks: Callable
     rows: Mapping = MappingProxyType({})
     stage: str = ""
-    says: str = ""
+    message: str = ""
 
 
 def files(changed, **keys):
@@ -409,9 +409,9 @@ def zip_of(entries):
 
 
 LONG = "n" * 240 + ".png"
-NO_IMAGE = "the file is no image of a known format"
-OUT = "its path leads out of the source"
-HELD = "neither a zip nor a tar archive; give one that is."
+NOT_AN_IMAGE = "the file is not an image of a known format"
+OUTSIDE = "its path leads out of the source"
+NOT_AN_ARCHIVE = "neither a zip nor a tar archive. Give one of them."
 
 CASES = {
     # One broken file is excluded.
@@ -420,20 +420,20 @@ CASES = {
     "truncated JPEG": Case("tar.gz", bad(JPEG[:-200]), {"cat/00.png": "truncated"}),
     "truncated header": Case("csv", bad(JPEG[:100]), {"cat/00.png": "Truncated File Read"}),
     "truncated TIFF": Case("zip", bad(encode(NOISE[0], "TIFF")[:700]), {"cat/00.png": "truncated"}),
-    "truncated TIFF of which Pillow warns": Case("zip", bad(TIFF[:400]), {"cat/00.png": NO_IMAGE}),
+    "truncated TIFF of which Pillow warns": Case("zip", bad(TIFF[:400]), {"cat/00.png": NOT_AN_IMAGE}),
     "truncated WebP": Case("zip", bad(encode(NOISE[0], "WEBP")[:300]), {"cat/00.png": "decoder"}),
     "zero bytes": Case("zip", bad(b""), {"cat/00.png": "the file is empty"}),
     "zero bytes in a folder": Case("folder", bad(b""), {"cat/00.png": "the file is empty"}),
-    "only zeros": Case("tar", bad(bytes(5000)), {"cat/00.png": NO_IMAGE}),
-    "text named .jpg": Case("csv", bad(b"Dear photographer", "dog/a.jpg"), {"dog/a.jpg": NO_IMAGE}),
-    "page of a web site named .jpg": Case("folder", bad(b"<html>Not found", "dog/a.jpg"), {"dog/a.jpg": NO_IMAGE}),
-    "1x1 image": Case("zip", bad(png(plain(0, 1))), {"cat/00.png": "the image has 1x1 pixels; each side needs"}),
+    "only zeros": Case("tar", bad(bytes(5000)), {"cat/00.png": NOT_AN_IMAGE}),
+    "text named .jpg": Case("csv", bad(b"Dear photographer", "dog/a.jpg"), {"dog/a.jpg": NOT_AN_IMAGE}),
+    "page of a web site named .jpg": Case("folder", bad(b"<html>Not found", "dog/a.jpg"), {"dog/a.jpg": NOT_AN_IMAGE}),
+    "1x1 image": Case("zip", bad(png(plain(0, 1))), {"cat/00.png": "the image has 1x1 pixels; the minimum is 4x4"}),
     "bomb": Case("zip", bad(png_of_size(30_000, 30_000)), {"cat/00.png": "decompression bomb"}),
     "smaller bomb": Case("folder", bad(png_of_size(10_000, 10_000)), {"cat/00.png": "decompression bomb"}),
     "large file": Case("folder", smaller_limit, {"cat/00.png": "it has 3,001 bytes, more than 3,000"}),
     "large file in a zip": Case("zip", smaller_limit, {"cat/00.png": "it unpacks to 3,001 bytes, more than 3,000"}),
-    "zip as an image": Case("zip", bad(zip_of(GOOD), "dog/more.zip"), {"dog/more.zip": NO_IMAGE}),
-    "program as an image": Case("zip", bad(b"%!PS-Adobe-3.0 EPSF-3.0\n", "dog/a.eps"), {"dog/a.eps": NO_IMAGE}),
+    "zip as an image": Case("zip", bad(zip_of(GOOD), "dog/more.zip"), {"dog/more.zip": NOT_AN_IMAGE}),
+    "program as an image": Case("zip", bad(b"%!PS-Adobe-3.0 EPSF-3.0\n", "dog/a.eps"), {"dog/a.eps": NOT_AN_IMAGE}),
     "pixels that are fractions": Case(
         "zip", bad(encode(np.ones((9, 9), np.float32), "TIFF")), {"cat/00.png": "its pixels are 32-bit"}
     ),
@@ -441,21 +441,21 @@ CASES = {
     "name with a carriage return": Case("zip", bad(b"", "dog/a\rb.png"), {"dog/a\\rb.png": "the file is empty"}),
     "name that is not UTF-8": Case("folder", bad(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
     "long name": Case("tar", bad(b"", f"dog/{LONG}"), {f"dog/{LONG}": "the file is empty"}),
-    "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it lies beside the class folders"}),
+    "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it is next to the class folders"}),
     # What leads elsewhere is left out.
-    "zip with ../": Case("zip", bad(PNG, "../cat/a.png"), {"../cat/a.png": OUT}),
-    "zip with ../ inside": Case("zip", bad(PNG, "cat/../../a.png"), {"cat/../../a.png": OUT}),
+    "zip with ../": Case("zip", bad(PNG, "../cat/a.png"), {"../cat/a.png": OUTSIDE}),
+    "zip with ../ inside": Case("zip", bad(PNG, "cat/../../a.png"), {"cat/../../a.png": OUTSIDE}),
     "tar with a path from the root": Case(
-        "tar", tarred(("/cat/a.png", tarfile.REGTYPE, "", JPEG)), {"/cat/a.png": OUT}
+        "tar", tarred(("/cat/a.png", tarfile.REGTYPE, "", JPEG)), {"/cat/a.png": OUTSIDE}
     ),
     "link out of a tar": Case(
-        "tar", tarred(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")), {"cat/a.png": "it is a link, no file"}
+        "tar", tarred(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")), {"cat/a.png": "it is a link, not a file"}
     ),
     "hard link in a tar": Case(
-        "tar", tarred(("cat/a.png", tarfile.LNKTYPE, "cat/00.png", b"")), {"cat/a.png": "it is a link, no file"}
+        "tar", tarred(("cat/a.png", tarfile.LNKTYPE, "cat/00.png", b"")), {"cat/a.png": "it is a link, not a file"}
     ),
     "link out of a zip": Case(
-        "zip", zipped("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"), {"cat/a.png": "it is a link, no file"}
+        "zip", zipped("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"), {"cat/a.png": "it is a link, not a file"}
     ),
     "link out of a folder": Case(
         "folder", beside(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
@@ -471,13 +471,13 @@ CASES = {
     ),
     "path out of the folder": Case("csv", rows("../a.png,cat"), {"../a.png": "it leads out of the folder"}),
     # Excluded: not a file.
-    "device in a tar": Case("tar", tarred(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "no file"}),
-    "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
-    "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is no file"}),
-    "socket": Case("folder", beside(make_socket), {"cat/more.png": "it is no file"}),
-    "folder named .png": Case("csv", beside(Path.mkdir), {"cat/more.png": "it is no file"}),
+    "device in a tar": Case("tar", tarred(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "it is not a file"}),
+    "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is not a file"}),
+    "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is not a file"}),
+    "socket": Case("folder", beside(make_socket), {"cat/more.png": "it is not a file"}),
+    "folder named .png": Case("csv", beside(Path.mkdir), {"cat/more.png": "it is not a file"}),
     "missing file": Case("csv", rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
-    # What cannot be unpacked or read is left out.
+    # Excluded: cannot be unpacked or read.
     "password": Case("zip", headers("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
     "unknown compression": Case("zip", headers("dog/12.png", 8, 99), {"dog/12.png": "compression method"}),
     "bytes changed in a zip": Case(
@@ -499,228 +499,248 @@ CASES = {
         "zip",
         files(dict.fromkeys(list(GOOD)[:3], b"")),
         stage="prepare",
-        says="d: 3 of 24 files are no readable image, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
-        "cat/01.png: the file is empty; cat/02.png: the file is empty); mend or remove them, or raise max_unreadable.",
+        message="d: 3 of 24 files are unreadable, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
+        "cat/01.png: the file is empty; cat/02.png: the file is empty). Fix or remove them, or raise max_unreadable.",
     ),
     "too many unreadable files with names of two lines": Case(
         "folder",
         files(dict.fromkeys(["dog/a\nb.png", "dog/c\rd.png", "dog/e.png"], b"")),
         stage="prepare",
-        says="d: 3 of 27 files are no readable image",
+        message="d: 3 of 27 files are no readable image",
     ),
     "unreadable class": Case(
         "csv",
         files(dict.fromkeys((name for name in GOOD if "cat" in name), b"text"), max_unreadable=0.6),
         stage="prepare",
-        says="d: no image of class 'cat' can be read; mend its files, or remove the class.",
+        message="d: no image of class 'cat' can be read; mend its files, or remove the class.",
     ),
     "nothing readable": Case(
-        "tar", files(dict.fromkeys(GOOD, b""), max_unreadable=0.9), stage="prepare", says="d: 24 of 24 files are"
+        "tar", files(dict.fromkeys(GOOD, b""), max_unreadable=0.9), stage="prepare", message="d: 24 of 24 files are"
     ),
     "empty class in a folder": Case(
         "folder",
         files({"owl/": b""}),
         stage="prepare",
-        says="'photos': the class folder 'owl' is empty; put images in it, or remove it.",
+        message="'photos': the class folder 'owl' is empty. Put images in it, or remove it.",
     ),
     "empty class in a zip": Case(
         "zip",
         files({"owl/": b""}),
         stage="prepare",
-        says="'data/raw/d/photos.zip': the class folder 'owl' is empty; put images in it, or remove it.",
+        message="'data/raw/d/photos.zip': the class folder 'owl' is empty. Put images in it, or remove it.",
     ),
     "no class folders": Case(
         "tar",
         renamed("/", "-"),
         stage="prepare",
-        says="'data/raw/d/photos.tar' holds no <class>/<image> files; put the images of each class in a folder",
+        message="'data/raw/d/photos.tar' has no <class>/<image> files. Put the images of each class in a folder",
     ),
     "missing subfolder": Case(
         "zip",
         study(subfolder="photos"),
         stage="prepare",
-        says="holds nothing in the folder 'photos'; correct subfolder.",
+        message="has no files in folder 'photos'. Correct subfolder.",
     ),
     "classes that differ in letter case": Case(
         "folder",
         renamed("cat/0", "Cat/0"),
         stage="split",
-        says="tasks.t: classes 'Cat' and 'cat' differ in letter case only; if they are one class, write rename: "
-        "{Cat: cat}, else rename one of them.",
+        message="tasks.t: classes 'Cat' and 'cat' differ only in letter case. If they are one class, write rename: "
+        "{Cat: cat}; else rename one of them.",
     ),
     "one class": Case(
         "zip",
         files(dict.fromkeys(name for name in GOOD if "dog" in name)),
         stage="split",
-        says="tasks.t: the choice of classes leaves cat; a task needs at least two.",
+        message="tasks.t: include, exclude and rename leave cat. A task needs two classes.",
     ),
     "few images of a class": Case(
         "zip",
         files(dict.fromkeys(list(GOOD)[6:12])),
         stage="split",
-        says="tasks.t: class 'cat' has 1 train, 3 validation and 2 test images; each needs at least 2",
+        message="tasks.t: class 'cat' has 1 train, 3 validation and 2 test images. Every split needs at least 2",
     ),
     "no published test images": Case(
         "zip",
         study(task={"test": "published"}),
         stage="split",
-        says="tasks.t.test: dataset 'd' publishes no test images (its splits: none); give a share, or a number",
+        message="tasks.t.test: dataset 'd' does not publish test images (splits: none). Give a share, or a number",
     ),
-    "truncated zip": Case("zip", change(lambda content: content[:-900]), stage="prepare", says=HELD),
-    "truncated tar.gz": Case("tar.gz", change(lambda content: content[:-9000]), stage="prepare", says="is damaged ("),
-    "empty archive": Case("zip", change(lambda _: b""), stage="prepare", says=HELD),
-    "archive of nothing": Case("zip", lambda project: project.write({}), stage="prepare", says="holds no <class>/"),
+    "truncated zip": Case("zip", change(lambda content: content[:-900]), stage="prepare", message=NOT_AN_ARCHIVE),
+    "truncated tar.gz": Case(
+        "tar.gz", change(lambda content: content[:-9000]), stage="prepare", message="is damaged ("
+    ),
+    "empty archive": Case("zip", change(lambda _: b""), stage="prepare", message=NOT_AN_ARCHIVE),
+    "archive of nothing": Case("zip", lambda project: project.write({}), stage="prepare", message="has no <class>/"),
     "page of a web site, and its checksum": Case(
-        "zip", change(lambda _: b"<html>Not here</html>"), stage="prepare", says=HELD
+        "zip", change(lambda _: b"<html>Not here</html>"), stage="prepare", message=NOT_AN_ARCHIVE
     ),
-    "zip of a later version": Case("zip", change(version_99), stage="prepare", says="'data/raw/d/photos.zip'"),
+    "zip of a later version": Case("zip", change(version_99), stage="prepare", message="'data/raw/d/photos.zip'"),
     "zip with names that are not UTF-8": Case(
-        "zip", change(invalid_utf8), stage="prepare", says="'data/raw/d/photos.zip'"
+        "zip", change(invalid_utf8), stage="prepare", message="'data/raw/d/photos.zip'"
     ),
     "missing folder": Case(
         "folder",
         lambda project: shutil.rmtree(project.path),
         stage="prepare",
-        says="there is no folder 'photos'; correct its path, or put the images there.",
+        message="folder 'photos' does not exist. Correct `path`, or put the images there.",
     ),
     "linked class folder": Case(
         "folder",
         lambda project: Path("photos/owl").symlink_to("cat"),
         stage="prepare",
-        says="'photos/owl' is a link to a folder, which is not followed; put the folder itself there.",
+        message="'photos/owl' is a link to a folder, which is not followed. Replace it by the folder.",
     ),
     "no permission to read a folder": Case(
         "folder",
         locked("cat"),
         stage="prepare",
-        says="the folder 'photos/cat' cannot be read (Permission denied); allow it to be read.",
+        message="the folder 'photos/cat' cannot be read (Permission denied). Allow it.",
     ),
     "missing table": Case(
         "csv",
         lambda project: Path("photos/labels.csv").unlink(),
         stage="prepare",
-        says="there is no table 'photos/labels.csv'; correct path or table.",
+        message="table 'photos/labels.csv' does not exist. Correct `path` or `table`.",
     ),
     "missing folder of a table": Case(
         "csv",
         lambda project: shutil.rmtree(project.path),
         stage="prepare",
-        says="there is no table 'photos/labels.csv'; correct path or table.",
+        message="table 'photos/labels.csv' does not exist. Correct `path` or `table`.",
     ),
     "no permission to read a table": Case(
-        "csv", locked("labels.csv"), stage="prepare", says="'photos/labels.csv' cannot be read as a table"
+        "csv", locked("labels.csv"), stage="prepare", message="'photos/labels.csv' cannot be read as a table"
     ),
     "table without a column": Case(
-        "csv", rows(header="path,class"), stage="prepare", says="'photos/labels.csv' has no column 'label'"
+        "csv", rows(header="path,class"), stage="prepare", message="'photos/labels.csv' has no column 'label'"
     ),
-    "table that is not text": Case("csv", raw_table(JPEG), stage="prepare", says="cannot be read as a table"),
+    "table that is not text": Case("csv", raw_table(JPEG), stage="prepare", message="cannot be read as a table"),
     "table in UTF-16": Case(
-        "csv", raw_table("path,label\ncat/00.png,cat".encode("utf-16")), stage="prepare", says="save it as UTF-8 text."
+        "csv",
+        raw_table("path,label\ncat/00.png,cat".encode("utf-16")),
+        stage="prepare",
+        message="Save it as UTF-8 text.",
     ),
-    "empty table": Case("csv", raw_table(b""), stage="prepare", says="has no column 'path', only none;"),
-    "table without rows": Case("csv", rows(good=False), stage="prepare", says="'photos/labels.csv'"),
-    "table with a row too long": Case("csv", rows("a,b,c,d"), stage="prepare", says="more cells than the first line"),
+    "empty table": Case("csv", raw_table(b""), stage="prepare", message="has no column 'path', only none."),
+    "table without rows": Case("csv", rows(good=False), stage="prepare", message="'photos/labels.csv'"),
+    "table with a row too long": Case("csv", rows("a,b,c,d"), stage="prepare", message="more cells than columns"),
     "table with a comma too many in each row": Case(
         "csv",
         rows("cat/00.png,cat,", "dog/12.png,dog,", good=False),
         stage="prepare",
-        says="'photos/labels.csv'",
+        message="'photos/labels.csv'",
     ),
     "table with a path twice": Case(
-        "csv", rows("cat/00.png,dog"), stage="prepare", says="line 26: 'cat/00.png' stands there twice; keep one."
+        "csv",
+        rows("cat/00.png,dog"),
+        stage="prepare",
+        message="line 26: 'cat/00.png' is listed twice. Remove one of the lines.",
     ),
     "table with an unknown split": Case(
         "csv",
         rows("cat/00.png,cat,dev", header="path,label,split", good=False),
         stage="prepare",
-        says="'photos/labels.csv', line 2: 'dev' is no split; accepted: ",
+        message="'photos/labels.csv', line 2: 'dev' is not a split. Give ",
     ),
     "table without a label": Case(
-        "csv", rows("cat/more.png,"), stage="prepare", says="line 26: label is empty; fill it in."
+        "csv", rows("cat/more.png,"), stage="prepare", message="line 26: label is empty. Fill it in."
     ),
     # The source cannot be fetched: one sentence.
     "another checksum": Case(
         "zip",
         study(sha256="0" * 64),
         stage="download",
-        says="'photos.zip' is not the file expected: its checksum is sha256:",
+        message="'photos.zip' is not the file expected: its checksum is sha256:",
     ),
     "another MD5 checksum": Case(
         "tar",
         study(sha256=None, md5="0" * 32),
         stage="download",
-        says="'photos.tar' is not the file expected: its checksum is md5:",
+        message="'photos.tar' is not the file expected: its checksum is md5:",
     ),
     "missing file to copy": Case(
         "zip",
         lambda project: project.path.unlink(),
         stage="download",
-        says="'photos.zip' cannot be read (No such file or directory); correct the path.",
+        message="'photos.zip' cannot be read (No such file or directory); correct the path.",
     ),
     "folder as an archive": Case(
         "zip",
         study(url="."),
         stage="download",
-        says="'.' is a folder; give a file (of images: a zip or tar of the class folders).",
+        message="'.' is a folder; give a file (of images: a zip or tar of the class folders).",
     ),
     "no permission to read an archive": Case(
-        "zip", locked(), stage="download", says="'photos.zip' cannot be read (Permission denied); correct the path."
+        "zip", locked(), stage="download", message="'photos.zip' cannot be read (Permission denied); correct the path."
     ),
     "server that stops half-way": Case(
-        "server", server(half), stage="download", says="cannot be downloaded (the connection broke off)"
+        "server", server(half), stage="download", message="cannot be downloaded (the connection broke off)"
     ),
     "server that stops half-way unannounced": Case(
-        "server", server(half_unannounced), stage="download", says="is not the file expected: its checksum is"
+        "server", server(half_unannounced), stage="download", message="is not the file expected: its checksum is"
     ),
     "server that sends a page": Case(
-        "server", server(page), stage="download", says="is not the file expected: its checksum is"
+        "server", server(page), stage="download", message="is not the file expected: its checksum is"
     ),
     "server that answers 404": Case(
-        "server", server(answers(404)), stage="download", says="cannot be downloaded (the server answers 404 Not Found)"
+        "server",
+        server(answers(404)),
+        stage="download",
+        message="cannot be downloaded (the server answers 404 Not Found)",
     ),
     "server that answers 503": Case(
-        "server", server(answers(503)), stage="download", says="(the server answers 503 Service Unavailable)"
+        "server", server(answers(503)), stage="download", message="(the server answers 503 Service Unavailable)"
     ),
     "server that is slow": Case(
-        "server", server(is_slow), stage="download", says="cannot be downloaded (the server does not answer in time)"
+        "server", server(is_slow), stage="download", message="cannot be downloaded (the server does not answer in time)"
     ),
     "server that is silent": Case(
-        "server", server(is_silent), stage="download", says="cannot be downloaded (the server does not answer in time)"
+        "server",
+        server(is_silent),
+        stage="download",
+        message="cannot be downloaded (the server does not answer in time)",
     ),
-    "closed port": Case("server", closed_port, stage="download", says="cannot be downloaded (there is no connection)"),
+    "closed port": Case(
+        "server", closed_port, stage="download", message="cannot be downloaded (there is no connection)"
+    ),
     # A full disk or missing permissions: one sentence.
-    "disk full while copying": Case("zip", disk_full("download", 5000), stage="download", says="(File too large)"),
-    "disk full while downloading": Case("server", disk_full("download", 5000), stage="download", says="File too large"),
-    "little room on the disk": Case("zip", little_room, stage="download", says="but only 0.0 MB are free; make room"),
-    "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", says="(File too large)"),
+    "disk full while copying": Case("zip", disk_full("download", 5000), stage="download", message="(File too large)"),
+    "disk full while downloading": Case(
+        "server", disk_full("download", 5000), stage="download", message="File too large"
+    ),
+    "little room on the disk": Case(
+        "zip", little_room, stage="download", message="but only 0.0 MB are free; make room"
+    ),
+    "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", message="(File too large)"),
     "disk full before preparing": Case(
-        "folder", no_room, stage="prepare", says="(No space left on device). Free some space"
+        "folder", no_room, stage="prepare", message="(No space left on device). Free some space"
     ),
     "disk full while writing tables": Case(
         "folder",
         lambda project: (project.study(image_size=8), disk_full("prepare", 5000)(project)),
         stage="prepare",
-        says="(File too large)",
+        message="(File too large)",
     ),
-    "disk full while splitting": Case("csv", disk_full("split", 500), stage="split", says="(File too large)"),
+    "disk full while splitting": Case("csv", disk_full("split", 500), stage="split", message="(File too large)"),
     "no permission to write": Case(
-        "folder", locked_outputs, stage="prepare", says="(Permission denied). Free some space, or"
+        "folder", locked_outputs, stage="prepare", message="(Permission denied). Free some space, or"
     ),
     "no permission to write what is fetched": Case(
-        "zip", locked_outputs, stage="download", says="(Permission denied). Free some space, or"
+        "zip", locked_outputs, stage="download", message="(Permission denied). Free some space, or"
     ),
     # Damaged outputs of an earlier stage.
     "two fetched files": Case(
         "zip",
         before("prepare", two_files),
         stage="prepare",
-        says="data/raw/d holds 2 files and not one; delete it and run `dvc repro`.",
+        message="data/raw/d has 2 files instead of one. Delete it and run `dvc repro`.",
     ),
     "shortened pixels": Case(
         "zip",
         before("split", shortened_pixels),
         stage="split",
-        says="data/images/d is damaged (",
+        message="data/images/d is damaged (",
     ),
 }
 
@@ -729,7 +749,7 @@ CASES = {
 def project(case, tmp_path, monkeypatch, archive_server, unprivileged):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(workers, "SECONDS_ALONE", 1000)
+    monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 1000)
     monkeypatch.setattr(fetch, "TIMEOUT", 0.2)
     monkeypatch.setattr(fetch, "BACKOFF", 0)
     monkeypatch.setattr(fetch, "ATTEMPTS", 2)
@@ -802,7 +822,7 @@ def assert_one_sentence(errors, case):
     assert errors.startswith(f"{case.stage}: ")
     assert errors.endswith(".\n")
     assert len(errors.splitlines()) == 1
-    assert case.says in errors
+    assert case.message in errors
     assert "Traceback" not in errors
 
 

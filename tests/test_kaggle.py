@@ -183,7 +183,7 @@ def test_a_refusal_says_how_to_give_credentials_and_consent(answer, token, kaggl
         monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     kaggle.status = int(answer[:3])
     assert refused() == (
-        f"{NAMED} is refused by Kaggle ({answer}); check handle and version, give valid credentials ({CREDENTIALS}), "
+        f"{NAMED} was denied by Kaggle ({answer}); check handle and version, give valid credentials ({CREDENTIALS}), "
         f"and accept the rules on {PAGE} if it shows any."
     )
     assert files() == []
@@ -196,18 +196,18 @@ def test_what_kaggle_does_not_have_is_answered_in_a_sentence(kaggle):
 
 def test_a_trouble_of_kaggles_is_answered_in_a_sentence(kaggle):
     kaggle.status = 503
-    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (Kaggle answers 503 Service Unavailable){BY_HAND}"
+    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (Kaggle returned 503 Service Unavailable){BY_HAND}"
 
 
 def test_without_a_connection_the_sentence_names_the_way_by_hand(kaggle):
     kaggle.shutdown()
     kaggle.server_close()
-    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (there is no connection){BY_HAND}"
+    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (no connection){BY_HAND}"
 
 
 def test_a_download_that_broke_off_is_taken_up_again(kaggle):
     kaggle.breaks = True
-    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (the connection broke off){BY_HAND}"
+    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (the connection was interrupted){BY_HAND}"
     assert files() == ["data/partial/kaggle-some-owner-some-birds-2.zip"]
     kaggle.breaks = False
     fetch_kaggle(HANDLE, VERSION, TARGET)
@@ -229,7 +229,7 @@ def test_a_download_that_was_complete_is_not_repeated(kaggle):
 @pytest.mark.parametrize("content", [b"<html>please log in</html>", ARCHIVE[:-30]])
 def test_what_is_no_whole_zip_archive_is_refused_and_not_taken_up_again(content, kaggle):
     kaggle.archive = content
-    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (what came is no whole zip archive){BY_HAND}"
+    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (the download is not a complete zip archive){BY_HAND}"
     assert files() == []
     kaggle.archive = ARCHIVE
     fetch_kaggle(HANDLE, VERSION, TARGET)
@@ -238,7 +238,7 @@ def test_what_is_no_whole_zip_archive_is_refused_and_not_taken_up_again(content,
 
 def test_another_archive_than_announced_is_refused_and_not_taken_up_again(kaggle):
     kaggle.announced = b"another"
-    reason = "what came has not the checksum Kaggle announced"
+    reason = "checksum mismatch"
     assert refused() == f"{NAMED} cannot be downloaded from Kaggle ({reason}){BY_HAND}"
     assert files() == []
     kaggle.announced = None

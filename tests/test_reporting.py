@@ -338,8 +338,8 @@ def test_the_cheapest_model_that_is_not_distinguishable_from_the_best_is_recomme
     choice = choose(metrics, pairs)
     assert (choice.best, choice.recommended, choice.candidates) == ("best", "near", ["best", "near"])
     assert verdict(choice, metrics, pairs, "features and base network")[0] == (
-        "near is recommended: test accuracy 89.0 % (95 % interval 79.0 to 94.0), 10.0 s in total (with its features and "
-        "base network). It is the cheapest of the 2 models that the validation images do not distinguish from the "
+        "near is recommended: test accuracy 89.0 % (95 % interval 79.0 to 94.0), 10.0 s in total (with its features "
+        "and base network). It is the cheapest of the 2 models that the validation images do not distinguish from the "
         "best one, best."
     )
     single = {"far": metrics["far"]}

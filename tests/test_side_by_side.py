@@ -12,7 +12,7 @@ import time
 import pytest
 from dvc.lock import Lock
 
-from stages import side_by_side
+from stages.core import stage_graph
 from stages.core.stage_graph import StageGraph
 from tests.pipeline import ROOT, copy_of_project, dvc, run, stages_run
 
@@ -80,7 +80,7 @@ def test_every_stage_runs_once_after_its_dependencies(first_run):
 
 
 def test_stages_get_their_share_of_the_cores(first_run):
-    share = str(max(1, side_by_side.CORES // 2))
+    share = str(max(1, stage_graph.CORES // 2))
     for output in read_outputs(first_run[0]).values():
         assert output["settings"].items() >= dict.fromkeys(THREADS, share).items()
 
@@ -142,7 +142,7 @@ def test_the_graph_is_that_of_dvc():
 
 
 def test_cores_are_divided_among_the_stages_that_can_run_in_parallel(monkeypatch):
-    monkeypatch.setattr(side_by_side, "CORES", 8)
+    monkeypatch.setattr(stage_graph, "CORES", 8)
     heads = {f"head@{number}": {"features"} for number in range(3)}
     graph = StageGraph({"features": set(), **heads})
     assert graph.threads("features", jobs=4) == 8

@@ -958,11 +958,11 @@ def test_a_class_whose_images_belong_together_is_answered_with_how_many_do(folde
 
 
 def test_a_missing_or_damaged_task_is_answered_with_the_way_out(folder):
-    with pytest.raises(UserError, match=r"data/tasks/t/task\.json is missing; `dvc repro` makes it\.$"):
+    with pytest.raises(UserError, match=r"data/tasks/t/task\.json is missing. Run `dvc repro` to create it\.$"):
         read_task("t")
     task_of(TWO_CLASSES)
     (folder / "data/tasks/t/split.csv").write_text("index,split\n0,train\n")
-    with pytest.raises(UserError, match=r"data/tasks/t is damaged .*; delete it and run `dvc repro`\.$"):
+    with pytest.raises(UserError, match=r"data/tasks/t is damaged .*. Delete it and run `dvc repro`\.$"):
         read_task("t")
 
 

@@ -356,7 +356,7 @@ def test_a_network_that_cannot_be_converted_is_an_error_in_one_sentence(here, mo
 
 def test_without_its_images_a_model_is_not_exported(here):
     Path("data/images/digits/images.npy").unlink()
-    with pytest.raises(UserError, match=r"data/images/digits/images\.npy is missing; `dvc repro` makes it"):
+    with pytest.raises(UserError, match=r"data/images/digits/images\.npy is missing. Run `dvc repro` to create it"):
         exported("base")
 
 

@@ -1,4 +1,4 @@
-"""Reading and writing files so that a half-written one is never taken for a whole one."""
+"""Reads and writes files atomically: a half-written file is never mistaken for a complete one."""
 
 import hashlib
 import json
@@ -13,13 +13,13 @@ from stages.core.errors import UserError
 
 
 def _partial(path: Path) -> Path:
-    """The temporary neighbor of `path`; the suffix stays, because some writers choose the format by it."""
+    """The temporary neighbor of `path`; with the same suffix, by which some writers choose the format."""
     return path.with_name(f".partial-{path.name}")
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` and rename it to `path` when the block ends well; else remove it."""
+    """Yield a temporary path next to `path`. Rename it to `path` if the block succeeds, else remove it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = _partial(path)
     try:
@@ -31,7 +31,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yield a temporary directory beside `path` and rename it to `path` when the block ends well; else remove it."""
+    """Yield a temporary directory next to `path`. Rename it to `path` if the block succeeds, else remove it."""
     partial = _partial(path)
     _remove(partial)
     partial.mkdir(parents=True)
@@ -45,19 +45,19 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def resumable_directory(path: Path, fingerprint: str) -> Iterator[Path]:
-    """As `atomic_directory`, but what a killed run left is yielded again where it was begun for the same `fingerprint`.
+    """As `atomic_directory`, but yield the directory of an interrupted run again if it has the same `fingerprint`.
 
-    After an error nothing is left; only a run that is killed or interrupted from the keyboard leaves its work.
+    After an error, the directory is removed. It stays after a kill or a keyboard interrupt.
     """
     partial = _partial(path)
-    mark = partial / ".made-of"
+    marker = partial / ".fingerprint"
     try:
-        if not mark.exists() or mark.read_bytes() != fingerprint.encode():
+        if not marker.exists() or marker.read_bytes() != fingerprint.encode():
             _remove(partial)
             partial.mkdir(parents=True)
-            write_text(mark, fingerprint)
+            write_text(marker, fingerprint)
         yield partial
-        mark.unlink()
+        marker.unlink()
         _remove(path)
         partial.replace(path)
     except Exception:
@@ -66,7 +66,7 @@ def resumable_directory(path: Path, fingerprint: str) -> Iterator[Path]:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file, a link or a whole folder, where there is one."""
+    """Remove a file, a link or a folder with its content, if it exists."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -74,40 +74,40 @@ def _remove(path: Path) -> None:
 
 
 def keep_only(folder: Path, files: list[Path]) -> None:
-    """Make a folder and remove everything in it but the given files."""
+    """Create a folder, and remove everything else than the given files from it."""
     folder.mkdir(parents=True, exist_ok=True)
-    for other in set(folder.iterdir()) - set(files):
-        _remove(other)
+    for path in set(folder.iterdir()) - set(files):
+        _remove(path)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text with Unix line ends, whole or not at all."""
+    """Write UTF-8 text with Unix line ends atomically."""
     with atomic_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write `content` as indented JSON, keys in the order given; NaN and infinity are refused."""
+    """Write `content` as indented JSON, keys in the given order; ValueError for NaN and infinity."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Whatever goes wrong in the block while a file that a stage wrote is read becomes a `UserError` that names it.
+    """Turn the errors of reading an artifact in the block into a `UserError` that names it.
 
-    path: the file, or the folder it lies in.
+    path: the file or its folder.
     """
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename or path} is missing; `dvc repro` makes it.") from None
+        raise UserError(f"{error.filename or path} is missing. Run `dvc repro` to create it.") from None
     except (OSError, EOFError, ValueError, LookupError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is damaged ({reason}); delete it and run `dvc repro`.") from None
+        raise UserError(f"{path} is damaged ({reason}). Delete it and run `dvc repro`.") from None
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file that a stage wrote; `UserError` when it is missing or broken."""
+    """Read a JSON file that a stage wrote; `UserError` if it is missing or damaged."""
     with reading(path):
         return json.loads(path.read_text(encoding="utf-8"))
 

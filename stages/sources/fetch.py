@@ -1,4 +1,4 @@
-"""Fetching one file, from an address or a path, with its checksum."""
+"""Downloads or copies one file, and verifies its checksum."""
 
 import errno
 import hashlib
@@ -16,37 +16,37 @@ from stages.core.errors import UserError
 from stages.core.files import atomic_file
 from stages.sources.urls import redact
 
-# What has come of a download until it is whole. Not beside the target: that folder is an output of a stage.
+# Incomplete downloads. Not next to the target, whose folder is an output of a stage.
 PARTIAL = Path("data/partial")
-# Seconds to wait for a connection, and for every further byte.
+# Seconds to wait for a connection, and for the next byte.
 TIMEOUT = 30
-# A download is given up after so many requests in a row that brought nothing new, with these seconds between two of
-# them, which double each time; a server may ask for more, up to the longest pause.
+# A download fails after this many consecutive requests without progress. The pause between them, in seconds, doubles
+# each time; a server may ask for a longer one, up to the longest pause.
 ATTEMPTS, BACKOFF, LONGEST_PAUSE = 5, 1, 60
-# These answers pass; any other refusal stays what it is however often one asks.
-PASSING = (408, 429, *range(500, 600))
-# The first that fits counts.
+# Temporary failures; other status codes are not retried.
+TEMPORARY = (408, 429, *range(500, 600))
+# The first class that matches counts.
 REASONS = {
-    urllib3.exceptions.NewConnectionError: "there is no connection",
-    urllib3.exceptions.SSLError: "there is no secure connection",
-    urllib3.exceptions.TimeoutError: "the server does not answer in time",
-    urllib3.exceptions.ProtocolError: "the connection broke off",
-    urllib3.exceptions.HTTPError: "there is no connection",
+    urllib3.exceptions.NewConnectionError: "no connection",
+    urllib3.exceptions.SSLError: "no secure connection",
+    urllib3.exceptions.TimeoutError: "the server timed out",
+    urllib3.exceptions.ProtocolError: "the connection was interrupted",
+    urllib3.exceptions.HTTPError: "no connection",
 }
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def fetch(source: str, target: Path, checksum: str | None) -> None:
-    """Copy or download `source` to `target`, whole and verified or not at all.
+    """Copy or download `source` to `target` atomically, and verify its checksum.
 
-    source: an http or https address, a file: URL, or a path; paths are relative to the project's folder.
-    target: stays as it was when the fetch fails, and is not fetched again where it has the checksum already.
-    checksum: `sha256:<digits>` or `md5:<digits>`, in lower case; None accepts what comes.
+    source: an http, https or file URL, or a path relative to the project.
+    target: is unchanged if the fetch fails, and is not fetched again if it has the checksum.
+    checksum: `sha256:<digits>` or `md5:<digits>`, in lower case; None accepts any file.
 
-    A download that breaks off goes on where it stopped; with a checksum also in the next run, from `PARTIAL`.
+    An interrupted download is resumed; with a checksum also in the next run, from `PARTIAL`.
 
-    Raises `UserError` when the source is unreachable, does not fit on the disk or is not what the checksum says, and
-    `OSError` when writing fails.
+    Raises `UserError` if the source is unreachable, does not fit on the disk or has another checksum, and `OSError` if
+    writing fails.
     """
     if checksum and target.is_file() and _checksum(target, checksum) == checksum:
         return
@@ -61,7 +61,7 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is an http or https address; else it is a path, maybe written as a file: URL."""
+    """Whether a source is an http or https URL; else it is a path or a file URL."""
     return source.startswith(("http://", "https://"))
 
 
@@ -71,116 +71,115 @@ def _copy(source: str, target: Path, checksum: str | None) -> None:
         path = Path(url2pathname(source.removeprefix("file:").removeprefix("//localhost")))
     try:
         if path.is_dir():
-            raise UserError(f"{source!r} is a folder; give a file (of images: a zip or tar of the class folders).")
+            raise UserError(f"{source!r} is a folder. Give a file (for images: a zip or tar of the class folders).")
         file = path.open("rb")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{source!r} cannot be read ({reason}); correct the path.") from None
+        raise UserError(f"{source!r} cannot be read ({reason}). Correct the path.") from None
     with file, atomic_file(target) as partial:
         if target.parent.resolve() in path.resolve().parents:
-            raise UserError(f"{source!r} lies in {target.parent}, which this stage writes; move it to another folder.")
+            raise UserError(f"{source!r} is in {target.parent}, which this stage writes. Move it to another folder.")
         _check_room(source, path.stat().st_size, target.parent)
         with partial.open("wb") as copy:
             shutil.copyfileobj(file, copy)
         _verify(source, partial, checksum)
 
 
-def _download(address: str, target: Path, checksum: str | None) -> None:
-    # Not named after the address, so that a mirror goes on where the first server stopped; but after the target,
-    # because two stages that fetch the same file may run at the same time.
+def _download(url: str, target: Path, checksum: str | None) -> None:
+    # Named after the target, not the URL: a mirror resumes the download of another server, and two stages can fetch the
+    # same file at the same time.
     key = hashlib.sha256(repr((str(target), checksum)).encode()).hexdigest()[:12]
     partial = PARTIAL / f"{target.name[-40:]}-{key}"
     PARTIAL.mkdir(parents=True, exist_ok=True)
     if checksum is None:
-        partial.unlink(missing_ok=True)  # nobody knows what this is the beginning of
+        partial.unlink(missing_ok=True)  # it may be of another file
     try:
         while True:
-            earlier = _transfer(address, partial, target, checksum)
+            earlier = _transfer(url, partial, target, checksum)
             try:
-                _verify(address, partial, checksum)
+                _verify(url, partial, checksum)
                 break
             except UserError:
                 partial.unlink()
                 if not earlier:
                     raise
-            # What the earlier run left may be of another file: once more, from zero.
-        with atomic_file(target) as whole:
-            shutil.move(partial, whole)  # no rename: the two folders may lie on different disks
+            # The partial file of the earlier run may be of another file. Start again.
+        with atomic_file(target) as complete:
+            shutil.move(partial, complete)  # not renamed: the folders may be on different disks
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
-        # ValueError: a server leads to an address that is none.
-        file = _name(address) + (f" ({checksum})" if checksum else "")
+        # ValueError: a server redirects to an invalid URL.
+        file = _name(url) + (f" ({checksum})" if checksum else "")
         raise UserError(
-            f"{address!r} cannot be downloaded ({_reason(error)}); check the address and the connection, or get {file} "
-            "by other means and give its path or the address of a mirror instead, as url of a dataset or weights of a "
-            "backbone."
+            f"{url!r} cannot be downloaded ({_reason(error)}). Check the URL and the connection, or get {file} "
+            "by other means and give its path or a mirror as `url` of the dataset or `weights` of the backbone."
         ) from None
     finally:
         if checksum is None:
             partial.unlink(missing_ok=True)
 
 
-def _transfer(address: str, partial: Path, target: Path, checksum: str | None) -> bool:
-    """Download what is missing of `partial`; True when it still begins with what an earlier run left.
+def _transfer(url: str, partial: Path, target: Path, checksum: str | None) -> bool:
+    """Download the rest of `partial`; True if it still starts with the bytes of an earlier run.
 
-    urllib3 repeats a request that is not answered, the loop one whose answer breaks off; in the end either raises.
+    urllib3 retries requests without a response, the loop those with an interrupted one. Both raise in the end.
     """
-    most = _size(partial)
-    earlier, failures, validator = most > 0, 0, None
+    largest = _size(partial)
+    earlier, failures, validator = largest > 0, 0, None
     options = {"backoff_factor": BACKOFF, "retry_after_max": LONGEST_PAUSE, "raise_on_status": False}
-    retry = urllib3.Retry(ATTEMPTS - 1, status_forcelist=PASSING, **options)
+    retry = urllib3.Retry(ATTEMPTS - 1, status_forcelist=TEMPORARY, **options)
     with requests.Session() as session:
         session.mount("http://", HTTPAdapter(max_retries=retry))
         session.mount("https://", HTTPAdapter(max_retries=retry))
-        session.headers["Accept-Encoding"] = "identity"  # the file itself: sizes and ranges are to be its own
+        session.headers["Accept-Encoding"] = "identity"  # sizes and ranges are then those of the file itself
         while True:
             size = _size(partial)
             headers = {"Range": f"bytes={size}-", "If-Range": validator} if size else {}
             try:
-                with session.get(address, headers=headers, stream=True, timeout=TIMEOUT) as response:
+                with session.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
                     status, span = response.status_code, response.headers.get("Content-Range", "")
                     if size and status == 416 and span == f"bytes */{size}":
-                        return earlier  # all had come before
-                    goes_on = status == 206 and span.startswith(f"bytes {size}-")
-                    if size and not goes_on and status in (200, 206, 416):
-                        partial.unlink()  # the file has changed, or the server knows no ranges
+                        return earlier  # it is already complete
+                    resumed = status == 206 and span.startswith(f"bytes {size}-")
+                    if size and not resumed and status in (200, 206, 416):
+                        partial.unlink()  # the file has changed, or the server does not support ranges
                         earlier = False
                         if status != 200:
                             continue
                     response.raise_for_status()
-                    validator = _validator(response) or (validator if goes_on else None)
-                    length = span.rpartition("/")[2] if goes_on else response.headers.get("Content-Length", "")
-                    _receive(response, address, partial, target, int(length) if length.isdecimal() else None)
+                    validator = _validator(response) or (validator if resumed else None)
+                    length = span.rpartition("/")[2] if resumed else response.headers.get("Content-Length", "")
+                    _receive(response, url, partial, target, int(length) if length.isdecimal() else None)
                     return earlier
             except urllib3.exceptions.HTTPError:
-                # A server that knows no ranges begins anew each time: what counts is more than there ever was.
-                failures = 1 if _size(partial) > most else failures + 1
+                # Without ranges, every request starts again: only more bytes than ever before are progress.
+                failures = 1 if _size(partial) > largest else failures + 1
                 if failures >= ATTEMPTS:
                     raise
-                most = max(most, _size(partial))
+                largest = max(largest, _size(partial))
                 if not (checksum or validator):
-                    partial.unlink(missing_ok=True)  # nothing would tell whether the rest is of the same file
+                    partial.unlink(missing_ok=True)  # the rest may be of another file
             time.sleep(BACKOFF * 2 ** (failures - 1))
 
 
 def _validator(response: requests.Response) -> str | None:
-    """What tells a server, in If-Range, which version of a file is meant; a weak ETag may not stand there."""
+    """The version of a file for the header If-Range, which does not accept weak ETags."""
     etag = response.headers.get("ETag", "W/")
     return response.headers.get("Last-Modified") if etag.startswith("W/") else etag
 
 
-def _receive(response: requests.Response, address: str, partial: Path, target: Path, total: int | None) -> None:
-    """Append what a server sends to `partial`; total: the bytes it holds then, None where the server does not say."""
-    size, name = _size(partial), _name(address)
+def _receive(response: requests.Response, url: str, partial: Path, target: Path, total: int | None) -> None:
+    """Append a response to `partial`. total: size of the complete file in bytes; None if the server does not give it."""
+    size, name = _size(partial), _name(url)
     if total is not None:
-        _check_room(address, total - size, PARTIAL, target.parent)
+        _check_room(url, total - size, PARTIAL, target.parent)
     amount = "a file of unknown size" if total is None else _megabytes(total)
-    there = f" ({_megabytes(size)} are there)" if size else ""
-    print(f"{name}: downloading {amount} from {redact(address)}{there}", flush=True)
+    progress = f" ({_megabytes(size)} complete)" if size else ""
+    print(f"{name}: downloading {amount} from {redact(url)}{progress}", flush=True)
     bar = tqdm(desc=name, total=total, initial=size, unit="B", unit_scale=True, disable=None)
     try:
         with bar, partial.open("ab") as file:
-            # Not read(), which waits for a whole chunk and loses what has come of it when the connection breaks; and
-            # not decoded, because servers call the compression of a .tar.gz an encoding.
+            # Not read(), which loses an incomplete chunk when the connection is interrupted. Not decoded, because
+            # servers declare the compression of a .tar.gz as an encoding.
             while data := response.raw.read1(2**16, decode_content=False):
                 bar.update(file.write(data))
     except OSError as error:
@@ -192,20 +191,20 @@ def _receive(response: requests.Response, address: str, partial: Path, target: P
 
 
 def _reason(error: Exception) -> str:
-    """Why requests or urllib3 gave up, in words."""
+    """The reason why requests or urllib3 failed."""
     if isinstance(error, requests.HTTPError):
-        return f"the server answers {error.response.status_code} {error.response.reason}".rstrip()
+        return f"the server returned {error.response.status_code} {error.response.reason}".rstrip()
     cause = error.args[0] if isinstance(error, requests.ConnectionError) else error
-    cause = getattr(cause, "reason", cause)  # of the last of several attempts
-    # What is left of requests is about the address itself.
+    cause = getattr(cause, "reason", cause)  # of the last attempt
+    # The remaining errors of requests are about the URL itself.
     return next((words for kind, words in REASONS.items() if isinstance(cause, kind)), " ".join(str(cause).split()))
 
 
 def _verify(source: str, file: Path, checksum: str | None) -> None:
-    if checksum and (found := _checksum(file, checksum)) != checksum:
+    if checksum and (actual := _checksum(file, checksum)) != checksum:
         raise UserError(
-            f"{source!r} is not the file expected: its checksum is {found}, but the study expects {checksum}; "
-            "fetch the file again, or correct the checksum if the new file is right."
+            f"{source!r}: checksum mismatch: the file has {actual}, the study expects {checksum}. "
+            "Fetch the file again, or correct the checksum if the new file is right."
         )
 
 
@@ -213,7 +212,7 @@ def _check_room(source: str, needed: int, *folders: Path) -> None:
     free = min(shutil.disk_usage(folder).free for folder in folders)
     if needed > free:
         sizes = f"needs {_megabytes(needed)} on the disk, but only {_megabytes(free)} are free"
-        raise UserError(f"{source!r} {sizes}; make room and run it again.")
+        raise UserError(f"{source!r} {sizes}. Free some space and run again.")
 
 
 def _checksum(file: Path, expected: str) -> str:
@@ -222,8 +221,8 @@ def _checksum(file: Path, expected: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(content, algorithm).hexdigest()}"
 
 
-def _name(address: str) -> str:
-    return address.split("?")[0].rpartition("/")[2] or "the file"
+def _name(url: str) -> str:
+    return url.split("?")[0].rpartition("/")[2] or "the file"
 
 
 def _size(file: Path) -> int:

@@ -38,7 +38,7 @@ def fetch_kaggle(handle: str, version: int, target: Path) -> None:
 
 
 def _download(handle: str, version: int, partial: Path) -> None:
-    # Imported here because no other source needs it. kagglehub.dataset_download would unpack the archive to thousands of
+    # Imported here: no other source needs it. kagglehub.dataset_download would unpack the archive to thousands of
     # files; this is the same request and download without the unpacking.
     from kagglehub.clients import build_kaggle_client, download_file
     from kagglehub.exceptions import DataCorruptionError

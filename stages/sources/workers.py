@@ -1,4 +1,4 @@
-"""Decoding many images on all processor cores, in their order and with few of them in memory."""
+"""Decodes images on all processor cores, in their order and in bounded memory."""
 
 import multiprocessing
 import multiprocessing.connection
@@ -16,19 +16,19 @@ from stages.core.errors import UserError
 from stages.sources.decoding import Decoded, decode
 from stages.sources.source_image import SourceImage
 
-# Small datasets are done before other processes have even started.
-SECONDS_ALONE = 2.0
-MOST_PROCESSES = 16  # reading the files cannot feed many more
-# One message to a process and back; and so many wait in memory for each process.
-IMAGES_A_MESSAGE, BYTES_A_MESSAGE, MESSAGES_A_PROCESS = 64, 8 * 2**20, 2
+# Small datasets are decoded before other processes would have started.
+SECONDS_IN_PROCESS = 2.0
+MOST_PROCESSES = 16  # reading the files is the bottleneck beyond
+# The size of a message to a process, and the number of messages in memory per process.
+IMAGES_PER_MESSAGE, BYTES_PER_MESSAGE, MESSAGES_PER_PROCESS = 64, 8 * 2**20, 2
 
 Outcome = tuple[SourceImage, Decoded | str]
 
 
 def decode_all(source: Iterable[SourceImage], image_size: int, resize: str) -> Iterator[Outcome]:
-    """Each image of a source with what it decodes to, or with the reason why it cannot be, in the order of the source.
+    """Each image of a source, in order, with its decoded image or the reason why it cannot be decoded.
 
-    Processes and not threads: small images spend their time in Python, where threads wait for each other.
+    Processes, not threads: decoding small images is limited by Python's global interpreter lock.
     """
     images = iter(source)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -36,25 +36,25 @@ def decode_all(source: Iterable[SourceImage], image_size: int, resize: str) -> I
     start = time.monotonic()
     for image in images:
         yield image, _try(_read(image), image_size, resize)
-        if processes > 1 and time.monotonic() - start >= SECONDS_ALONE:
+        if processes > 1 and time.monotonic() - start >= SECONDS_IN_PROCESS:
             yield from _in_processes(images, image_size, resize, processes)
 
 
 def _in_processes(images: Iterator[SourceImage], image_size: int, resize: str, processes: int) -> Iterator[Outcome]:
-    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
-    waiting = deque()
+    pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), initializer=_exit_with_parent)
+    pending = deque()
     try:
         for message in _messages(images, image_size):
             contents = [content for _, content in message]
-            waiting.append(([image for image, _ in message], pool.submit(_try_all, contents, image_size, resize)))
-            if len(waiting) >= processes * MESSAGES_A_PROCESS:
-                yield from _outcomes(*waiting.popleft())
-        while waiting:
-            yield from _outcomes(*waiting.popleft())
+            pending.append(([image for image, _ in message], pool.submit(_try_all, contents, image_size, resize)))
+            if len(pending) >= processes * MESSAGES_PER_PROCESS:
+                yield from _outcomes(*pending.popleft())
+        while pending:
+            yield from _outcomes(*pending.popleft())
     except BrokenProcessPool:
         raise UserError(
-            "a process that decodes images was ended from outside, mostly for want of memory; free some, or make the "
-            "largest images smaller."
+            "a process that decodes images was killed, probably for lack of memory. Free some memory, or reduce "
+            "the largest images."
         ) from None
     finally:
         pool.shutdown(cancel_futures=True)
@@ -67,14 +67,14 @@ def _outcomes(images: list[SourceImage], future: Future) -> Iterator[Outcome]:
 def _messages(
     images: Iterator[SourceImage], image_size: int
 ) -> Iterator[list[tuple[SourceImage, bytes | np.ndarray | str]]]:
-    """Images with their contents, as many together as make a message of reasonable size there and back."""
-    most = max(1, min(IMAGES_A_MESSAGE, BYTES_A_MESSAGE // (image_size**2 * 3)))
+    """Images with their contents, in batches that make messages of reasonable size in both directions."""
+    limit = max(1, min(IMAGES_PER_MESSAGE, BYTES_PER_MESSAGE // (image_size**2 * 3)))
     message, size = [], 0
     for image in images:
         content = _read(image)
         message.append((image, content))
         size += content.nbytes if isinstance(content, np.ndarray) else len(content)
-        if len(message) >= most or size >= BYTES_A_MESSAGE:
+        if len(message) >= limit or size >= BYTES_PER_MESSAGE:
             yield message
             message, size = [], 0
     if message:
@@ -82,12 +82,12 @@ def _messages(
 
 
 def _read(image: SourceImage) -> bytes | np.ndarray | str:
-    """The content of an image, or the reason why there is none."""
+    """The content of an image, or the reason why it is unreadable."""
     try:
         return image.content()
     except MemoryError:
         raise
-    except Exception as error:  # on broken files zipfile and others raise nearly anything
+    except Exception as error:  # zipfile and others raise nearly any exception on broken files
         return _reason(error)
 
 
@@ -98,7 +98,7 @@ def _try(content: bytes | np.ndarray | str, image_size: int, resize: str) -> Dec
         return decode(content, image_size, resize)
     except MemoryError:
         raise
-    except Exception as error:  # and Pillow too
+    except Exception as error:  # so does Pillow
         return _reason(error)
 
 
@@ -110,8 +110,8 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _end_with_parent() -> None:
-    """End this process when the one that started it is killed, which could not tell it to."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process is killed, because it cannot shut down its pool then."""
 
     def wait() -> None:
         multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])

@@ -22,8 +22,8 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
         (summary.excluded, f"images excluded because of related images in other splits: {summary.excluded}"),
         (
             summary.straddling,
-            f"groups in several splits, kept from an earlier split: {summary.straddling}; delete the folder of the task "
-            "for a new split",
+            f"groups in several splits, kept from an earlier split: {summary.straddling}; delete the folder of the "
+            "task for a new split",
         ),
         (summary.unreadable, f"unreadable files of the dataset: {summary.unreadable}, see quarantine.csv"),
     ]

@@ -249,7 +249,7 @@ curves = st.dictionaries(st.integers(1, 1000), st.integers(0, 100), min_size=2, 
 @example({1: 70, 10: 80, 100: 80}, {1: 50, 10: 80, 100: 90})
 def test_at_every_crossover_the_curves_are_equal_and_the_order_changes(a, b):
     both = {"a": a, "b": b}
-    series = [curve(name, *sorted(points)) for name, points in both.items()]
+    both_curves = [curve(name, *sorted(points)) for name, points in both.items()]
     metrics = accuracies(
         **{f"{name}{images}": points[images] / 100 for name, points in both.items() for images in points}
     )
@@ -262,7 +262,7 @@ def test_at_every_crossover_the_curves_are_equal_and_the_order_changes(a, b):
         ]
         return heights[0] - heights[1]
 
-    crossovers = find_crossovers(series, metrics, [])
+    crossovers = find_crossovers(both_curves, metrics, [])
     for crossover in crossovers:
         assert low * 0.999 <= crossover.images <= high * 1.001
         assert lead(crossover.images) == pytest.approx(0, abs=1e-6)
