@@ -1,5 +1,6 @@
 """Heads: the layers between a backbone, or its cached features, and the probabilities."""
 
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +9,7 @@ from keras import layers
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import above_cut, pool_output
 from stages.backbones.pretrained import load_weights
+from stages.config.heads import HeadConfig
 from stages.config.networks import LayersConfig
 
 
@@ -34,7 +36,16 @@ def add_head(model: keras.Model, entry: LayersConfig, classes: int, l2: float, n
     return keras.Model(model.input, output(x), name=name)
 
 
-def build_head(entry, record, classes, l2=0.0, above_weights=None):
+def build_head(
+    entry: HeadConfig,
+    classes: int,
+    shape: list[int],
+    architecture: str,
+    image_size: int,
+    cut: str,
+    l2: float = 0.0,
+    above_weights: Path | None = None,
+) -> keras.Model:
     """A head from features, those of a backbone (architecture, image_size) at a cut, to a softmax over `classes`.
 
     Input (n, *shape) float32, to which float16 is cast; the output layer has random weights. Where features are
@@ -42,7 +53,7 @@ def build_head(entry, record, classes, l2=0.0, above_weights=None):
     With `start_from: backbone` the layers below the output are those of the backbone above the cut, with the weights of
     the file `above_weights`, or random ones without it.
     """
-    features = keras.Input(tuple(record.shape), dtype="float32", name="features")
+    features = keras.Input(tuple(shape), dtype="float32", name="features")
     x = layers.Identity()(features)
     if entry.standardized:
         # Of batch normalization only the arithmetic is wanted: it is never trained. float32: raw activations of some
@@ -53,8 +64,7 @@ def build_head(entry, record, classes, l2=0.0, above_weights=None):
     below = keras.Model(features, x)
     if entry.start_from == "random":
         return add_head(below, entry, classes, l2, "head")
-    backbone = build_backbone(record.architecture, record.image_size)
-    cut = record.cut
+    backbone = build_backbone(architecture, image_size)
     if cut != layer_names(backbone)[-1]:
         layers_above = above_cut(backbone, cut)
         if above_weights:

@@ -10,19 +10,21 @@ import pandas as pd
 
 from stages.artifacts.costs import Cost
 from stages.artifacts.models import (
+    MODELS_FOLDER,
     Candidate,
     ModelRecord,
     ModelResult,
     Predictions,
     Provenance,
     cross_entropy,
-    write_model,
+    write_result,
 )
 from stages.artifacts.tasks import SPLITS
 from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
+from stages.core.files import atomic_file
 from stages.training.batches import Examples
 from stages.training.checkpoints import Checkpoints, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
@@ -42,32 +44,6 @@ class BuiltModel:
     factors: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, kw_only=True)
-class ModelDescription:
-    """What is known of a model before its training; see `ModelRecord`."""
-
-    name: str
-    kind: str
-    task: str
-    dataset: str
-    classes: list
-    image_size: int
-    resize: str
-    settings: dict
-    seed: int
-    provenance: Provenance
-    parameters_below: int = 0
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """A training: what is trained, with which candidates, on what."""
-
-    description: ModelDescription
-    candidates: list
-    fingerprint: Any
-
-
 @dataclass(frozen=True)
 class Repeat:
     """One finished training: what a stage that was killed later need not do again.
@@ -83,7 +59,16 @@ class Repeat:
     probabilities: dict[str, np.ndarray]
 
 
-def train_repeats(spec, build, examples, shown):
+def train_repeats(
+    name: str,
+    build: Callable[[float], BuiltModel],
+    candidates: list[tuple[TrainingConfig, float]],
+    examples: dict[str, Examples],
+    shown: Examples,
+    seed: int,
+    origin: Provenance,
+    fingerprint: Any,
+) -> tuple[keras.Model, ModelResult]:
     """Train a model `repeats` times from different seeds.
 
     build: makes a model with an L2 strength for a repeat; its random weights come from the seed of the repeat.
@@ -96,9 +81,8 @@ def train_repeats(spec, build, examples, shown):
     Returns the whole model with the weights of the repeat of the lowest validation loss, and the result.
     Raises `UserError` when the loss of every repeat is not finite.
     """
-    candidates, seed, name, origin = spec.candidates, spec.description.seed, spec.description.name, spec.description
     settings = candidates[0][0]
-    checkpoints = Checkpoints(name, [spec.fingerprint, asdict(spec.description), [(s.model_dump(), l2) for s, l2 in candidates]])
+    checkpoints = Checkpoints(name, fingerprint)
     repeats: list[Repeat] = []
     for number in range(settings.repeats):
         chosen = [repeats[0].chosen] if repeats else range(len(candidates))
@@ -127,7 +111,7 @@ def train_repeats(spec, build, examples, shown):
     with computing_in(settings.precision):
         whole = build(strength).whole
     whole.set_weights(repeats[kept].weights)
-    return whole, summarize_repeats(repeats, kept, examples, shown, origin, whole, candidates[repeats[0].chosen][0])
+    return whole, summarize_repeats(repeats, kept, examples, shown, origin, whole)
 
 
 def summarize_repeats(
@@ -137,7 +121,6 @@ def summarize_repeats(
     shown: Examples,
     origin: Provenance,
     whole: keras.Model,
-    chosen=None,
 ) -> ModelResult:
     """The result of finished repeats, of which `kept` (from 0) is the one whose weights `whole` has."""
     for number, each in enumerate(repeats):
@@ -146,9 +129,7 @@ def summarize_repeats(
     seconds = [each.seconds for each in repeats]
     return ModelResult(
         record=ModelRecord(
-            **{k: v for k, v in vars(origin).items() if k != 'parameters_below'},
-            training=chosen.model_dump(),
-            fold=0,
+            **asdict(origin),
             train_images=len(examples["train"].rows),
             repeats=len(repeats),
             best_repeat=kept,
@@ -231,9 +212,12 @@ def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
     )
 
 
-def save_model(model, result):
-    write_model(result, lambda path: save_weights(model, path))
-    remove_checkpoints(result.record.name)
+def save_model(name: str, model: keras.Model, result: ModelResult) -> str:
+    """Write weights and result of a model to models/; returns the line the stage ends with."""
+    write_result(name, result)
+    with atomic_file(MODELS_FOLDER / f"{name}.weights.h5") as partial:
+        save_weights(model, partial)
+    remove_checkpoints(name)
     validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()
     record = result.record
     return (
