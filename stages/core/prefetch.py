@@ -1,4 +1,4 @@
-"""Reading ahead: the next item is made while the one before is used."""
+"""Prefetching: the next item is computed while the current one is used."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -8,13 +8,13 @@ Item = TypeVar("Item")
 
 
 def prefetch(items: Iterator[Item]) -> Iterator[Item]:
-    """The items of an iterator, each made in a thread of its own while the one before it is used.
+    """Iterate over items; a thread computes the next item while the current one is used.
 
-    What making an item raises is raised where the item would have come.
+    An exception from computing an item is raised at the position of the item.
     """
     end = object()
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, items, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, items, end)
+        upcoming = pool.submit(next, items, end)
+        while (item := upcoming.result()) is not end:
+            upcoming = pool.submit(next, items, end)
             yield item

@@ -1,8 +1,9 @@
-"""Batches from an array that may be larger than memory."""
+"""The examples of a task, and the batches of a training; arrays may be larger than memory."""
 
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +15,8 @@ from stages.config.training import TrainingConfig
 class Examples:
     """The images, or the features, of one split of a task.
 
-    array: (m, ...) uint8 images or float features, possibly memory-mapped. rows: (n,) which rows of the array.
-    labels: (n,) int32. index: (n,) the rows of the dataset they stand for, kept with the predictions.
-    classes: of the task.
+    array: (m, ...) uint8 images or float features, possibly memory-mapped. rows: (n,) rows of the array.
+    labels: (n,) int32. index: (n,) rows of the dataset, which are stored with the predictions. classes: of the task.
     """
 
     array: np.ndarray
@@ -26,7 +26,7 @@ class Examples:
     classes: int
 
     def with_views(self, views: int, images: int) -> "Examples":
-        """Every example in so many views; in the array, a view of all `images` follows the other."""
+        """Every example in this many views; the array holds all `images` in one view, then all in the next."""
         rows = np.concatenate([self.rows + view * images for view in range(views)])
         return replace(self, rows=rows, labels=np.tile(self.labels, views), index=np.tile(self.index, views))
 
@@ -38,7 +38,7 @@ class Examples:
 def split_examples(
     task: Task, array: np.ndarray, positions: Callable[[np.ndarray], np.ndarray], settings: TrainingConfig
 ) -> dict[str, Examples]:
-    """The examples of every split of a task, of the training images those the settings ask for.
+    """The examples of every split of a task; the settings may limit the training images.
 
     positions: function from rows of the dataset (n,) to rows of `array` (n,).
     """
@@ -51,27 +51,65 @@ def split_examples(
     return examples
 
 
-def iterate_batches(
-    examples: Examples, size: int, order: np.ndarray | None = None
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(inputs, places) in batches of `size`, the last one smaller; in `order` (n,), a permutation, or as they stand.
+def iterate_inputs(examples: Examples, size: int) -> Iterator[np.ndarray]:
+    """The inputs of the examples in order, in batches of `size`; the last batch may be smaller.
 
-    places: (size,) where the examples of the batch stand among the n. Only the rows of one batch are read from the
-    array at a time; they keep its dtype, which models take as it is.
+    Reads only the rows of one batch from the array at a time. Batches keep the dtype of the array.
     """
-    order = np.arange(len(examples.rows)) if order is None else order
-    for start in range(0, len(order), size):
-        chosen = order[start : start + size]
-        yield np.asarray(examples.array[examples.rows[chosen]]), chosen
+    for start in range(0, len(examples.rows), size):
+        yield np.asarray(examples.array[examples.rows[start : start + size]])
+
+
+class Batch(NamedTuple):
+    """One or more training batches: inputs (n, ...), one-hot targets (n, classes) float32, weights (n,) float32."""
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    weights: np.ndarray
+
+
+class TrainingBatches:
+    """The batches of all epochs of a training, by step.
+
+    The order of the examples depends only on the seed and the epoch, and mixup only on the seed, the epoch and the
+    batch. So a resumed training continues with the batches that it would have had.
+    """
+
+    def __init__(self, examples: Examples, settings: TrainingConfig, seed: int):
+        self.examples, self.seed = examples, seed
+        self.batch_size, self.alpha = settings.batch_size, settings.mixup
+        self.steps_per_epoch = steps_per_epoch(examples, settings)
+        self._one_hot = np.eye(examples.classes, dtype=np.float32)
+        balanced = settings.class_weights == "balanced"
+        self._weights = class_weights(examples.labels) if balanced else np.ones(len(examples.labels), np.float32)
+        self._epoch, self._order = -1, np.empty(0, np.int64)
+
+    def __getitem__(self, step: int) -> Batch:
+        """The batch of a step; step and epoch are counted from 0."""
+        epoch, number = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            random = np.random.default_rng([self.seed, epoch])
+            self._epoch, self._order = epoch, random.permutation(len(self.examples.rows))
+        chosen = self._order[number * self.batch_size :][: self.batch_size]
+        inputs = np.asarray(self.examples.array[self.examples.rows[chosen]])
+        targets = self._one_hot[self.examples.labels[chosen]]
+        if self.alpha:
+            inputs, targets = mixup(inputs, targets, self.alpha, np.random.default_rng([self.seed, epoch, number]))
+        return Batch(inputs, targets, self._weights[chosen])
+
+
+def steps_per_epoch(examples: Examples, settings: TrainingConfig) -> int:
+    """The batches of an epoch; the last one may be smaller."""
+    return -(-len(examples.rows) // settings.batch_size)
 
 
 def rows_within(array: np.ndarray, size: int) -> int:
-    """How many rows of an array (n, ...) are `size` bytes in float32, or in uint8 where it is; at least 1."""
+    """How many rows of an array (n, ...) fit into `size` bytes as float32, or as uint8 for images; at least 1."""
     return max(1, size // (np.prod(array.shape[1:], dtype=int) * (1 if array.dtype == np.uint8 else 4)))
 
 
 def class_weights(labels: np.ndarray) -> np.ndarray:
-    """Weights (n,) float32 with mean 1 by which every class has the same sum, as scikit-learn's `balanced`."""
+    """Weights (n,) float32 with mean 1 and equal sums for all classes, as scikit-learn's `balanced`."""
     counts = np.bincount(labels)
     return (len(labels) / (np.count_nonzero(counts) * counts[labels])).astype(np.float32)
 
@@ -79,19 +117,20 @@ def class_weights(labels: np.ndarray) -> np.ndarray:
 def mixup(
     inputs: np.ndarray, targets: np.ndarray, alpha: float, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A batch mixed with itself in another order: mixup, Zhang et al. 2018; one share for the batch, as in their code.
+    """Mix a batch with a permutation of itself: mixup (Zhang et al. 2018), one share for the batch as in their code.
 
-    inputs (n, ...) uint8, which they stay, or float16 or float32, which become float32; targets (n, classes) float32.
+    inputs: (n, ...) uint8, which stay uint8, or float16 or float32, which become float32.
+    targets: (n, classes) float32.
     """
     share, order = np.float32(random.beta(alpha, alpha)), random.permutation(len(inputs))
-    both = share * inputs.astype(np.float32) + (1 - share) * inputs[order].astype(np.float32)
-    both = np.rint(both).astype(np.uint8) if inputs.dtype == np.uint8 else both
-    return both, share * targets + (1 - share) * targets[order]
+    mixed = share * inputs.astype(np.float32) + (1 - share) * inputs[order].astype(np.float32)
+    mixed = np.rint(mixed).astype(np.uint8) if inputs.dtype == np.uint8 else mixed
+    return mixed, share * targets + (1 - share) * targets[order]
 
 
 def examples_fingerprint(examples: dict[str, Examples]) -> str:
-    """A hash of which images, with which labels, the examples stand for."""
-    found = hashlib.sha256()
-    for each in examples.values():
-        found.update(each.index.astype(np.int64).tobytes() + each.labels.astype(np.int32).tobytes())
-    return found.hexdigest()
+    """A checksum of the images and labels of all splits."""
+    checksum = hashlib.sha256()
+    for part in examples.values():
+        checksum.update(part.index.astype(np.int64).tobytes() + part.labels.astype(np.int32).tobytes())
+    return checksum.hexdigest()

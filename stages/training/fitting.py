@@ -1,7 +1,7 @@
-"""Trains models side by side on the same batches, epoch by epoch; a killed training goes on after its last epoch."""
+"""Trains compiled models with `keras.Model.fit`; a killed training resumes after its last saved epoch."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,56 +12,56 @@ from tqdm import tqdm
 
 from stages.artifacts.models import cross_entropy
 from stages.config.training import TrainingConfig
-from stages.core.prefetch import prefetch
-from stages.training.batches import Examples, class_weights, iterate_batches, mixup, rows_within
-from stages.training.checkpoints import Checkpoints
-from stages.training.schedules import learning_rate_at
-from stages.training.trainers import Batches, Trainer, make_trainers
+from stages.training.batches import Examples, TrainingBatches, iterate_inputs, rows_within
+from stages.training.checkpoints import CheckpointSlot
+from stages.training.stacked import StackedTrainer, can_stack
 
-# Bytes of input in one call: enough that the call itself costs little beside the steps in it.
-CALL_BYTES = 16 * 2**20
-IMAGES_AT_ONCE, FEATURES_AT_ONCE = 64, 1024  # in inference; the activations of images take many times their bytes
-PLATEAU_FACTOR = 0.2  # He et al. (2016) and most since divide by 5 or 10
+# In inference; the activations of images take many times the bytes of the images.
+IMAGES_PER_CALL, FEATURES_PER_CALL, BYTES_PER_CALL = 64, 1024, 16 * 2**20
+# An interrupt is handled between two calls of the training function. A step on features takes milliseconds.
+STEPS_PER_CALL = 32
+PLATEAU_FACTOR = 0.2  # He et al. (2016) and most papers since divide by 5 or 10
+
+
+def stops_early(settings: TrainingConfig) -> bool:
+    """Whether a model keeps the weights with the lowest validation loss, not the last ones."""
+    return settings.early_stopping is not None or settings.generalization_loss is not None
 
 
 @dataclass
 class TrainingRun:
     """A compiled model in training.
 
-    rows: its history, one dict an epoch. best: the row of the lowest validation loss, best_weights: of that epoch,
-    where they may be restored. reduction: of the learning rate by plateaus; plateau: the epoch it is counted from.
+    history: one row for each epoch. best: the row with the lowest validation loss. best_weights: of that epoch, if they
+    may be restored. reduction: factor of the learning rate from plateaus. plateau: the epoch from which the next
+    plateau is counted.
     """
 
     model: keras.Model
     settings: TrainingConfig
-    rows: list[dict[str, float]] = field(default_factory=list)
+    history: list[dict[str, float]] = field(default_factory=list)
     best: dict[str, float] = field(default_factory=lambda: {"epoch": 0, "validation_loss": np.inf})
     best_weights: list[np.ndarray] = field(default_factory=list)
     reduction: float = 1.0
     plateau: int = 0
     ended: bool = False
 
-    @property
-    def stops_early(self) -> bool:
-        """Whether the weights of the lowest validation loss are the ones to keep."""
-        return self.settings.early_stopping is not None or self.settings.generalization_loss is not None
-
     def trains_in(self, epoch: int) -> bool:
-        """Whether it had, or has, not ended before an epoch, counted from 1."""
-        return not self.ended or len(self.rows) >= epoch
+        """Whether training had not ended before an epoch, counted from 1."""
+        return not self.ended or len(self.history) >= epoch
 
     @property
-    def kept(self) -> dict[str, float]:
+    def final(self) -> dict[str, float]:
         """The row of the epoch whose weights the model ends with."""
-        return self.best if self.best_weights else self.rows[-1]
+        return self.best if self.best_weights else self.history[-1]
 
     def end_epoch(self, row: dict[str, float]) -> None:
-        """Note the figures of an epoch, keep the weights if they are the best, lower the learning rate or end."""
-        self.rows.append(row)
+        """Record an epoch. Keep the weights if they are the best; lower the learning rate, or end the training."""
+        self.history.append(row)
         epoch, loss = row["epoch"], row["validation_loss"]
         if loss < self.best["validation_loss"]:
             self.best, self.plateau = row, epoch
-            if self.stops_early:
+            if stops_early(self.settings):
                 self.best_weights = self.model.get_weights()
         patience, alpha = self.settings.early_stopping, self.settings.generalization_loss
         waited = epoch - self.best["epoch"]
@@ -74,21 +74,22 @@ class TrainingRun:
         wait = self.settings.reduce_on_plateau
         if wait is not None and epoch - self.plateau >= wait:
             self.reduction, self.plateau = self.reduction * PLATEAU_FACTOR, epoch
+            self.model.optimizer.schedule.reduction.assign(self.reduction)
 
     def restore_best(self) -> None:
-        """Give the model the weights of its lowest validation loss, where training stops early."""
+        """Give the model the weights with the lowest validation loss, if training stops early."""
         if self.best_weights:
             self.model.set_weights(self.best_weights)
 
     def state(self) -> tuple[dict[str, Any], dict[str, list[np.ndarray]]]:
-        """All that training goes on from, also the states of the random numbers."""
-        state = {key: getattr(self, key) for key in ("rows", "best", "reduction", "plateau", "ended")}
-        arrays = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
-        numbers = {key: [keras.ops.convert_to_numpy(each) for each in of_key] for key, of_key in arrays.items()}
-        return state, {**numbers, "best_weights": self.best_weights}
+        """Everything that a resumed training needs, including the states of random number generators."""
+        state = {key: getattr(self, key) for key in ("history", "best", "reduction", "plateau", "ended")}
+        variables = {"model": self.model.variables, "optimizer": self.model.optimizer.variables}
+        arrays = {key: [keras.ops.convert_to_numpy(value) for value in values] for key, values in variables.items()}
+        return state, {**arrays, "best_weights": self.best_weights}
 
-    def go_on_from(self, state: dict[str, Any], arrays: dict[str, list[np.ndarray]]) -> None:
-        """Take over what `state` gave."""
+    def restore(self, state: dict[str, Any], arrays: dict[str, list[np.ndarray]]) -> None:
+        """Return to a state that `state` gave."""
         for key, value in state.items():
             setattr(self, key, value)
         self.model.optimizer.build(self.model.trainable_variables)
@@ -100,147 +101,204 @@ class TrainingRun:
 
 def fit_runs(
     runs: list[TrainingRun],
-    shown: Examples,
+    train: Examples,
     validation: Examples,
     seed: int,
-    description: str,
-    checkpoints: Checkpoints | None = None,
-    slot: str = "epoch",
+    description: str = "training",
+    slot: CheckpointSlot | None = None,
 ) -> tuple[list[pd.DataFrame], float]:
-    """Train compiled models, all on the same batches; returns a history of each and the seconds it took.
+    """Train compiled models, all on the same batches; returns the history of each and the seconds in total.
 
-    runs: may differ in learning rate and penalties only. shown: the training examples, in all their views. seed: of
-    the order of the examples, a new one in every epoch. checkpoints, slot: where, and under which name, the state after
-    an epoch is saved.
+    runs: may differ only in learning rate, penalties and the end of their training. train: the training examples, in
+    all their views. seed: of the order of the examples, which changes every epoch. slot: where the state after an epoch
+    is saved.
 
-    A history has one row an epoch: the training figures are means over its batches, with dropout, augmentation,
-    penalties and label smoothing; the validation figures are of the weights at the end of the epoch. With early
-    stopping a model ends with the weights of its lowest validation loss. A loss that is no number ends its
+    A history has one row for each epoch: training figures are means over the batches of the epoch, with dropout,
+    augmentation, penalties and label smoothing; validation figures are of the weights at the end of the epoch. With
+    early stopping a model ends with the weights of its lowest validation loss. A loss that is not finite ends the
     training.
     """
     settings = runs[0].settings
-    first, spent = _go_on(runs, checkpoints, slot)
-    start = time.perf_counter() - spent
-    groups = _groups(runs)
-    with tqdm(total=settings.epochs, initial=first, desc=description, unit=" epochs", disable=None) as bar:
-        for epoch in range(1, settings.epochs + 1):
-            # From the first on, also where training goes on from a later one: the last digits of a sum may depend on
-            # how many models are trained as one.
-            groups = [smaller for group in groups for smaller in _without_ended(*group, epoch)]
-            if epoch <= first:
-                continue
-            if not groups:
-                break
-            sums = _train(groups, shown, epoch, np.random.default_rng([seed, epoch]))
-            for trainer, of_group in groups:
-                for run, probabilities in zip(of_group, _predict(trainer, validation), strict=True):
-                    if run.ended:
-                        continue
-                    train_loss, train_accuracy = sums[id(run)] / len(shown.rows)
-                    row = {
-                        "epoch": epoch,
-                        "train_loss": float(train_loss),
-                        "train_accuracy": float(train_accuracy),
-                        "validation_loss": cross_entropy(probabilities, validation.labels),
-                        "validation_accuracy": float((probabilities.argmax(axis=1) == validation.labels).mean()),
-                    }
-                    run.end_epoch(row)
-            bar.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
-            bar.update()
-            if checkpoints and checkpoints.due():
-                _save(runs, epoch, time.perf_counter() - start, checkpoints, slot)
+    batches = TrainingBatches(train, settings, seed)
+    progress = tqdm(desc=description, unit=" epochs", disable=None)
+    with progress:
+        if can_stack([run.model for run in runs]):
+            progress.total = settings.epochs
+            seconds = _fit_stacked(runs, batches, validation, slot, progress)
+        else:
+            progress.total = settings.epochs * len(runs)
+            seconds = sum(
+                _fit_with_keras(run, batches, validation, slot and slot.part(number), progress)
+                for number, run in enumerate(runs)
+            )
     for run in runs:
         run.restore_best()
-    return [pd.DataFrame(run.rows) for run in runs], time.perf_counter() - start
+    return [pd.DataFrame(run.history) for run in runs], seconds
 
 
-Group = tuple[Trainer, list[TrainingRun]]
+class _KerasBatches(keras.utils.PyDataset):
+    """Training batches as an endless dataset: one iterator serves all epochs, where Keras would make one for each."""
+
+    num_batches = None
+
+    def __init__(self, batches: TrainingBatches, first_step: int):
+        super().__init__()
+        self.batches, self.first_step = batches, first_step
+
+    def __getitem__(self, number: int) -> tuple[np.ndarray, ...]:
+        return tuple(self.batches[self.first_step + number])
 
 
-def _groups(runs: list[TrainingRun]) -> list[Group]:
-    """Runs with what trains them."""
-    of_model = {id(run.model): run for run in runs}
-    trainers = make_trainers([run.model for run in runs]) if runs else []
-    return [(trainer, [of_model[id(model)] for model in trainer.models]) for trainer in trainers]
+class _EndOfEpoch(keras.callbacks.Callback):
+    """Computes validation metrics, records the epoch, saves the state, and stops or slows the training.
+
+    Keras's EarlyStopping, ReduceLROnPlateau and BackupAndRestore do not save the state of callbacks: a training that
+    they resume forgets its best weights and its patience.
+    """
+
+    def __init__(self, run: TrainingRun, validation: Examples, save: Callable[[], None], progress: tqdm):
+        super().__init__()
+        self.run, self.validation, self.save, self.progress = run, validation, save, progress
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """See the class."""
+        probabilities = predict_probabilities(self.model, self.validation)
+        _record(self.run, (logs["loss"], logs["accuracy"]), probabilities, self.validation.labels)
+        self.model.stop_training = self.run.ended
+        _show(self.progress, self.run)
+        self.save()
 
 
-def _without_ended(trainer: Trainer, runs: list[TrainingRun], epoch: int) -> list[Group]:
-    """A group as it is while most of its runs go on, which costs less than to make another one; else these alone."""
-    active = [run for run in runs if run.trains_in(epoch)]
-    return [(trainer, runs)] if 2 * len(active) > len(runs) else _groups(active)
+def _fit_with_keras(
+    run: TrainingRun, batches: TrainingBatches, validation: Examples, slot: CheckpointSlot | None, progress: tqdm
+) -> float:
+    """Train one model with `keras.Model.fit`; returns the seconds."""
+    clock = _Clock(_restore([run], slot))
+    first = len(run.history)
+    progress.update(first)
+    if run.ended:
+        return clock.seconds
+    # Of each call of the training function Keras makes at least a millisecond of its own work.
+    run.model.steps_per_execution = _steps_per_call(batches)
+    run.model.fit(
+        _KerasBatches(batches, first * batches.steps_per_epoch),
+        initial_epoch=first,
+        epochs=run.settings.epochs,
+        steps_per_epoch=batches.steps_per_epoch,
+        shuffle=False,
+        verbose=0,
+        callbacks=[_EndOfEpoch(run, validation, lambda: _save([run], clock, slot), progress)],
+    )
+    return clock.seconds
 
 
-def _train(groups: list[Group], shown: Examples, epoch: int, random: np.random.Generator) -> dict[int, np.ndarray]:
-    """Train for an epoch, counted from 1; returns for the id of each run the sums of loss and of what was right."""
-    settings = groups[0][1][0].settings
-    steps_per_epoch = -(-len(shown.rows) // settings.batch_size)
-    step = (epoch - 1) * steps_per_epoch
-    sums = {id(run): np.zeros(2) for _, runs in groups for run in runs}
-    for trainer, _ in groups:
-        trainer.begin()
-    for together in prefetch(_batches(shown, settings, random)):
-        steps = range(step, step := step + -(-len(together.inputs) // settings.batch_size))
-        for trainer, runs in groups:
-            rates = [
-                [learning_rate_at(run.settings, s, steps_per_epoch) * run.reduction for run in runs] for s in steps
-            ]
-            for run, of_run in zip(runs, trainer.steps(together, np.array(rates, np.float32)), strict=True):
-                sums[id(run)] += of_run
-    for trainer, _ in groups:
-        trainer.end()
-    return sums
+def _steps_per_call(batches: TrainingBatches) -> int:
+    """Steps in one call of the training function: a divisor of the steps of an epoch, as the dataset is endless."""
+    steps = batches.steps_per_epoch
+    if batches.examples.array.dtype != np.uint8:
+        return steps
+    return max(number for number in range(1, STEPS_PER_CALL + 1) if steps % number == 0)
 
 
-def _batches(shown: Examples, settings: TrainingConfig, random: np.random.Generator) -> Iterator[Batches]:
-    """The batches of an epoch, in a random order, as many together as make a call."""
-    size, one_hot = settings.batch_size, np.eye(shown.classes, dtype=np.float32)
-    balanced = settings.class_weights == "balanced"
-    weights = class_weights(shown.labels) if balanced else np.ones(len(shown.labels), np.float32)
-    steps = max(1, rows_within(shown.array, CALL_BYTES) // size)
-    for inputs, places in iterate_batches(shown, steps * size, random.permutation(len(shown.rows))):
-        wanted = one_hot[shown.labels[places]]
-        if settings.mixup:
-            cuts = range(size, len(places), size)
-            pairs = zip(np.split(inputs, cuts), np.split(wanted, cuts), strict=True)
-            pairs = [mixup(*pair, settings.mixup, random) for pair in pairs]
-            inputs, wanted = (np.concatenate(each) for each in zip(*pairs, strict=True))
-        yield Batches(inputs, wanted, weights[places], size)
+def _fit_stacked(
+    runs: list[TrainingRun],
+    batches: TrainingBatches,
+    validation: Examples,
+    slot: CheckpointSlot | None,
+    progress: tqdm,
+) -> float:
+    """Train several models as one; returns the seconds."""
+    clock = _Clock(_restore(runs, slot))
+    first = max(len(run.history) for run in runs)
+    progress.update(first)
+    active, trainer = runs, StackedTrainer([run.model for run in runs])
+    for epoch in range(1, runs[0].settings.epochs + 1):
+        # Also of epochs before a resumed one: the last digits of a sum may depend on how many models are stacked.
+        still_training = [run for run in active if run.trains_in(epoch)]
+        if not still_training:
+            break
+        if 2 * len(still_training) <= len(active):  # smaller stacks train faster, but have to be compiled
+            active = still_training
+            trainer = StackedTrainer([run.model for run in active])
+        if epoch <= first:
+            continue
+        figures = trainer.train_epoch(batches, epoch - 1)
+        probabilities = _join(trainer.predict(inputs) for inputs in _inputs(validation))
+        for number, run in enumerate(active):
+            if not run.ended:
+                _record(run, figures[number], probabilities[number], validation.labels)
+        _show(progress, still_training[0])
+        _save(runs, clock, slot)
+    return clock.seconds
 
 
-def _save(runs: list[TrainingRun], epoch: int, seconds: float, checkpoints: Checkpoints, slot: str) -> None:
+def _record(run: TrainingRun, training_figures: Iterable[float], probabilities: np.ndarray, labels: np.ndarray) -> None:
+    """Add an epoch to the history of a run. training_figures: loss and accuracy."""
+    train_loss, train_accuracy = training_figures
+    run.end_epoch(
+        {
+            "epoch": len(run.history) + 1,
+            "train_loss": float(train_loss),
+            "train_accuracy": float(train_accuracy),
+            "validation_loss": cross_entropy(probabilities, labels),
+            "validation_accuracy": float((probabilities.argmax(axis=1) == labels).mean()),
+        }
+    )
+
+
+def _show(progress: tqdm, run: TrainingRun) -> None:
+    row = run.history[-1]
+    progress.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
+    progress.update()
+
+
+class _Clock:
+    """The seconds of a training, with those before it was resumed."""
+
+    def __init__(self, earlier: float):
+        self._start = time.perf_counter() - earlier
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+
+def _save(runs: list[TrainingRun], clock: _Clock, slot: CheckpointSlot | None) -> None:
+    """Save the state of runs after an epoch, if a save is due."""
+    if slot is None or not slot.due():
+        return
     states, arrays = [], {}
     for number, run in enumerate(runs):
-        state, of_run = run.state()
+        state, run_arrays = run.state()
         states.append(state)
-        arrays |= {f"{number}-{key}": values for key, values in of_run.items()}
-    checkpoints.save(slot, {"epoch": epoch, "seconds": seconds, "runs": states}, arrays)
+        arrays |= {f"{number}-{key}": values for key, values in run_arrays.items()}
+    slot.save({"seconds": clock.seconds, "runs": states}, arrays)
 
 
-def _go_on(runs: list[TrainingRun], checkpoints: Checkpoints | None, slot: str) -> tuple[int, float]:
-    """Put runs into the state that was saved; returns the epochs that are done and the seconds they took."""
-    saved = checkpoints and checkpoints.load(slot)
+def _restore(runs: list[TrainingRun], slot: CheckpointSlot | None) -> float:
+    """Restore the saved state of runs; returns the seconds that they took up to it."""
+    saved = slot and slot.load()
     if not saved:
-        return 0, 0.0
+        return 0.0
     state, arrays = saved
-    for number, (run, of_run) in enumerate(zip(runs, state["runs"], strict=True)):
-        keys = ("model", "optimizer", "best_weights")
-        run.go_on_from(of_run, {key: arrays[f"{number}-{key}"] for key in keys})
-    return state["epoch"], state["seconds"]
-
-
-def _predict(trainer: Trainer, examples: Examples) -> np.ndarray:
-    """Predicted probabilities of all models of a trainer, (models, n, classes) float32."""
-    parts = [trainer.predict(inputs) for inputs, _ in iterate_batches(examples, _at_once(examples.array))]
-    return np.concatenate(parts, axis=1).astype(np.float32)
+    for number, (run, run_state) in enumerate(zip(runs, state["runs"], strict=True)):
+        run.restore(run_state, {key: arrays[f"{number}-{key}"] for key in ("model", "optimizer", "best_weights")})
+    return state["seconds"]
 
 
 def predict_probabilities(model: keras.Model, examples: Examples) -> np.ndarray:
     """Predicted probabilities in inference mode, (n, classes) float32."""
-    parts = [model.predict_on_batch(inputs) for inputs, _ in iterate_batches(examples, _at_once(examples.array))]
-    return np.concatenate(parts).astype(np.float32)
+    return _join(model.predict_on_batch(inputs) for inputs in _inputs(examples))
 
 
-def _at_once(array: np.ndarray) -> int:
-    """How many rows of an array go through a model at once in inference."""
-    images = array.dtype == np.uint8
-    return IMAGES_AT_ONCE if images else int(np.clip(rows_within(array, CALL_BYTES), IMAGES_AT_ONCE, FEATURES_AT_ONCE))
+def _join(parts: Iterable[np.ndarray]) -> np.ndarray:
+    """Probabilities (..., n, classes) float32 of successive batches."""
+    return np.concatenate([np.asarray(part) for part in parts], axis=-2).astype(np.float32)
+
+
+def _inputs(examples: Examples) -> Iterable[np.ndarray]:
+    """The inputs of examples in batches for inference."""
+    if examples.array.dtype == np.uint8:
+        return iterate_inputs(examples, IMAGES_PER_CALL)
+    size = int(np.clip(rows_within(examples.array, BYTES_PER_CALL), IMAGES_PER_CALL, FEATURES_PER_CALL))
+    return iterate_inputs(examples, size)

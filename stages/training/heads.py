@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from stages.artifacts.features import FeaturesRecord
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import above_cut, pool_output
 from stages.backbones.pretrained import load_weights
@@ -14,7 +15,7 @@ from stages.config.networks import LayersConfig
 
 
 def add_head(model: keras.Model, entry: LayersConfig, classes: int, l2: float, name: str) -> keras.Model:
-    """`model` with the dense layers of an entry and a softmax output layer of `classes` units, of random weights.
+    """`model` with the dense layers of an entry and a softmax output layer of `classes` units, with random weights.
 
     Activations of more than one axis are flattened. l2: strength of the penalty on squared weights, 0 for none.
     """
@@ -37,26 +38,19 @@ def add_head(model: keras.Model, entry: LayersConfig, classes: int, l2: float, n
 
 
 def build_head(
-    entry: HeadConfig,
-    classes: int,
-    shape: list[int],
-    architecture: str,
-    image_size: int,
-    cut: str,
-    l2: float = 0.0,
-    above_weights: Path | None = None,
+    entry: HeadConfig, record: FeaturesRecord, classes: int, l2: float = 0.0, above_weights: Path | None = None
 ) -> keras.Model:
-    """A head from features, those of a backbone (architecture, image_size) at a cut, to a softmax over `classes`.
+    """A head from features to a softmax over `classes`; its output layer has random weights.
 
-    Input (n, *shape) float32, to which float16 is cast; the output layer has random weights. Where features are
-    standardized, the first layer has mean 0 and variance 1, until `set_statistics` or a weights file gives it others.
-    With `start_from: backbone` the layers below the output are those of the backbone above the cut, with the weights of
-    the file `above_weights`, or random ones without it.
+    record: of the features. Input: (n, *record.shape) float32; float16 is cast. If features are standardized, the first
+    layer, `standardize`, has mean 0 and variance 1 until `set_statistics` or a weights file gives it others. With
+    `start_from: backbone` the layers below the output are those of the backbone above the cut, with the weights of the
+    file `above_weights`, or random weights without it.
     """
-    features = keras.Input(tuple(shape), dtype="float32", name="features")
+    features = keras.Input(tuple(record.shape), dtype="float32", name="features")
     x = layers.Identity()(features)
     if entry.standardized:
-        # Of batch normalization only the arithmetic is wanted: it is never trained. float32: raw activations of some
+        # Batch normalization that is never trained: only its arithmetic is used. float32: raw activations of some
         # layers reach thousands.
         x = layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-12, trainable=False, dtype="float32", name="standardize"
@@ -64,9 +58,9 @@ def build_head(
     below = keras.Model(features, x)
     if entry.start_from == "random":
         return add_head(below, entry, classes, l2, "head")
-    backbone = build_backbone(architecture, image_size)
-    if cut != layer_names(backbone)[-1]:
-        layers_above = above_cut(backbone, cut)
+    backbone = build_backbone(record.architecture, record.image_size)
+    if record.cut != layer_names(backbone)[-1]:
+        layers_above = above_cut(backbone, record.cut)
         if above_weights:
             load_weights(layers_above, above_weights, f"heads start from {above_weights}")
         below = keras.Model(features, layers_above(x)) if entry.standardized else layers_above
@@ -74,5 +68,5 @@ def build_head(
 
 
 def set_statistics(head: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:
-    """Let a head standardize its features by these statistics of their channels, (c,) each."""
+    """Let a head standardize its features by the mean and variance of their channels, (c,) each."""
     head.get_layer("standardize").set_weights([mean, variance])

@@ -10,32 +10,30 @@ import pandas as pd
 
 from stages.artifacts.costs import Cost
 from stages.artifacts.models import (
-    MODELS_FOLDER,
     Candidate,
     ModelRecord,
     ModelResult,
     Predictions,
     Provenance,
     cross_entropy,
-    write_result,
+    write_model,
 )
 from stages.artifacts.tasks import SPLITS
 from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.core.files import atomic_file
-from stages.training.batches import Examples
-from stages.training.checkpoints import Checkpoints, remove_checkpoints
-from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
+from stages.training.batches import Examples, steps_per_epoch
+from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
+from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities, stops_early
 from stages.training.optimizers import compile_model
 
 
 @dataclass(frozen=True)
 class BuiltModel:
-    """A model made for one repeat.
+    """A model built for one repeat.
 
-    whole: all that is stored. trained: the part that is fitted; the same model, or the layers of it above cached
+    whole: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
     features, which share their weights with `whole`. factors: of the learning rate of single weights, by their path.
     """
 
@@ -44,15 +42,74 @@ class BuiltModel:
     factors: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Repeat:
-    """One finished training: what a stage that was killed later need not do again.
+Build = Callable[[float], BuiltModel]
 
-    chosen: which of the candidates. candidates: what became of each, where there was a choice.
+
+@dataclass(frozen=True, kw_only=True)
+class ModelDescription:
+    """What is known of a model before its training; see `ModelRecord`.
+
+    parameters_below: weights of the backbone below the features that the model is trained on.
     """
 
-    chosen: int
-    candidates: list[dict[str, float]]
+    name: str
+    kind: str
+    task: str
+    dataset: str
+    classes: list[str]
+    image_size: int
+    resize: str
+    settings: dict[str, Any]
+    seed: int
+    provenance: Provenance
+    parameters_below: int = 0
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """What is trained, and how.
+
+    candidates: training settings, each with an L2 strength. If there are several, all are trained in the first repeat,
+    and only the one with the lowest validation loss in the others. examples_fingerprint: of the images and labels.
+    """
+
+    description: ModelDescription
+    candidates: list[tuple[TrainingConfig, float]]
+    examples_fingerprint: str
+
+    @property
+    def repeats(self) -> int:
+        """Trainings from different seeds."""
+        return self.candidates[0][0].repeats
+
+    def fingerprint(self) -> list[Any]:
+        """Everything that the training depends on but the code, as JSON."""
+        candidates = [(settings.model_dump(), l2) for settings, l2 in self.candidates]
+        return [asdict(self.description), candidates, self.examples_fingerprint]
+
+    def repeat_seed(self, number: int) -> int:
+        """The seed of a repeat, counted from 0."""
+        return int(np.random.SeedSequence([self.description.seed, number]).generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The examples of all splits, and the training examples in all views that the model is trained on."""
+
+    examples: dict[str, Examples]
+    train_views: Examples
+
+
+@dataclass(frozen=True)
+class Repeat:
+    """One finished repeat, which a resumed stage does not train again.
+
+    candidate: the number of the chosen candidate. candidates: the results of all, if there was a choice.
+    probabilities: split -> (n, classes) float32.
+    """
+
+    candidate: int
+    candidates: list[dict[str, Any]]
     history: pd.DataFrame
     seconds: float
     weights: list[np.ndarray]
@@ -60,145 +117,127 @@ class Repeat:
 
 
 def train_repeats(
-    name: str,
-    build: Callable[[float], BuiltModel],
-    candidates: list[tuple[TrainingConfig, float]],
-    examples: dict[str, Examples],
-    shown: Examples,
-    seed: int,
-    origin: Provenance,
-    fingerprint: Any,
+    spec: TrainingSpec, build: Build, examples: dict[str, Examples], train_views: Examples
 ) -> tuple[keras.Model, ModelResult]:
     """Train a model `repeats` times from different seeds.
 
-    build: makes a model with an L2 strength for a repeat; its random weights come from the seed of the repeat.
-    candidates: settings with their L2 strength; of several all are trained side by side in the first repeat, and the
-        one of the lowest validation loss is trained in the others.
-    examples: split -> examples; test examples are only predicted, after training. shown: those of train as they are
-        trained on, with their views.
-    origin: what the model is made of, for its record. fingerprint: all that the training depends on, as JSON.
+    build: builds the model with an L2 strength; its random weights come from the seed of the repeat. examples: split ->
+    examples; test examples are only predicted, after training. train_views: the training examples in all their views.
 
-    Returns the whole model with the weights of the repeat of the lowest validation loss, and the result.
-    Raises `UserError` when the loss of every repeat is not finite.
+    Returns the whole model with the weights of the repeat with the lowest validation loss, and the result.
+    Raises `UserError` if the loss of every repeat is not finite.
     """
-    settings = candidates[0][0]
-    checkpoints = Checkpoints(name, fingerprint)
+    name, data = spec.description.name, TrainingData(examples, train_views)
+    checkpoints = Checkpoints(name, spec.fingerprint())
     repeats: list[Repeat] = []
-    for number in range(settings.repeats):
-        chosen = [repeats[0].chosen] if repeats else range(len(candidates))
-        found = _load(checkpoints, number) or _train(
-            f"{name} {number + 1}/{settings.repeats}",
-            build,
-            {place: candidates[place] for place in chosen},
-            examples,
-            shown,
-            int(np.random.SeedSequence([seed, number]).generate_state(1)[0]),
-            checkpoints,
-            f"epoch-{number}",
-        )
-        _save(checkpoints, number, found)
-        repeats.append(found)
-    losses = [cross_entropy(each.probabilities["validation"], examples["validation"].labels) for each in repeats]
+    for number in range(spec.repeats):
+        candidates = [repeats[0].candidate] if repeats else list(range(len(spec.candidates)))
+        repeat = _load(checkpoints, number)
+        if repeat is None:
+            repeat = _train(spec, build, data, candidates, CheckpointSlot(checkpoints, f"epoch-{number}"), number)
+            _save(checkpoints, number, repeat)
+        repeats.append(repeat)
+    labels = examples["validation"].labels
+    losses = [cross_entropy(repeat.probabilities["validation"], labels) for repeat in repeats]
+    settings, l2 = spec.candidates[repeats[0].candidate]
     if not np.isfinite(losses).any():
         remove_checkpoints(name)
         raise UserError(
-            f"{name}: the loss of every repeat became infinite or no number; lower learning_rate "
+            f"{name}: the loss of every repeat became infinite or not a number. Lower learning_rate "
             f"(now {settings.learning_rate:g})."
         )
-    kept = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
-    strength = candidates[repeats[0].chosen][1]
-    make_deterministic(seed)
+    best = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
+    make_deterministic(spec.description.seed)
     with computing_in(settings.precision):
-        whole = build(strength).whole
-    whole.set_weights(repeats[kept].weights)
-    return whole, summarize_repeats(repeats, kept, examples, shown, origin, whole)
+        model = build(l2).whole
+    model.set_weights(repeats[best].weights)
+    return model, _result(spec, repeats, best, data, model)
 
 
-def summarize_repeats(
-    repeats: list[Repeat],
-    kept: int,
-    examples: dict[str, Examples],
-    shown: Examples,
-    origin: Provenance,
-    whole: keras.Model,
+def _result(
+    spec: TrainingSpec, repeats: list[Repeat], best: int, data: TrainingData, model: keras.Model
 ) -> ModelResult:
-    """The result of finished repeats, of which `kept` (from 0) is the one whose weights `whole` has."""
-    for number, each in enumerate(repeats):
-        each.history.insert(0, "repeat", number)
-    epochs = [len(each.history) for each in repeats]
-    seconds = [each.seconds for each in repeats]
+    """The result of finished repeats; `best` is the repeat, from 0, whose weights the model has."""
+    description = vars(spec.description).copy()
+    parameters_below = description.pop("parameters_below")
+    epochs = [len(repeat.history) for repeat in repeats]
+    seconds = [repeat.seconds for repeat in repeats]
+    settings, _ = spec.candidates[repeats[0].candidate]
     return ModelResult(
         record=ModelRecord(
-            **asdict(origin),
-            train_images=len(examples["train"].rows),
+            **description,
+            training=settings.model_dump(),
+            fold=0,
+            train_images=len(data.examples["train"].rows),
             repeats=len(repeats),
-            best_repeat=kept,
+            best_repeat=best,
             epochs=epochs,
-            trained_parameters=sum(int(np.prod(weight.shape)) for weight in whole.trainable_weights),
-            total_parameters=origin.parameters_below + whole.count_params(),
-            candidates=[Candidate(**each) for each in repeats[0].candidates],
+            trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+            total_parameters=parameters_below + model.count_params(),
+            candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
         ),
-        cost=Cost.measured(float(np.mean(seconds)), len(shown.rows) * sum(epochs) / sum(seconds)),
-        history=pd.concat([each.history for each in repeats]),
+        cost=Cost.measured(float(np.mean(seconds)), len(data.train_views.rows) * sum(epochs) / sum(seconds)),
+        history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
+            ["repeat", *repeats[0].history.columns]
+        ],
         predictions={
-            split: Predictions(examples[split].index, np.stack([each.probabilities[split] for each in repeats]))
-            for split in SPLITS
+            split: Predictions(part.index, np.stack([repeat.probabilities[split] for repeat in repeats]))
+            for split, part in data.examples.items()
         },
     )
 
 
 def _train(
-    description: str,
-    build: Callable[[float], BuiltModel],
-    candidates: dict[int, tuple[TrainingConfig, float]],
-    examples: dict[str, Examples],
-    shown: Examples,
-    seed: int,
-    checkpoints: Checkpoints,
-    slot: str,
+    spec: TrainingSpec, build: Build, data: TrainingData, candidates: list[int], slot: CheckpointSlot, number: int
 ) -> Repeat:
-    """Train the candidates, by their number, side by side; the best on validation predicts all splits."""
-    built, runs = [], []
-    for settings, strength in candidates.values():
+    """Train the candidates with these numbers for one repeat; the best on validation predicts all splits."""
+    seed, models, runs = spec.repeat_seed(number), [], []
+    for candidate in candidates:
+        settings, l2 = spec.candidates[candidate]
         make_deterministic(seed)
         with computing_in(settings.precision):
-            built.append(build(strength))
-        compile_model(built[-1].trained, settings, built[-1].factors)
-        runs.append(TrainingRun(built[-1].trained, settings))
-    histories, seconds = fit_runs(runs, shown, examples["validation"], seed, description, checkpoints, slot)
-    losses = [run.kept["validation_loss"] for run in runs]
+            built = build(l2)
+        compile_model(built.trained, settings, steps_per_epoch(data.train_views, settings), built.factors)
+        models.append(built.whole)
+        runs.append(TrainingRun(built.trained, settings))
+    description = f"{spec.description.name} {number + 1}/{spec.repeats}"
+    histories, seconds = fit_runs(runs, data.train_views, data.examples["validation"], seed, description, slot)
+    losses = [run.final["validation_loss"] for run in runs]
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
-    tried = [
-        asdict(
-            Candidate(
-                learning_rate=settings.learning_rate,
-                l2=strength,
-                epochs=len(history),
-                validation_loss=run.kept["validation_loss"] if np.isfinite(run.kept["validation_loss"]) else None,
-                validation_accuracy=run.kept["validation_accuracy"],
-                chosen=run is runs[best],
-            )
-        )
-        for (settings, strength), history, run in zip(candidates.values(), histories, runs, strict=True)
-    ]
+    results = [_candidate(spec.candidates[candidate], run) for candidate, run in zip(candidates, runs, strict=True)]
+    results[best]["chosen"] = True
     return Repeat(
-        chosen=list(candidates)[best],
-        candidates=tried if len(tried) > 1 else [],
+        candidate=candidates[best],
+        candidates=results if len(results) > 1 else [],
         history=histories[best],
         seconds=seconds,
-        weights=built[best].whole.get_weights(),
-        probabilities={
-            split: predict_probabilities(runs[best].model, of_split) for split, of_split in examples.items()
-        },
+        weights=models[best].get_weights(),
+        probabilities={split: predict_probabilities(runs[best].model, data.examples[split]) for split in SPLITS},
+    )
+
+
+def _candidate(candidate: tuple[TrainingConfig, float], run: TrainingRun) -> dict[str, Any]:
+    """The result of a candidate, which is not yet chosen."""
+    settings, l2 = candidate
+    loss = run.final["validation_loss"]
+    return asdict(
+        Candidate(
+            learning_rate=settings.learning_rate,
+            l2=l2,
+            epochs=len(run.history),
+            validation_loss=loss if np.isfinite(loss) else None,
+            validation_accuracy=run.final["validation_accuracy"],
+            chosen=False,
+        )
     )
 
 
 def _save(checkpoints: Checkpoints, number: int, repeat: Repeat) -> None:
-    state = {"chosen": repeat.chosen, "candidates": repeat.candidates, "seconds": repeat.seconds}
+    state = {key: getattr(repeat, key) for key in ("candidate", "candidates", "seconds")}
     state["history"] = repeat.history.to_dict("list")
-    arrays = {split: [of_split] for split, of_split in repeat.probabilities.items()}
+    arrays = {split: [probabilities] for split, probabilities in repeat.probabilities.items()}
     checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights})
-    checkpoints.drop(f"epoch-{number}")
+    checkpoints.drop(f"epoch-{number}*")
 
 
 def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
@@ -207,20 +246,22 @@ def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
         return None
     state, arrays = saved
     history = pd.DataFrame(state.pop("history"))
-    return Repeat(
-        **state, history=history, weights=arrays["weights"], probabilities={split: arrays[split][0] for split in SPLITS}
-    )
+    probabilities = {split: arrays[split][0] for split in SPLITS}
+    return Repeat(**state, history=history, weights=arrays["weights"], probabilities=probabilities)
 
 
-def save_model(name: str, model: keras.Model, result: ModelResult) -> str:
-    """Write weights and result of a model to models/; returns the line the stage ends with."""
-    write_result(name, result)
-    with atomic_file(MODELS_FOLDER / f"{name}.weights.h5") as partial:
-        save_weights(model, partial)
-    remove_checkpoints(name)
-    validation = result.history.groupby("repeat")["validation_accuracy"].max().mean()
+def save_model(model: keras.Model, result: ModelResult) -> str:
+    """Write a model to models/ and remove its checkpoints; returns the line that the stage prints at its end.
+
+    The accuracy in this line is that of the stored weights.
+    """
+    write_model(result, lambda path: save_weights(model, path))
+    remove_checkpoints(result.record.name)
     record = result.record
+    history = result.history[result.history["repeat"] == record.best_repeat].set_index("epoch")
+    kept = history["validation_loss"].idxmin() if stops_early(TrainingConfig(**record.training)) else history.index[-1]
+    accuracy = history["validation_accuracy"][kept]
     return (
         f"{record.repeats} x {np.mean(record.epochs):.0f} epochs on {record.train_images} images, "
-        f"{result.cost.seconds:.1f} s each, best validation accuracy {validation:.1%} on average"
+        f"{result.cost.seconds:.1f} s each, validation accuracy {accuracy:.1%}"
     )
