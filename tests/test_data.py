@@ -702,13 +702,13 @@ def test_a_table_may_have_another_name():
     [
         (
             "file,label\n1.png,a",
-            "'source/labels.csv' has no column 'path', only file, label; the first line must name path, label and "
-            "maybe split and group.",
+            "'source/labels.csv' has no column 'path', only file, label. The first line names "
+            "the columns: path, label and optionally split and group.",
         ),
         (
             "path,lable\n1.png,a",
-            "'source/labels.csv' has no column 'label' (did you mean 'lable'?), only path, lable; the first line must "
-            "name path, label and maybe split and group.",
+            "'source/labels.csv' has no column 'label' (did you mean 'lable'?), only path, lable. The first line "
+            "names the columns: path, label and optionally split and group.",
         ),
         ("path,label\n1.png,a\n,b", "'source/labels.csv', line 3: path is empty. Fill it in."),
         ('path,label\n1.png,a\n2.png,"  "', "'source/labels.csv', line 3: label is empty. Fill it in."),
@@ -1544,7 +1544,13 @@ def test_the_digits_are_those_of_scikit_learn(digits):
 def test_real_photos_are_all_read():
     dataset = ArchiveConfig(source="archive", image_size=32, url=str(FLOWERS), sha256=sha256_of(FLOWERS))
     images = prepared(dataset)
-    assert images.table["class"].value_counts().to_dict() == dict.fromkeys(["daisy"], 0)
-    assert images.pixels.shape == (500, 32, 32, 3)
+    assert images.table["class"].value_counts().to_dict() == {
+        "daisy": 664,
+        "dandelion": 707,
+        "rose": 647,
+        "sunflower": 635,
+        "tulip": 654,
+    }
+    assert images.pixels.shape == (3307, 32, 32, 3)
     assert quarantine() == {}
     assert 20 < images.pixels.std() < 100  # pictures, not blanks

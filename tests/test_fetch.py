@@ -282,7 +282,7 @@ def test_a_download_that_breaks_off_goes_on_where_it_stopped(turn, checksum, ser
     assert TARGET.read_bytes() == CONTENT
     assert server.ranges == [None, f"bytes={HALF}-"]
     assert server.seen[1]["If-Range"] == '"1"'
-    assert capsys.readouterr().out.endswith(f"file: downloading 0.5 MB from {server.address} (0.3 MB are there)\n")
+    assert capsys.readouterr().out.endswith(f"file: downloading 0.5 MB from {server.address} (0.3 MB complete)\n")
 
 
 def test_nothing_is_sent_twice_and_each_step_forward_gives_new_attempts(server, monkeypatch):
@@ -396,13 +396,12 @@ def test_the_pauses_between_attempts_double(server, monkeypatch):
 )
 @pytest.mark.parametrize("checksum", [SHA256, None])
 def test_a_download_that_fails_is_answered_in_a_sentence(turn, reason, checksum, server, monkeypatch):
-    settings(monkeypatch, TIMEOUT=0.1 if "in time" in reason else 30, ATTEMPTS=2)
+    settings(monkeypatch, TIMEOUT=0.1 if "timed out" in reason else 30, ATTEMPTS=2)
     server.otherwise = turn
     expected = f"file ({checksum})" if checksum else "file"
     assert refused(server.address, checksum) == (
-        f"'{server.address}' cannot be downloaded ({reason}); check the address and the connection, or get {expected} "
-        "by other means and give its path or the address of a mirror instead, as url of a dataset or weights of a "
-        "backbone."
+        f"'{server.address}' cannot be downloaded ({reason}). Check the URL and the connection, or get {expected} "
+        "by other means and give its path or a mirror as `url` of the dataset or `weights` of the backbone."
     )
     assert checksum or not left()
 
@@ -433,7 +432,7 @@ def test_another_file_than_expected_is_refused(checksum, server):
     sentence = refused(server.address, checksum)
     assert (SHA256 if checksum == WRONG else MD5) in sentence
     assert checksum in sentence
-    assert sentence.endswith("fetch the file again, or correct the checksum if the new file is right.")
+    assert sentence.endswith("Fetch the file again, or correct the checksum if the new file is right.")
     assert not left()
     assert len(server.seen) == 1
 
@@ -540,7 +539,7 @@ def test_a_file_that_cannot_fit_is_refused_before_it_is_downloaded(server, monke
     assert len(server.seen) == 1
     assert not left()
     Path("source").write_bytes(CONTENT)
-    assert refused("source", SHA256).startswith("'source' needs 0.5 MB on the disk, but only 0.2 MB are free;")
+    assert refused("source", SHA256).startswith("'source' needs 0.5 MB on the disk, but only 0.2 MB are free.")
 
 
 def test_only_what_is_missing_must_fit(server, monkeypatch):
@@ -613,7 +612,7 @@ def test_a_file_is_found_by_its_path_or_file_url(form, name, tmp_path):
 
 def test_a_local_file_other_than_expected_is_refused():
     Path("source").write_bytes(CONTENT)
-    assert f"its checksum is {SHA256}, but the study expects {WRONG}" in refused("source", WRONG)
+    assert f"the file has {SHA256}, the study expects {WRONG}" in refused("source", WRONG)
 
 
 @pytest.mark.parametrize(
@@ -645,7 +644,7 @@ def test_a_path_without_permission_is_answered_in_a_sentence(monkeypatch):
 
 def test_a_folder_is_refused(tmp_path):
     assert refused(str(tmp_path), None) == (
-        f"'{tmp_path}' is a folder; give a file (of images: a zip or tar of the class folders)."
+        f"'{tmp_path}' is a folder. Give a file (for images: a zip or tar of the class folders)."
     )
 
 
@@ -654,7 +653,7 @@ def test_a_file_in_the_folder_that_is_written_is_refused_and_kept(name):
     mine = TARGET.parent / name
     mine.parent.mkdir(exist_ok=True)
     mine.write_text("mine")
-    with pytest.raises(UserError, match=r"^'target/.*mine' lies in target, which this stage writes; move it"):
+    with pytest.raises(UserError, match=r"^'target/.*mine' is in target, which this stage writes\. Move it"):
         fetch(str(mine), TARGET, None)
     assert [path for path in TARGET.parent.rglob("*") if path.is_file()] == [mine]
 

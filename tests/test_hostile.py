@@ -506,13 +506,13 @@ CASES = {
         "folder",
         files(dict.fromkeys(["dog/a\nb.png", "dog/c\rd.png", "dog/e.png"], b"")),
         stage="prepare",
-        message="d: 3 of 27 files are no readable image",
+        message="d: 3 of 27 files are unreadable",
     ),
     "unreadable class": Case(
         "csv",
         files(dict.fromkeys((name for name in GOOD if "cat" in name), b"text"), max_unreadable=0.6),
         stage="prepare",
-        message="d: no image of class 'cat' can be read; mend its files, or remove the class.",
+        message="d: class 'cat' has no readable image. Fix its files, or remove the class.",
     ),
     "nothing readable": Case(
         "tar", files(dict.fromkeys(GOOD, b""), max_unreadable=0.9), stage="prepare", message="d: 24 of 24 files are"
@@ -595,7 +595,7 @@ CASES = {
         "folder",
         locked("cat"),
         stage="prepare",
-        message="the folder 'photos/cat' cannot be read (Permission denied). Allow it.",
+        message="folder 'photos/cat' cannot be read (Permission denied). ",
     ),
     "missing table": Case(
         "csv",
@@ -641,7 +641,7 @@ CASES = {
         "csv",
         rows("cat/00.png,cat,dev", header="path,label,split", good=False),
         stage="prepare",
-        message="'photos/labels.csv', line 2: 'dev' is not a split. Give ",
+        message="'photos/labels.csv', line 2: 'dev' is not a split. Give train, ",
     ),
     "table without a label": Case(
         "csv", rows("cat/more.png,"), stage="prepare", message="line 26: label is empty. Fill it in."
@@ -651,66 +651,64 @@ CASES = {
         "zip",
         study(sha256="0" * 64),
         stage="download",
-        message="'photos.zip' is not the file expected: its checksum is sha256:",
+        message="'photos.zip': checksum mismatch: the file has sha256:",
     ),
     "another MD5 checksum": Case(
         "tar",
         study(sha256=None, md5="0" * 32),
         stage="download",
-        message="'photos.tar' is not the file expected: its checksum is md5:",
+        message="'photos.tar': checksum mismatch: the file has md5:",
     ),
     "missing file to copy": Case(
         "zip",
         lambda project: project.path.unlink(),
         stage="download",
-        message="'photos.zip' cannot be read (No such file or directory); correct the path.",
+        message="'photos.zip' cannot be read (No such file or directory). Correct the path.",
     ),
     "folder as an archive": Case(
         "zip",
         study(url="."),
         stage="download",
-        message="'.' is a folder; give a file (of images: a zip or tar of the class folders).",
+        message="'.' is a folder. Give a file (for images: a zip or tar of the class folders).",
     ),
     "no permission to read an archive": Case(
-        "zip", locked(), stage="download", message="'photos.zip' cannot be read (Permission denied); correct the path."
+        "zip", locked(), stage="download", message="'photos.zip' cannot be read (Permission denied). Correct the path."
     ),
     "server that stops half-way": Case(
-        "server", server(half), stage="download", message="cannot be downloaded (the connection broke off)"
+        "server", server(half), stage="download", message="cannot be downloaded (the connection was interrupted)"
     ),
     "server that stops half-way unannounced": Case(
-        "server", server(half_unannounced), stage="download", message="is not the file expected: its checksum is"
+        "server", server(half_unannounced), stage="download", message="checksum mismatch: the file has"
     ),
     "server that sends a page": Case(
-        "server", server(page), stage="download", message="is not the file expected: its checksum is"
+        "server", server(page), stage="download", message="checksum mismatch: the file has"
     ),
     "server that answers 404": Case(
         "server",
         server(answers(404)),
         stage="download",
-        message="cannot be downloaded (the server answers 404 Not Found)",
+        message="cannot be downloaded (the server returned 404 Not Found)",
     ),
     "server that answers 503": Case(
-        "server", server(answers(503)), stage="download", message="(the server answers 503 Service Unavailable)"
+        "server", server(answers(503)), stage="download", message="(the server returned 503 Service Unavailable)"
     ),
     "server that is slow": Case(
-        "server", server(is_slow), stage="download", message="cannot be downloaded (the server does not answer in time)"
+        "server", server(is_slow), stage="download", message="cannot be downloaded (the server timed out)"
     ),
     "server that is silent": Case(
         "server",
         server(is_silent),
         stage="download",
-        message="cannot be downloaded (the server does not answer in time)",
+        message="cannot be downloaded (the server timed out)",
     ),
-    "closed port": Case(
-        "server", closed_port, stage="download", message="cannot be downloaded (there is no connection)"
-    ),
+    "closed port": Case("server", closed_port, stage="download", message="cannot be downloaded (no connection)"),
     # A full disk or missing permissions: one sentence.
     "disk full while copying": Case("zip", disk_full("download", 5000), stage="download", message="(File too large)"),
     "disk full while downloading": Case(
         "server", disk_full("download", 5000), stage="download", message="File too large"
     ),
     "little room on the disk": Case(
-        "zip", little_room, stage="download", message="but only 0.0 MB are free; make room"
+        "zip", little_room, stage="download", message="but only 0.0 MB are free. Free some space"
     ),
     "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", message="(File too large)"),
     "disk full before preparing": Case(

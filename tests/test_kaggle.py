@@ -27,7 +27,7 @@ TARGET = Path("data/raw/birds/some-owner-some-birds-2.zip")
 SECRET = "KGAT_thisisnobodystoken"
 CREDENTIALS = "KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, in the environment, or ~/.kaggle/kaggle.json"
 BY_HAND = (
-    f"; run again, or download the archive by hand from {PAGE} and give it as `source: archive` with its path as url "
+    f". Run again, or download the archive manually from {PAGE} and give it as `source: archive` with its path as url "
     "and its sha256."
 )
 
@@ -183,15 +183,15 @@ def test_a_refusal_says_how_to_give_credentials_and_consent(answer, token, kaggl
         monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     kaggle.status = int(answer[:3])
     assert refused() == (
-        f"{NAMED} was denied by Kaggle ({answer}); check handle and version, give valid credentials ({CREDENTIALS}), "
-        f"and accept the rules on {PAGE} if it shows any."
+        f"{NAMED} was denied by Kaggle ({answer}). Check handle and version, give valid credentials ({CREDENTIALS}), "
+        f"and accept the rules on {PAGE} if there are any."
     )
     assert files() == []
 
 
 def test_what_kaggle_does_not_have_is_answered_in_a_sentence(kaggle):
     kaggle.status = 404
-    assert refused() == f"{NAMED} does not exist on Kaggle (404 Not Found); check handle and version."
+    assert refused() == f"{NAMED} does not exist on Kaggle (404 Not Found). Check handle and version."
 
 
 def test_a_trouble_of_kaggles_is_answered_in_a_sentence(kaggle):
@@ -229,7 +229,9 @@ def test_a_download_that_was_complete_is_not_repeated(kaggle):
 @pytest.mark.parametrize("content", [b"<html>please log in</html>", ARCHIVE[:-30]])
 def test_what_is_no_whole_zip_archive_is_refused_and_not_taken_up_again(content, kaggle):
     kaggle.archive = content
-    assert refused() == f"{NAMED} cannot be downloaded from Kaggle (the download is not a complete zip archive){BY_HAND}"
+    assert (
+        refused() == f"{NAMED} cannot be downloaded from Kaggle (the download is not a complete zip archive){BY_HAND}"
+    )
     assert files() == []
     kaggle.archive = ARCHIVE
     fetch_kaggle(HANDLE, VERSION, TARGET)
@@ -273,7 +275,7 @@ def test_nothing_of_a_hostile_archive_is_unpacked(kaggle, tmp_path):
 def test_a_token_that_cannot_be_used_is_answered_without_showing_it(token, kaggle, monkeypatch):
     monkeypatch.setenv("KAGGLE_API_TOKEN", token)
     assert refused() == (
-        f"{NAMED} cannot be downloaded because your credentials for Kaggle cannot be read; correct or remove them "
+        f"{NAMED} cannot be downloaded because your Kaggle credentials cannot be read. Correct or remove them "
         f"({CREDENTIALS})."
     )
 
@@ -282,4 +284,4 @@ def test_a_token_that_cannot_be_used_is_answered_without_showing_it(token, kaggl
 def test_a_broken_credentials_file_is_answered_in_a_sentence(content, kaggle):
     Path(".kaggle").mkdir()
     Path(".kaggle/kaggle.json").write_text(content)
-    assert re.search(r"credentials for Kaggle cannot be read; .*~/\.kaggle/kaggle\.json", refused())
+    assert re.search(r"Kaggle credentials cannot be read\. .*~/\.kaggle/kaggle\.json", refused())

@@ -547,7 +547,7 @@ def test_problems_of_models_become_warnings(params, capsys):
         "of always predicting the largest class."
     ) in warnings
     assert "b-head: the test predictions fit the labels no better than shuffled labels" in warnings
-    assert "b-head: it never predicts class " in warnings
+    assert "b-head: it never predicts classes " in warnings
     assert "b-net: training diverged in repeat 2" in warnings
     assert "b-net: validation accuracy" in warnings  # half of its test predictions count as wrong
     assert "b-tune: the loss was not finite in some epoch of repeat 1" in warnings
@@ -656,7 +656,7 @@ def test_the_page_loads_nothing_and_class_names_stay_text(params):
     assert not re.search(r"<link|<iframe|@import|url\(", page)
     assert page.count("<script") == 1  # that of the page, which the policy allows by its hash
     assert "&lt;script&gt;alert(1)&lt;/script&gt;|x" in page
-    assert "it never predicts class" in text
+    assert "it never predicts classes" in text
     assert "<script" not in text
     assert r"&lt;script&gt;alert(1)&lt;/script&gt;\|x" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):

@@ -364,7 +364,7 @@ def test_a_class_there_is_not_is_answered_with_those_there_are(include, exclude,
 
 
 def test_a_class_number_is_answered_without_a_guess():
-    with pytest.raises(UserError, match="class 12 does not exist. Classes: 0 to 9"):
+    with pytest.raises(UserError, match=r"class 12 does not exist\. Classes: 0 to 9"):
         select_classes([12], None, list("0123456789"), "tasks.t")
 
 

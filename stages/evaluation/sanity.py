@@ -165,7 +165,8 @@ def _never_predicted(predicted: np.ndarray, classes: list[str]) -> list[str]:
     if not never:
         return []
     more = f" and {len(never) - 5} more" if len(never) > 5 else ""
-    return [f"it never predicts class {', '.join(never[:5])}{more} for a test image."]
+    noun = "class" if len(never) == 1 else "classes"
+    return [f"it never predicts {noun} {', '.join(never[:5])}{more} for a test image."]
 
 
 def _numbers(repeats: list[int]) -> str:

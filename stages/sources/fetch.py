@@ -121,7 +121,7 @@ def _download(url: str, target: Path, checksum: str | None) -> None:
 def _transfer(url: str, partial: Path, target: Path, checksum: str | None) -> bool:
     """Download the rest of `partial`; True if it still starts with the bytes of an earlier run.
 
-    urllib3 retries requests without a response, the loop those with an interrupted one. Both raise in the end.
+    urllib3 retries requests without a response, the loop interrupted responses. Both raise in the end.
     """
     largest = _size(partial)
     earlier, failures, validator = largest > 0, 0, None
@@ -168,7 +168,7 @@ def _validator(response: requests.Response) -> str | None:
 
 
 def _receive(response: requests.Response, url: str, partial: Path, target: Path, total: int | None) -> None:
-    """Append a response to `partial`. total: size of the complete file in bytes; None if the server does not give it."""
+    """Append a response to `partial`. total: size of the complete file in bytes; None if unknown."""
     size, name = _size(partial), _name(url)
     if total is not None:
         _check_room(url, total - size, PARTIAL, target.parent)

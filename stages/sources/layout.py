@@ -78,8 +78,8 @@ def locate_images(
         first, second, *_ = bases.values()
         raise UserError(
             f"{where} has class folders in different places, such as {first!r} and {second!r}. Name the folder that "
-            "holds all of them and nothing else (subfolder of an archive, path of a folder), or list the images in a table "
-            "(source: csv)."
+            "holds all of them and nothing else (subfolder of an archive, path of a folder), or list the images in a "
+            "table (source: csv)."
         )
     if any(location.split for location in usable):
         for name, location in locations.items():
