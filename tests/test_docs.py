@@ -36,7 +36,7 @@ from stages.evaluation.sanity import model_warnings
 from stages.sources import fetch
 from stages.training import full_model
 from stages.training.batches import Examples
-from stages.training.repeats import BuiltModel, train_repeats
+from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, train_repeats
 from stages.validation.study import SECTIONS, validate_study
 from tests import pipeline
 from tests.conftest import plain, png, write_tree
@@ -240,7 +240,9 @@ def diverged_training() -> str:
         return BuiltModel(model, model)
 
     splits = dict.fromkeys(SPLITS, examples)
-    return error_of(train_repeats, "scratch", build, [(settings, 0.0)], splits, examples, 0, None, None)
+    record = vars(model_record("scratch", "network"))
+    description = ModelDescription(**{key: record[key] for key in ModelDescription.__annotations__ if key in record})
+    return error_of(train_repeats, TrainingSpec(description, [(settings, 0.0)], ""), build, splits, examples)
 
 
 def large_probe() -> str:
