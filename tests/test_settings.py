@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 from sklearn.utils.class_weight import compute_sample_weight
 from stages.training.solving import solve_head
+from stages.training.trainers import Batches, KerasTrainer, LoopTrainer, StackedTrainer, make_trainers
 
 from stages.artifacts.models import Provenance
 from stages.backbones.augmentation import Augment, with_augmentation
@@ -36,7 +37,6 @@ from stages.training.heads import build_head, set_statistics
 from stages.training.optimizers import compile_model, learning_rate_factors
 from stages.training.repeats import BuiltModel, train_repeats
 from stages.training.schedules import learning_rate_at
-from stages.training.trainers import Batches, KerasTrainer, LoopTrainer, StackedTrainer, make_trainers
 
 ROOT = Path(__file__).parents[1]
 RANDOM = np.random.default_rng(0)

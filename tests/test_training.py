@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from stages.training.trained_model import precisions
+from stages.training.trainers import KerasTrainer
 
 from stages import features
 from stages.artifacts.features import FeaturesRecord, read_features
@@ -28,7 +29,6 @@ from stages.training.batches import Examples, iterate_batches, split_examples
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
 from stages.training.optimizers import compile_model
 from stages.training.repeats import BuiltModel, train_repeats
-from stages.training.trainers import KerasTrainer
 from tests.tiny_study import STUDY, run, study
 
 pytestmark = pytest.mark.numeric
