@@ -571,7 +571,7 @@ def test_a_link_to_a_folder_is_answered_in_a_sentence():
     Path("source/b").symlink_to(Path("elsewhere").resolve())
     with pytest.raises(UserError) as error:
         prepared(dataset)
-    assert str(error.value) == "'source/b' is a link to a folder, which is not followed. Replace it by the folder."
+    assert str(error.value) == "'source/b' is a link to a folder, which is not followed. Replace it with the folder."
 
 
 def test_the_folder_itself_may_be_a_link():
@@ -620,7 +620,7 @@ def test_a_folder_that_may_not_be_read_is_answered_in_a_sentence(unprivileged):
     unprivileged()
     with pytest.raises(UserError) as error:
         prepared(dataset)
-    assert str(error.value) == "folder 'source/b' cannot be read (Permission denied). Allow it."
+    assert str(error.value) == "folder 'source/b' cannot be read (Permission denied). Correct its permissions."
     Path("source/b").chmod(0o755)
     assert prepared(dataset).classes == ["a", "b"]
 
@@ -702,13 +702,13 @@ def test_a_table_may_have_another_name():
     [
         (
             "file,label\n1.png,a",
-            "'source/labels.csv' has no column 'path', only file, label. The first line names "
+            "'source/labels.csv' has no column 'path'. Columns: file, label. The first line must name "
             "the columns: path, label and optionally split and group.",
         ),
         (
             "path,lable\n1.png,a",
-            "'source/labels.csv' has no column 'label' (did you mean 'lable'?), only path, lable. The first line "
-            "names the columns: path, label and optionally split and group.",
+            "'source/labels.csv' has no column 'label' (did you mean 'lable'?). Columns: path, lable. The first line "
+            "must name the columns: path, label and optionally split and group.",
         ),
         ("path,label\n1.png,a\n,b", "'source/labels.csv', line 3: path is empty. Fill it in."),
         ('path,label\n1.png,a\n2.png,"  "', "'source/labels.csv', line 3: label is empty. Fill it in."),

@@ -1,6 +1,6 @@
 """Hostile and broken data, from the source to the split.
 
-Each case breaks a good dataset. Either the bad files are excluded, each with a reason, or a stage exits with one
+Each case damages a good dataset. Either the bad files are excluded, each with a reason, or a stage exits with one
 sentence and leaves no files. After the cause is fixed, the next run prepares all images.
 """
 
@@ -112,7 +112,7 @@ class Project:
         self.patch.undo()
         self.limits.clear()
         self.before.clear()
-        self.server.turn = serves
+        self.server.respond = sends_file
         for path in [Path(), *Path().rglob("*")]:
             if not path.is_symlink():
                 path.chmod(0o755)
@@ -120,71 +120,71 @@ class Project:
 
 
 class Case(NamedTuple):
-    """source: of the project. breaks: a function that breaks the project.
+    """source: of the project. damage: a function that damages the project.
 
-    rows: the files that are excluded, each with a part of the reason. stage: the stage that fails, if one does.
-    message: a part of its sentence.
+    excluded: name of each excluded file -> part of the reason. stage: the stage that fails, if one does.
+    message: a part of its error.
     """
 
     source: str
-    breaks: Callable
-    rows: Mapping = MappingProxyType({})
+    damage: Callable
+    excluded: Mapping = MappingProxyType({})
     stage: str = ""
     message: str = ""
 
 
-def files(changed, **keys):
-    """A break: added or changed files of the good dataset, None to remove one; and keys of the study."""
+def with_files(changes, **keys):
+    """Damage: added or changed files of the good dataset, None to remove one; and keys of the study."""
 
-    def breaks(project):
-        contents = {**GOOD, **changed}
+    def damage(project):
+        contents = {**GOOD, **changes}
         project.write({name: content for name, content in contents.items() if content is not None}, **keys)
 
-    return breaks
+    return damage
 
 
-def bad(content, name="cat/00.png"):
-    return files({name: content})
+def with_file(content, name="cat/00.png"):
+    return with_files({name: content})
 
 
 def renamed(old, new):
     return lambda project: project.write({name.replace(old, new): content for name, content in GOOD.items()})
 
 
-def study(**keys):
+def with_keys(**keys):
     return lambda project: project.study(**keys)
 
 
 # Changes of an archive.
 
 
-def change(edit):
-    """A break: edited bytes of the archive, with a correct checksum. edit: a function of the bytes."""
+def edited(edit):
+    """Damage: edited bytes of the archive, with a correct checksum. edit: a function of the bytes."""
 
-    def breaks(project):
+    def damage(project):
         project.path.write_bytes(edit(project.path.read_bytes()))
         project.study()
 
-    return breaks
+    return damage
 
 
-def zipped(name, mode, content):
-    """A break: a zip with an added entry of this Unix mode."""
+def with_zip_entry(name, mode, content):
+    """Damage: a zip with an added entry of this Unix mode."""
 
-    def breaks(project):
+    def damage(project):
         with zipfile.ZipFile(project.path, "a") as archive:
             info = zipfile.ZipInfo(name)
             info.external_attr = mode << 16
             archive.writestr(info, content)
         project.study()
 
-    return breaks
+    return damage
 
 
-def tarred(*members):
-    """A break: a tar with added members: (name, type, target of the link, content)."""
+def with_tar_members(*members):
+    """Damage: a tar with added members: (name, type, target of the link, content)."""
 
-    def breaks(project):
+    def damage(project):
         with tarfile.open(project.path, "a") as archive:
             for name, kind, target, content in members:
                 info = tarfile.TarInfo(name)
@@ -192,13 +192,13 @@ def tarred(*members):
                 archive.addfile(info, io.BytesIO(content))
         project.study()
 
-    return breaks
+    return damage
 
 
-def headers(name, field, value):
-    """A break: another two-byte number in both headers of a file in a zip; field: its offset in the local header."""
+def with_header(name, field, value):
+    """Damage: another two-byte number in both headers of a file in a zip; field: its offset in the local header."""
 
-    def changed(content):
+    def edit(content):
         content = bytearray(content)
         for start, size, offset in ((b"PK\3\4", 30, field), (b"PK\1\2", 46, field + 2)):
             header = content.find(start)
@@ -207,7 +207,7 @@ def headers(name, field, value):
             struct.pack_into("<H", content, header + offset, value)
         return bytes(content)
 
-    return change(changed)
+    return edited(edit)
 
 
 def version_99(content):
@@ -227,14 +227,14 @@ def invalid_utf8(content):
 # Changes of a folder.
 
 
-def beside(make):
-    """A break: an added file in the class folder cat. make: a function that creates it at a path."""
+def with_path(make):
+    """Damage: an added file in the class folder cat. make: a function that creates it at a path."""
 
-    def breaks(project):
+    def damage(project):
         make(project.path / "cat/more.png")
         project.table("cat/more.png,cat")
 
-    return breaks
+    return damage
 
 
 def make_socket(path):
@@ -243,31 +243,31 @@ def make_socket(path):
 
 
 def locked(name=""):
-    def breaks(project):
+    def damage(project):
         (project.path / name if name else project.path).chmod(0)
         project.unprivileged()
 
-    return breaks
+    return damage
 
 
-def rows(*more, **options):
+def with_rows(*more, **options):
     return lambda project: project.table(*more, **options)
 
 
-def raw_table(content):
+def with_table(content):
     return lambda project: (project.path / "labels.csv").write_bytes(content)
 
 
 # Changes of the machine.
 
 
-def disk_full(stage, room):
-    """A break: no file can be larger than `room` bytes, as on a full disk."""
-    return lambda project: project.limits.update({stage: room})
+def disk_full(stage, size):
+    """Damage: no file can be larger than `size` bytes, as on a full disk."""
+    return lambda project: project.limits.update({stage: size})
 
 
-def before(stage, happens):
-    return lambda project: project.before.update({stage: happens})
+def before(stage, action):
+    return lambda project: project.before.update({stage: action})
 
 
 def two_files():
@@ -279,8 +279,8 @@ def shortened_pixels():
     path.write_bytes(path.read_bytes()[:-1])
 
 
-def no_room(project):
-    """A break: folders can be created, but files cannot."""
+def full_disk(project):
+    """Damage: folders can be created, but files cannot."""
 
     def write_text(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -288,7 +288,7 @@ def no_room(project):
     project.patch.setattr(stages.core.files, "write_text", write_text)
 
 
-def little_room(project):
+def little_space(project):
     project.patch.setattr(fetch.shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
 
 
@@ -307,7 +307,7 @@ def locked_outputs(project):
 # Behavior of a server.
 
 
-def serves(handler):
+def sends_file(handler):
     content = Path("photos.zip").read_bytes()
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content)))
@@ -315,7 +315,7 @@ def serves(handler):
     handler.wfile.write(content)
 
 
-def half(handler):
+def sends_half(handler):
     content = Path("photos.zip").read_bytes()
     handler.send_response(200)
     handler.send_header("Content-Length", str(len(content)))
@@ -323,47 +323,31 @@ def half(handler):
     handler.wfile.write(content[: len(content) // 2])
 
 
-def half_unannounced(handler):
-    content = Path("photos.zip").read_bytes()
-    handler.send_response(200)
-    handler.end_headers()
-    handler.wfile.write(content[: len(content) // 2])
-
-
-def page(handler):
+def sends_page(handler):
     handler.send_response(200)
     handler.send_header("Content-Length", "13")
     handler.end_headers()
     handler.wfile.write(b"<html></html>")
 
 
-def answers(status):
-    def turn(handler):
+def returns(status):
+    def respond(handler):
         handler.send_response(status)
         handler.send_header("Content-Length", "0")
         handler.end_headers()
 
-    return turn
+    return respond
 
 
-def is_slow(handler):
-    handler.send_response(200)
-    handler.send_header("Content-Length", "5000")
-    handler.end_headers()
-    handler.wfile.write(b"PK")
-    handler.wfile.flush()
+def sends_nothing(handler):
     handler.server.closing.wait(60)
 
 
-def is_silent(handler):
-    handler.server.closing.wait(60)
+def server(respond):
+    def damage(project):
+        project.server.respond = respond
 
-
-def server(turn):
-    def breaks(project):
-        project.server.turn = turn
-
-    return breaks
+    return damage
 
 
 def closed_port(project):
@@ -375,7 +359,7 @@ def closed_port(project):
 class Handler(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-            self.server.turn(self)
+            self.server.respond(self)
 
     def log_message(self, *_):
         pass
@@ -384,7 +368,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def archive_server():
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
-        running.turn, running.closing = serves, threading.Event()
+        running.respond, running.closing = sends_file, threading.Event()
         running.address = f"http://127.0.0.1:{running.server_port}/photos.zip"
         thread = threading.Thread(target=running.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -400,14 +384,6 @@ def gif_with_broken_second_frame():
     return content[: len(content) * 3 // 4]
 
 
-def zip_of(entries):
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w") as archive:
-        for name in entries:
-            archive.writestr(name, entries[name])
-    return content.getvalue()
-
-
 LONG = "n" * 240 + ".png"
 NOT_AN_IMAGE = "the file is not an image of a known format"
 OUTSIDE = "its path leads out of the source"
@@ -415,119 +391,111 @@ NOT_AN_ARCHIVE = "neither a zip nor a tar archive. Give one of them."
 
 CASES = {
     # One broken file is excluded.
-    "corrupt PNG": Case("zip", bad(PNG[:100] + bytes(99) + PNG[199:]), {"cat/00.png": "broken"}),
-    "truncated PNG": Case("folder", bad(PNG[:500]), {"cat/00.png": "truncated"}),
-    "truncated JPEG": Case("tar.gz", bad(JPEG[:-200]), {"cat/00.png": "truncated"}),
-    "truncated header": Case("csv", bad(JPEG[:100]), {"cat/00.png": "Truncated File Read"}),
-    "truncated TIFF": Case("zip", bad(encode(NOISE[0], "TIFF")[:700]), {"cat/00.png": "truncated"}),
-    "truncated TIFF of which Pillow warns": Case("zip", bad(TIFF[:400]), {"cat/00.png": NOT_AN_IMAGE}),
-    "truncated WebP": Case("zip", bad(encode(NOISE[0], "WEBP")[:300]), {"cat/00.png": "decoder"}),
-    "zero bytes": Case("zip", bad(b""), {"cat/00.png": "the file is empty"}),
-    "zero bytes in a folder": Case("folder", bad(b""), {"cat/00.png": "the file is empty"}),
-    "only zeros": Case("tar", bad(bytes(5000)), {"cat/00.png": NOT_AN_IMAGE}),
-    "text named .jpg": Case("csv", bad(b"Dear photographer", "dog/a.jpg"), {"dog/a.jpg": NOT_AN_IMAGE}),
-    "page of a web site named .jpg": Case("folder", bad(b"<html>Not found", "dog/a.jpg"), {"dog/a.jpg": NOT_AN_IMAGE}),
-    "1x1 image": Case("zip", bad(png(plain(0, 1))), {"cat/00.png": "the image has 1x1 pixels; the minimum is 4x4"}),
-    "bomb": Case("zip", bad(png_of_size(30_000, 30_000)), {"cat/00.png": "decompression bomb"}),
-    "smaller bomb": Case("folder", bad(png_of_size(10_000, 10_000)), {"cat/00.png": "decompression bomb"}),
+    "corrupt PNG": Case("zip", with_file(PNG[:100] + bytes(99) + PNG[199:]), {"cat/00.png": "broken"}),
+    "truncated PNG": Case("folder", with_file(PNG[:500]), {"cat/00.png": "truncated"}),
+    "truncated JPEG": Case("tar.gz", with_file(JPEG[:-200]), {"cat/00.png": "truncated"}),
+    "truncated header": Case("csv", with_file(JPEG[:100]), {"cat/00.png": "Truncated File Read"}),
+    "truncated TIFF, for which Pillow prints a warning": Case(
+        "zip", with_file(TIFF[:400]), {"cat/00.png": NOT_AN_IMAGE}
+    ),
+    "truncated WebP": Case("zip", with_file(encode(NOISE[0], "WEBP")[:300]), {"cat/00.png": "decoder"}),
+    "zero bytes": Case("zip", with_file(b""), {"cat/00.png": "the file is empty"}),
+    "text named .jpg": Case("csv", with_file(b"Dear photographer", "dog/a.jpg"), {"dog/a.jpg": NOT_AN_IMAGE}),
+    "1x1 image": Case(
+        "zip", with_file(png(plain(0, 1))), {"cat/00.png": "the image has 1x1 pixels; the minimum is 4x4"}
+    ),
+    "bomb": Case("zip", with_file(png_of_size(30_000, 30_000)), {"cat/00.png": "decompression bomb"}),
     "large file": Case("folder", smaller_limit, {"cat/00.png": "it has 3,001 bytes, more than 3,000"}),
     "large file in a zip": Case("zip", smaller_limit, {"cat/00.png": "it unpacks to 3,001 bytes, more than 3,000"}),
-    "zip as an image": Case("zip", bad(zip_of(GOOD), "dog/more.zip"), {"dog/more.zip": NOT_AN_IMAGE}),
-    "program as an image": Case("zip", bad(b"%!PS-Adobe-3.0 EPSF-3.0\n", "dog/a.eps"), {"dog/a.eps": NOT_AN_IMAGE}),
     "pixels that are fractions": Case(
-        "zip", bad(encode(np.ones((9, 9), np.float32), "TIFF")), {"cat/00.png": "its pixels are 32-bit"}
+        "zip", with_file(encode(np.ones((9, 9), np.float32), "TIFF")), {"cat/00.png": "its pixels are 32-bit"}
     ),
-    "name of two lines": Case("folder", bad(b"", "dog/a\nb.png"), {"dog/a\\nb.png": "the file is empty"}),
-    "name with a carriage return": Case("zip", bad(b"", "dog/a\rb.png"), {"dog/a\\rb.png": "the file is empty"}),
-    "name that is not UTF-8": Case("folder", bad(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
-    "long name": Case("tar", bad(b"", f"dog/{LONG}"), {f"dog/{LONG}": "the file is empty"}),
-    "image beside the classes": Case("zip", bad(JPEG, "a.jpg"), {"a.jpg": "it is next to the class folders"}),
-    # What leads elsewhere is left out.
-    "zip with ../": Case("zip", bad(PNG, "../cat/a.png"), {"../cat/a.png": OUTSIDE}),
-    "zip with ../ inside": Case("zip", bad(PNG, "cat/../../a.png"), {"cat/../../a.png": OUTSIDE}),
+    "name of two lines": Case("folder", with_file(b"", "dog/a\nb.png"), {"dog/a\\nb.png": "the file is empty"}),
+    "name that is not UTF-8": Case("folder", with_file(b"", "dog/\udce4.png"), {"dog/\\xe4.png": "the file is empty"}),
+    "long name": Case("tar", with_file(b"", f"dog/{LONG}"), {f"dog/{LONG}": "the file is empty"}),
+    "image beside the classes": Case("zip", with_file(JPEG, "a.jpg"), {"a.jpg": "it is next to the class folders"}),
+    # Paths and links that lead out of the source are excluded.
+    "zip with ../": Case("zip", with_file(PNG, "../cat/a.png"), {"../cat/a.png": OUTSIDE}),
     "tar with a path from the root": Case(
-        "tar", tarred(("/cat/a.png", tarfile.REGTYPE, "", JPEG)), {"/cat/a.png": OUTSIDE}
+        "tar", with_tar_members(("/cat/a.png", tarfile.REGTYPE, "", JPEG)), {"/cat/a.png": OUTSIDE}
     ),
     "link out of a tar": Case(
-        "tar", tarred(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")), {"cat/a.png": "it is a link, not a file"}
-    ),
-    "hard link in a tar": Case(
-        "tar", tarred(("cat/a.png", tarfile.LNKTYPE, "cat/00.png", b"")), {"cat/a.png": "it is a link, not a file"}
+        "tar",
+        with_tar_members(("cat/a.png", tarfile.SYMTYPE, "/etc/passwd", b"")),
+        {"cat/a.png": "it is a link, not a file"},
     ),
     "link out of a zip": Case(
-        "zip", zipped("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"), {"cat/a.png": "it is a link, not a file"}
+        "zip",
+        with_zip_entry("cat/a.png", stat.S_IFLNK | 0o777, "/etc/passwd"),
+        {"cat/a.png": "it is a link, not a file"},
     ),
     "link out of a folder": Case(
-        "folder", beside(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
-    ),
-    "link out of a folder, listed": Case(
-        "csv", beside(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
+        "folder", with_path(lambda path: path.symlink_to("/etc/passwd")), {"cat/more.png": "it leads out of the folder"}
     ),
     "link to nothing": Case(
-        "folder", beside(lambda path: path.symlink_to("nothing")), {"cat/more.png": "it cannot be read (No such file"}
+        "folder",
+        with_path(lambda path: path.symlink_to("nothing")),
+        {"cat/more.png": "it cannot be read (No such file"},
     ),
     "link to itself": Case(
-        "folder", beside(lambda path: path.symlink_to("more.png")), {"cat/more.png": "it cannot be read ("}
+        "folder", with_path(lambda path: path.symlink_to("more.png")), {"cat/more.png": "it cannot be read ("}
     ),
-    "path out of the folder": Case("csv", rows("../a.png,cat"), {"../a.png": "it leads out of the folder"}),
-    # Excluded: not a file.
-    "device in a tar": Case("tar", tarred(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "it is not a file"}),
-    "pipe": Case("folder", beside(os.mkfifo), {"cat/more.png": "it is not a file"}),
-    "pipe, listed": Case("csv", beside(os.mkfifo), {"cat/more.png": "it is not a file"}),
-    "socket": Case("folder", beside(make_socket), {"cat/more.png": "it is not a file"}),
-    "folder named .png": Case("csv", beside(Path.mkdir), {"cat/more.png": "it is not a file"}),
-    "missing file": Case("csv", rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
-    # Excluded: cannot be unpacked or read.
-    "password": Case("zip", headers("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
-    "unknown compression": Case("zip", headers("dog/12.png", 8, 99), {"dog/12.png": "compression method"}),
+    "path out of the folder": Case("csv", with_rows("../a.png,cat"), {"../a.png": "it leads out of the folder"}),
+    # Paths that are not files are excluded.
+    "device in a tar": Case(
+        "tar", with_tar_members(("cat/a.png", tarfile.CHRTYPE, "", b"")), {"cat/a.png": "it is not a file"}
+    ),
+    "pipe": Case("folder", with_path(os.mkfifo), {"cat/more.png": "it is not a file"}),
+    "socket": Case("folder", with_path(make_socket), {"cat/more.png": "it is not a file"}),
+    "folder named .png": Case("csv", with_path(Path.mkdir), {"cat/more.png": "it is not a file"}),
+    "missing file": Case("csv", with_rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
+    # Files that cannot be unpacked or read are excluded.
+    "password": Case("zip", with_header("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
+    "unknown compression": Case("zip", with_header("dog/12.png", 8, 99), {"dog/12.png": "compression method"}),
     "bytes changed in a zip": Case(
         "zip",
-        change(lambda content: content.replace(b"IEND", b"IENX", 1)),
+        edited(lambda content: content.replace(b"IEND", b"IENX", 1)),
         {"cat/00.png": "CRC"},
     ),
     "no permission to read a file": Case("folder", locked("cat/00.png"), {"cat/00.png": "(Permission denied)"}),
-    "no permission to read a listed file": Case("csv", locked("cat/00.png"), {"cat/00.png": "(Permission denied)"}),
     # Unusual, but not broken.
-    "GIF with a broken second frame": Case("zip", bad(gif_with_broken_second_frame())),
-    "16-bit PNG": Case("folder", bad(png(NOISE[0, :, :, 0].astype(np.uint16) << 8))),
-    "JPEG of a printer named .png": Case("zip", bad(encode(Image.fromarray(NOISE[0]).convert("CMYK"), "JPEG"))),
-    "very long strip": Case("zip", bad(png(NOISE.reshape(-1, 4, 3)))),
-    "one image under two names and labels": Case("zip", bad(PNG, "dog/a.png")),
-    "litter of other systems": Case("zip", zipped("__MACOSX/cat/._00.png", 0o644, "x")),
+    "GIF with a broken second frame": Case("zip", with_file(gif_with_broken_second_frame())),
+    "16-bit PNG": Case("folder", with_file(png(NOISE[0, :, :, 0].astype(np.uint16) << 8))),
+    "JPEG of a printer named .png": Case("zip", with_file(encode(Image.fromarray(NOISE[0]).convert("CMYK"), "JPEG"))),
+    "very long strip": Case("zip", with_file(png(NOISE.reshape(-1, 4, 3)))),
+    "one image under two names and labels": Case("zip", with_file(PNG, "dog/a.png")),
+    "litter of other systems": Case("zip", with_zip_entry("__MACOSX/cat/._00.png", 0o644, "x")),
     # The dataset is broken: one sentence.
     "too many unreadable files": Case(
         "zip",
-        files(dict.fromkeys(list(GOOD)[:3], b"")),
+        with_files(dict.fromkeys(list(GOOD)[:3], b"")),
         stage="prepare",
         message="d: 3 of 24 files are unreadable, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
         "cat/01.png: the file is empty; cat/02.png: the file is empty). Fix or remove them, or raise max_unreadable.",
     ),
     "too many unreadable files with names of two lines": Case(
         "folder",
-        files(dict.fromkeys(["dog/a\nb.png", "dog/c\rd.png", "dog/e.png"], b"")),
+        with_files(dict.fromkeys(["dog/a\nb.png", "dog/c\rd.png", "dog/e.png"], b"")),
         stage="prepare",
         message="d: 3 of 27 files are unreadable",
     ),
     "unreadable class": Case(
         "csv",
-        files(dict.fromkeys((name for name in GOOD if "cat" in name), b"text"), max_unreadable=0.6),
+        with_files(dict.fromkeys((name for name in GOOD if "cat" in name), b"text"), max_unreadable=0.6),
         stage="prepare",
         message="d: class 'cat' has no readable image. Fix its files, or remove the class.",
     ),
     "nothing readable": Case(
-        "tar", files(dict.fromkeys(GOOD, b""), max_unreadable=0.9), stage="prepare", message="d: 24 of 24 files are"
+        "tar",
+        with_files(dict.fromkeys(GOOD, b""), max_unreadable=0.9),
+        stage="prepare",
+        message="d: 24 of 24 files are",
     ),
     "empty class in a folder": Case(
         "folder",
-        files({"owl/": b""}),
+        with_files({"owl/": b""}),
         stage="prepare",
         message="'photos': the class folder 'owl' is empty. Put images in it, or remove it.",
-    ),
-    "empty class in a zip": Case(
-        "zip",
-        files({"owl/": b""}),
-        stage="prepare",
-        message="'data/raw/d/photos.zip': the class folder 'owl' is empty. Put images in it, or remove it.",
     ),
     "no class folders": Case(
         "tar",
@@ -537,7 +505,7 @@ CASES = {
     ),
     "missing subfolder": Case(
         "zip",
-        study(subfolder="photos"),
+        with_keys(subfolder="photos"),
         stage="prepare",
         message="has no files in folder 'photos'. Correct subfolder.",
     ),
@@ -546,38 +514,35 @@ CASES = {
         renamed("cat/0", "Cat/0"),
         stage="split",
         message="tasks.t: classes 'Cat' and 'cat' differ only in letter case. If they are one class, write rename: "
-        "{Cat: cat}; else rename one of them.",
+        "{Cat: cat}; otherwise rename one of them.",
     ),
     "one class": Case(
         "zip",
-        files(dict.fromkeys(name for name in GOOD if "dog" in name)),
+        with_files(dict.fromkeys(name for name in GOOD if "dog" in name)),
         stage="split",
-        message="tasks.t: include, exclude and rename leave cat. A task needs two classes.",
+        message="tasks.t: a task needs two classes. Classes after include, exclude and rename: cat.",
     ),
     "few images of a class": Case(
         "zip",
-        files(dict.fromkeys(list(GOOD)[6:12])),
+        with_files(dict.fromkeys(list(GOOD)[6:12])),
         stage="split",
         message="tasks.t: class 'cat' has 1 train, 3 validation and 2 test images. Every split needs at least 2",
     ),
     "no published test images": Case(
         "zip",
-        study(task={"test": "published"}),
+        with_keys(task={"test": "published"}),
         stage="split",
         message="tasks.t.test: dataset 'd' does not publish test images (splits: none). Give a share, or a number",
     ),
-    "truncated zip": Case("zip", change(lambda content: content[:-900]), stage="prepare", message=NOT_AN_ARCHIVE),
+    "truncated zip": Case("zip", edited(lambda content: content[:-900]), stage="prepare", message=NOT_AN_ARCHIVE),
     "truncated tar.gz": Case(
-        "tar.gz", change(lambda content: content[:-9000]), stage="prepare", message="is damaged ("
+        "tar.gz", edited(lambda content: content[:-9000]), stage="prepare", message="is damaged ("
     ),
-    "empty archive": Case("zip", change(lambda _: b""), stage="prepare", message=NOT_AN_ARCHIVE),
+    "empty archive": Case("zip", edited(lambda _: b""), stage="prepare", message=NOT_AN_ARCHIVE),
     "archive of nothing": Case("zip", lambda project: project.write({}), stage="prepare", message="has no <class>/"),
-    "page of a web site, and its checksum": Case(
-        "zip", change(lambda _: b"<html>Not here</html>"), stage="prepare", message=NOT_AN_ARCHIVE
-    ),
-    "zip of a later version": Case("zip", change(version_99), stage="prepare", message="'data/raw/d/photos.zip'"),
+    "zip of a later version": Case("zip", edited(version_99), stage="prepare", message="'data/raw/d/photos.zip'"),
     "zip with names that are not UTF-8": Case(
-        "zip", change(invalid_utf8), stage="prepare", message="'data/raw/d/photos.zip'"
+        "zip", edited(invalid_utf8), stage="prepare", message="'data/raw/d/photos.zip'"
     ),
     "missing folder": Case(
         "folder",
@@ -589,7 +554,7 @@ CASES = {
         "folder",
         lambda project: Path("photos/owl").symlink_to("cat"),
         stage="prepare",
-        message="'photos/owl' is a link to a folder, which is not followed. Replace it by the folder.",
+        message="'photos/owl' is a link to a folder, which is not followed. Replace it with the folder.",
     ),
     "no permission to read a folder": Case(
         "folder",
@@ -603,61 +568,43 @@ CASES = {
         stage="prepare",
         message="table 'photos/labels.csv' does not exist. Correct `path` or `table`.",
     ),
-    "missing folder of a table": Case(
-        "csv",
-        lambda project: shutil.rmtree(project.path),
-        stage="prepare",
-        message="table 'photos/labels.csv' does not exist. Correct `path` or `table`.",
-    ),
     "no permission to read a table": Case(
         "csv", locked("labels.csv"), stage="prepare", message="'photos/labels.csv' cannot be read as a table"
     ),
     "table without a column": Case(
-        "csv", rows(header="path,class"), stage="prepare", message="'photos/labels.csv' has no column 'label'"
+        "csv", with_rows(header="path,class"), stage="prepare", message="'photos/labels.csv' has no column 'label'"
     ),
-    "table that is not text": Case("csv", raw_table(JPEG), stage="prepare", message="cannot be read as a table"),
+    "table that is not text": Case("csv", with_table(JPEG), stage="prepare", message="cannot be read as a table"),
     "table in UTF-16": Case(
         "csv",
-        raw_table("path,label\ncat/00.png,cat".encode("utf-16")),
+        with_table("path,label\ncat/00.png,cat".encode("utf-16")),
         stage="prepare",
         message="Save it as UTF-8 text.",
     ),
-    "empty table": Case("csv", raw_table(b""), stage="prepare", message="has no column 'path', only none."),
-    "table without rows": Case("csv", rows(good=False), stage="prepare", message="'photos/labels.csv'"),
-    "table with a row too long": Case("csv", rows("a,b,c,d"), stage="prepare", message="more cells than columns"),
-    "table with a comma too many in each row": Case(
-        "csv",
-        rows("cat/00.png,cat,", "dog/12.png,dog,", good=False),
-        stage="prepare",
-        message="'photos/labels.csv'",
-    ),
+    "empty table": Case("csv", with_table(b""), stage="prepare", message="has no column 'path'. Columns: none."),
+    "table without rows": Case("csv", with_rows(good=False), stage="prepare", message="'photos/labels.csv'"),
+    "table with a row too long": Case("csv", with_rows("a,b,c,d"), stage="prepare", message="more cells than columns"),
     "table with a path twice": Case(
         "csv",
-        rows("cat/00.png,dog"),
+        with_rows("cat/00.png,dog"),
         stage="prepare",
         message="line 26: 'cat/00.png' is listed twice. Remove one of the lines.",
     ),
     "table with an unknown split": Case(
         "csv",
-        rows("cat/00.png,cat,dev", header="path,label,split", good=False),
+        with_rows("cat/00.png,cat,dev", header="path,label,split", good=False),
         stage="prepare",
         message="'photos/labels.csv', line 2: 'dev' is not a split. Give train, ",
     ),
     "table without a label": Case(
-        "csv", rows("cat/more.png,"), stage="prepare", message="line 26: label is empty. Fill it in."
+        "csv", with_rows("cat/more.png,"), stage="prepare", message="line 26: label is empty. Fill it in."
     ),
     # The source cannot be fetched: one sentence.
     "another checksum": Case(
         "zip",
-        study(sha256="0" * 64),
+        with_keys(sha256="0" * 64),
         stage="download",
         message="'photos.zip': checksum mismatch: the file has sha256:",
-    ),
-    "another MD5 checksum": Case(
-        "tar",
-        study(sha256=None, md5="0" * 32),
-        stage="download",
-        message="'photos.tar': checksum mismatch: the file has md5:",
     ),
     "missing file to copy": Case(
         "zip",
@@ -667,7 +614,7 @@ CASES = {
     ),
     "folder as an archive": Case(
         "zip",
-        study(url="."),
+        with_keys(url="."),
         stage="download",
         message="'.' is a folder. Give a file (for images: a zip or tar of the class folders).",
     ),
@@ -675,29 +622,20 @@ CASES = {
         "zip", locked(), stage="download", message="'photos.zip' cannot be read (Permission denied). Correct the path."
     ),
     "server that stops half-way": Case(
-        "server", server(half), stage="download", message="cannot be downloaded (the connection was interrupted)"
-    ),
-    "server that stops half-way unannounced": Case(
-        "server", server(half_unannounced), stage="download", message="checksum mismatch: the file has"
+        "server", server(sends_half), stage="download", message="cannot be downloaded (the connection was interrupted)"
     ),
     "server that sends a page": Case(
-        "server", server(page), stage="download", message="checksum mismatch: the file has"
+        "server", server(sends_page), stage="download", message="checksum mismatch: the file has"
     ),
     "server that answers 404": Case(
         "server",
-        server(answers(404)),
+        server(returns(404)),
         stage="download",
         message="cannot be downloaded (the server returned 404 Not Found)",
     ),
-    "server that answers 503": Case(
-        "server", server(answers(503)), stage="download", message="(the server returned 503 Service Unavailable)"
-    ),
-    "server that is slow": Case(
-        "server", server(is_slow), stage="download", message="cannot be downloaded (the server timed out)"
-    ),
     "server that is silent": Case(
         "server",
-        server(is_silent),
+        server(sends_nothing),
         stage="download",
         message="cannot be downloaded (the server timed out)",
     ),
@@ -707,25 +645,16 @@ CASES = {
     "disk full while downloading": Case(
         "server", disk_full("download", 5000), stage="download", message="File too large"
     ),
-    "little room on the disk": Case(
-        "zip", little_room, stage="download", message="but only 0.0 MB are free. Free some space"
+    "little free disk space": Case(
+        "zip", little_space, stage="download", message="but only 0.0 MB are free. Free some space"
     ),
     "disk full while preparing": Case("zip", disk_full("prepare", 9000), stage="prepare", message="(File too large)"),
     "disk full before preparing": Case(
-        "folder", no_room, stage="prepare", message="(No space left on device). Free some space"
-    ),
-    "disk full while writing tables": Case(
-        "folder",
-        lambda project: (project.study(image_size=8), disk_full("prepare", 5000)(project)),
-        stage="prepare",
-        message="(File too large)",
+        "folder", full_disk, stage="prepare", message="(No space left on device). Free some space"
     ),
     "disk full while splitting": Case("csv", disk_full("split", 500), stage="split", message="(File too large)"),
     "no permission to write": Case(
         "folder", locked_outputs, stage="prepare", message="(Permission denied). Free some space, or"
-    ),
-    "no permission to write what is fetched": Case(
-        "zip", locked_outputs, stage="download", message="(Permission denied). Free some space, or"
     ),
     # Damaged outputs of an earlier stage.
     "two fetched files": Case(
@@ -792,7 +721,7 @@ def run_all(project, capfd, fails=""):
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_hostile_data_is_excluded_or_reported_in_one_sentence(case, project, capfd):
-    case.breaks(project)
+    case.damage(project)
     errors = run_all(project, capfd, case.stage)
     if case.stage:
         assert_one_sentence(errors, case)
@@ -800,10 +729,10 @@ def test_hostile_data_is_excluded_or_reported_in_one_sentence(case, project, cap
     else:
         images = read_images("d")
         excluded = images.quarantine.set_index("name")["reason"].to_dict()
-        assert excluded.keys() == case.rows.keys()
-        for name, reason in case.rows.items():
+        assert excluded.keys() == case.excluded.keys()
+        for name, reason in case.excluded.items():
             assert reason in excluded[name]
-        assert set(images.table["name"]) == {printable(name) for name in project.files} - case.rows.keys()
+        assert set(images.table["name"]) == {printable(name) for name in project.files} - case.excluded.keys()
         task = read_task("t").table
         assert set(task["name"]) == set(images.table["name"])
         assert task.groupby("sha256")["split"].nunique().eq(1).all()
@@ -825,7 +754,7 @@ def assert_one_sentence(errors, case):
 
 
 def assert_no_files_left(case):
-    """There are no outputs of the stage that failed or of later stages, and no partial files."""
+    """The stage that failed and later stages leave no outputs and no partial files."""
     stages = list(STAGES)
     for stage in stages[stages.index(case.stage) :]:
         assert not [path for path in Path(OUTPUTS[stage]).rglob("*") if not path.is_dir()]

@@ -403,11 +403,14 @@ def test_excluding_the_name_of_a_merged_class_leaves_no_class_of_that_name():
         ),
         ({"include": ["cat", "hores"]}, "tasks.t.include: class 'hores' does not exist (did you mean 'horse'?)"),
         ({"exclude": ["hores"]}, "tasks.t.exclude: class 'hores' does not exist (did you mean 'horse'?)"),
-        ({"exclude": ["cat", 1]}, "tasks.t: include, exclude and rename leave horse. A task needs two classes."),
-        ({"exclude": [0, 1, 2]}, "tasks.t: include, exclude and rename leave none. A task needs two classes."),
+        (
+            {"exclude": ["cat", 1]},
+            "tasks.t: a task needs two classes. Classes after include, exclude and rename: horse.",
+        ),
+        ({"exclude": [0, 1, 2]}, "tasks.t: a task needs two classes. Classes after include, exclude and rename: none."),
         (
             {"rename": {"cat": "animal", "dog": "animal"}, "exclude": ["horse"]},
-            "tasks.t: include, exclude and rename leave animal. A task needs two classes.",
+            "tasks.t: a task needs two classes. Classes after include, exclude and rename: animal.",
         ),
         (
             {"rename": {"dog": "Cat"}},
@@ -427,7 +430,7 @@ def test_classes_that_differ_in_letter_case_only_become_one_as_the_answer_says()
         resolve_classes(entry_of(), classes, "tasks.t")
     assert str(error.value) == (
         "tasks.t: classes 'Straße' and 'strasse' differ only in letter case. If they are one class, write "
-        "rename: {Straße: strasse}; else rename one of them."
+        "rename: {Straße: strasse}; otherwise rename one of them."
     )
     merged = resolve_classes(entry_of(rename={"Straße": "strasse"}), classes, "tasks.t")
     assert merged == (["strasse", "cat", "dog"], {0: 0, 1: 1, 2: 2, 3: 0})
@@ -923,7 +926,7 @@ def test_a_task_refuses_other_images_than_its_own(folder):
 @pytest.mark.parametrize(
     ("entry", "sentence"),
     [
-        ({"include": ["cat", 0]}, "tasks.t: include, exclude and rename leave cat. A task needs two classes."),
+        ({"include": ["cat", 0]}, "tasks.t: a task needs two classes. Classes after include, exclude and rename: cat."),
         (
             {"test": 0.01},
             "tasks.t: class 'cat' has 9 train, 3 validation and 0 test images. Every split needs at least 2: change "

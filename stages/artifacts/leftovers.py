@@ -1,4 +1,4 @@
-"""Removes what entries that are no longer in the study have left behind: models, splits, pictures, costs, exports.
+"""Removes the files of entries that were removed from the study: models, splits, pictures, costs, exports.
 
 DVC does not remove the outputs of a removed entry. But compare and report depend on whole folders, because dvc.yaml
 cannot list their models by name. With leftovers, their dependencies would differ between two clones of one study.

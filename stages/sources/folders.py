@@ -42,7 +42,7 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
     files, folders = [], []
 
     def unreadable(error: OSError) -> None:
-        raise UserError(f"folder {error.filename!r} cannot be read ({error.strerror}). Allow it.")
+        raise UserError(f"folder {error.filename!r} cannot be read ({error.strerror}). Correct its permissions.")
 
     for folder, inside, names in os.walk(path, onerror=unreadable):
         here = Path(folder)
@@ -50,7 +50,7 @@ def _walk(path: Path) -> tuple[list[str], list[str]]:
         for name in inside:
             if (here / name).is_symlink():
                 raise UserError(
-                    f"{str(here / name)!r} is a link to a folder, which is not followed. Replace it by the folder."
+                    f"{str(here / name)!r} is a link to a folder, which is not followed. Replace it with the folder."
                 )
         files += [(here / name).relative_to(path).as_posix() for name in names]
         folders += [(here / name).relative_to(path).as_posix() for name in inside]
@@ -91,8 +91,8 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
     for column in ("path", "label"):
         if column not in names:
             raise UserError(
-                f"{file!r} has no column {column!r}{did_you_mean(column, names)}, only {listing(names)}. The "
-                "first line names the columns: path, label and optionally split and group."
+                f"{file!r} has no column {column!r}{did_you_mean(column, names)}. Columns: {listing(names)}. "
+                "The first line must name the columns: path, label and optionally split and group."
             )
     seen = set()
     for row in reader:

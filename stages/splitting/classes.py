@@ -50,13 +50,15 @@ def resolve_classes(entry: TaskConfig, classes: list[str], where: str) -> TaskCl
     )
     names = list(dict.fromkeys(new_names[label] for label in labels))
     if len(names) < 2:
-        raise UserError(f"{where}: include, exclude and rename leave {listing(names)}. A task needs two classes.")
+        raise UserError(
+            f"{where}: a task needs two classes. Classes after include, exclude and rename: {listing(names)}."
+        )
     old_names = {new_names[label]: classes[label] for label in labels}
     for first, second in itertools.combinations(sorted(names), 2):
         if first.casefold() == second.casefold():
             raise UserError(
                 f"{where}: classes {first!r} and {second!r} differ only in letter case. If they are one class, write "
-                f"rename: {{{old_names[first]}: {second}}}; else rename one of them."
+                f"rename: {{{old_names[first]}: {second}}}; otherwise rename one of them."
             )
     return TaskClasses(names, {label: names.index(new_names[label]) for label in labels})
 
