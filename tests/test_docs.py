@@ -250,15 +250,8 @@ def diverged_training() -> str:
         model = keras.Sequential([keras.Input((2,)), output])
         return BuiltModel(model, model)
 
-<<<<<<< HEAD
-    splits = dict.fromkeys(SPLITS, examples)
-    record = vars(model_record("scratch", "network"))
-    description = ModelDescription(**{key: record[key] for key in ModelDescription.__annotations__ if key in record})
-    return error_of(train_repeats, TrainingSpec(description, [(settings, 0.0)], ""), build, splits, examples)
-=======
     spec = TrainingSpec(description, [(settings, 0.0)], "fingerprint")
     return error_of(train_repeats, spec, build, dict.fromkeys(SPLITS, examples), examples)
->>>>>>> w2
 
 
 def large_probe() -> str:
