@@ -1,14 +1,15 @@
-"""How fast models train on cached features, and what that saves.
+"""How fast models train on cached features, and the seconds that a cache saves.
 
     python -m benchmarks.training [--files folder] [--rounds 3] [--run folder] [part ...]
 
-Parts: heads - an epoch over 45,000 x 2,048 float16 features beside a loop written by hand for TensorFlow; candidates -
-ten learning rates at once beside three one after another; fine-tuning - from a cached cut beside running the frozen
-layers; cache - the CIFAR-10 study's heads on its shared features, beside the same heads on a frozen base that runs in
-every epoch. Of the last, the epochs are those of a finished run of the study, `--run`, and those it allows; all seconds
-are extrapolated from two epochs on part of the images.
+Parts: heads - an epoch over 45,000 x 2,048 float16 features, beside a loop written by hand for TensorFlow; fit - the
+steps that Keras takes in one call, and the fused Adam; candidates - learning rates in one stacked model, beside one
+after another; fine-tuning - from a cached cut layer, beside running the frozen layers; cache - the heads of the
+CIFAR-10 study on their shared features, beside the same heads on a frozen backbone that runs in every epoch. The epochs
+of `cache` are those of a finished run of the study, `--run`, and those that the study allows; its seconds are extrapolated
+from two epochs on part of the images.
 
-files: as in benchmarks.features. Ways take turns; ratios are medians of the rounds.
+files: as in benchmarks.features. The ways take turns; ratios are medians of the rounds.
 """
 
 import argparse
@@ -16,10 +17,13 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -28,6 +32,7 @@ import numpy as np
 
 from benchmarks.measuring import backbone_of, images_of, machine, peak, ratio
 from benchmarks.tables import table
+from stages.artifacts.features import FeaturesRecord
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.extraction import BATCH
 from stages.backbones.inference import MIN_IMAGES_TO_CONVERT, fastest_inference, resolve_precision
@@ -37,7 +42,8 @@ from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.files import read_json
 from stages.core.yaml import read_yaml
-from stages.training.batches import Examples
+from stages.training import fitting, optimizers
+from stages.training.batches import Examples, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs
 from stages.training.heads import add_head, build_head
 from stages.training.optimizers import compile_model
@@ -64,6 +70,11 @@ def few(examples: Examples) -> Examples:
     return Examples(examples.array, examples.rows[:1], examples.labels[:1], examples.index[:1], examples.classes)
 
 
+def features_of(count: int, width: int) -> Examples:
+    """Random features (count, width) float16 in memory."""
+    return examples_of(np.random.default_rng(0).random((count, width), np.float32).astype(np.float16))
+
+
 def made(file: Path, rows: int, width: int) -> np.ndarray:
     """Random features (rows, width) float16 in a file, memory-mapped as a stage reads them."""
     random = np.random.default_rng(0)
@@ -75,8 +86,31 @@ def made(file: Path, rows: int, width: int) -> np.ndarray:
 
 
 def head_of(hidden: list[int], width: int = WIDTH) -> keras.Model:
+    """A head of dense layers on standardized features (n, width)."""
     entry = HeadConfig(task="t", features="f", hidden=hidden)
-    return build_head(entry, CLASSES, [width], "vgg16", 32, "block5_pool")
+    return build_head(entry, features_record("vgg16", 32, "block5_pool", [width]), CLASSES)
+
+
+def features_record(architecture: str, image_size: int, cut: str, shape: list[int]) -> FeaturesRecord:
+    """The record of features that no stage wrote."""
+    return FeaturesRecord(
+        name="f",
+        dataset="d",
+        images_sha256="",
+        images=0,
+        image_size=image_size,
+        resize="crop",
+        backbone="b",
+        weights_sha256="",
+        architecture=architecture,
+        cut=cut,
+        pooling="none",
+        precision="float32",
+        storage="float16",
+        views=[],
+        shape=shape,
+        parameters=0,
+    )
 
 
 def seconds_of_epochs(train: Callable[[int], None], epochs: int = 2) -> float:
@@ -89,11 +123,17 @@ def seconds_of_epochs(train: Callable[[int], None], epochs: int = 2) -> float:
     return (seconds[1] - seconds[0]) / epochs
 
 
-def fitted(build: Callable[[], keras.Model], examples: Examples, epochs: int, **changes) -> None:
+def compiled(build: Callable[[], keras.Model], examples: Examples, settings: TrainingConfig) -> TrainingRun:
+    """A model that is ready to train."""
     make_deterministic(0)
-    settings, model = training(epochs=epochs, **changes), build()
-    compile_model(model, settings)
-    fit_runs([TrainingRun(model, settings)], examples, few(examples), 0, "")
+    model = build()
+    compile_model(model, settings, steps_per_epoch(examples, settings))
+    return TrainingRun(model, settings)
+
+
+def fitted(build: Callable[[], keras.Model], examples: Examples, epochs: int, **changes) -> None:
+    """Train a model as a stage does."""
+    fit_runs([compiled(build, examples, training(epochs=epochs, **changes))], examples, few(examples), 0)
 
 
 def by_hand(hidden: list[int], examples: Examples, epochs: int) -> None:
@@ -146,8 +186,7 @@ def heads(given: argparse.Namespace, work: Path) -> None:
         # Forwards, and backwards to the weights; above the first layer also to the inputs.
         widths = [WIDTH, *hidden, CLASSES]
         work_of_row = sum(
-            2 * up_to_cut * above_cut * (3 if place else 2)
-            for place, (up_to_cut, above_cut) in enumerate(pairwise(widths))
+            2 * inputs * units * (3 if layer else 2) for layer, (inputs, units) in enumerate(pairwise(widths))
         )
         for way, seconds, times in compared(ways, given.rounds):
             speed = ROWS / seconds
@@ -155,32 +194,88 @@ def heads(given: argparse.Namespace, work: Path) -> None:
     table(f"Heads on {ROWS:,} x {WIDTH:,} float16 features, batches of 128", *rows)
 
 
-def candidates(given: argparse.Namespace, work: Path) -> None:
-    examples = examples_of(made(work / "features.npy", ROWS, WIDTH))
+def fit(given: argparse.Namespace, work: Path) -> None:
+    """Epochs of single heads with `keras.Model.fit`."""
+    rows = [("an epoch", "seconds", "of the first")]
+    cases = (([], 5_000, 1_280, 32, 8), ([1024], 5_000, 1_280, 32, 2), ([], 50, 512, 10, 200))
+    for hidden, count, width, batch_size, epochs in cases:
+        examples = features_of(count, width)
 
-    def seconds(rates: list[float], hidden: list[int], epochs: int) -> float:
-        make_deterministic(0)
-        runs = []
-        for rate in rates:
-            settings, model = training(epochs=epochs, learning_rate=rate), head_of(hidden)
-            compile_model(model, settings)
-            runs.append(TrainingRun(model, settings))
+        def seconds(
+            steps: int | None = None,
+            fused: bool = True,
+            case: tuple[list[int], Examples, int, int] = (hidden, examples, batch_size, epochs),
+        ) -> float:
+            hidden, examples, batch_size, epochs = case
+            width = examples.array.shape[1]
+            with (
+                replaced(fitting, "_steps_per_call", (lambda batches: steps) if steps else None),
+                replaced(optimizers, "_fused", None if fused else (lambda kind: kind)),
+            ):
+                return seconds_of_epochs(
+                    lambda epochs: fitted(lambda: head_of(hidden, width), examples, epochs, batch_size=batch_size),
+                    epochs,
+                )
+
+        layers = f"{hidden[0]} units and an output layer" if hidden else "an output layer"
+        what = f"{layers} on {count:,} x {width:,} features in batches of {batch_size}"
+        ways = {
+            f"{what}, one step in a call": partial(seconds, steps=1),
+            f"{what}, an epoch in a call": seconds,
+            f"{what}, an epoch in a call, Keras's Adam": partial(seconds, fused=False),
+        }
+        rows += compared(ways, given.rounds)
+    table("Steps in one call of Keras", *rows)
+
+
+@contextmanager
+def replaced(module: ModuleType, name: str, value: Any) -> Iterator[None]:
+    """A function of a module replaced by another one, unless that is None."""
+    original = getattr(module, name)
+    setattr(module, name, value or original)
+    try:
+        yield
+    finally:
+        setattr(module, name, original)
+
+
+def candidates(given: argparse.Namespace, work: Path) -> None:
+    """Several learning rates, which small heads train as one stacked model."""
+
+    def seconds(rates: list[float], case: tuple[list[int], Examples, int, int], stack: bool) -> float:
+        hidden, examples, batch_size, epochs = case
+        runs = [
+            compiled(
+                lambda: head_of(hidden, examples.array.shape[1]),
+                examples,
+                training(epochs=epochs, learning_rate=rate, batch_size=batch_size),
+            )
+            for rate in rates
+        ]
         start = time.perf_counter()
-        fit_runs(runs, examples, few(examples), 0, "")
+        with replaced(fitting, "can_stack", lambda models: stack):
+            fit_runs(runs, examples, few(examples), 0)
         return time.perf_counter() - start
 
     rates = [10 ** (-power / 3) for power in range(6, 16)]
-    rows = [("compiling included", "seconds", "of three")]
-    # Wide ones take minutes, and their ratios differ less.
-    for hidden, epochs, rounds in (([], 5, given.rounds), ([64], 5, 1), ([1024], 2, 1)):
-        layers = f"{epochs} epochs of {f'{hidden[0]} units and ' if hidden else ''}an output layer"
-        ways = {
-            f"{layers}, three rates one after another": lambda hidden=hidden, epochs=epochs: sum(
-                seconds([rate], hidden, epochs) for rate in rates[:3]
-            ),
-            f"{layers}, ten rates together": lambda hidden=hidden, epochs=epochs: seconds(rates, hidden, epochs),
-        }
-        rows += compared(ways, rounds)
+    rows = [("compiling included", "seconds", "of one after another")]
+    cases = (
+        ([], features_of(5_000, 1_280), 32, 10),
+        ([64], features_of(5_000, 1_280), 32, 10),
+        ([1024], features_of(5_000, 1_280), 32, 2),
+        ([], features_of(50, 512), 10, 60),
+    )
+    for case in cases:
+        hidden, examples, batch_size, epochs = case
+        layers = f"{hidden[0]} units and an output layer" if hidden else "an output layer"
+        shape = " x ".join(f"{size:,}" for size in examples.array.shape)
+        for count in (3, 10):
+            what = f"{epochs} epochs of {layers} on {shape} features in batches of {batch_size}, {count} rates"
+            ways = {
+                f"{what}, one after another": partial(seconds, rates[:count], case, stack=False),
+                f"{what}, stacked": partial(seconds, rates[:count], case, stack=True),
+            }
+            rows += compared(ways, 1 if hidden == [1024] else given.rounds)  # wide heads take minutes
     table("Learning rates together", *rows)
 
 
@@ -230,12 +325,12 @@ def cache(given: argparse.Namespace, work: Path) -> None:
     run = fastest_inference(lower, architecture, precision, MIN_IMAGES_TO_CONVERT, images[:BATCH])
     run(images[:BATCH])  # compiles
     start = time.perf_counter()
-    found = [run(images[place : place + BATCH]) for place in range(0, count, BATCH)]
-    of_features = (time.perf_counter() - start) / count * CIFAR10_IMAGES * views
+    activations = [run(images[start : start + BATCH]) for start in range(0, count, BATCH)]
+    features_seconds = (time.perf_counter() - start) / count * CIFAR10_IMAGES * views
     # Features of few images, many times: an epoch on them should take long enough to be measured.
     arrays = {
-        cut: np.tile(np.concatenate([each[place] for each in found]).astype(np.float16), (16, 1, 1, 1))
-        for place, cut in enumerate(cuts)
+        cut: np.tile(np.concatenate([batch[number] for batch in activations]).astype(np.float16), (16, 1, 1, 1))
+        for number, cut in enumerate(cuts)
     }
     rows = [("row", "epochs", "at most", "images an epoch", "images/s, cached", "images/s, not cached", "times")]
     sums = np.zeros((2, 2))
@@ -243,12 +338,12 @@ def cache(given: argparse.Namespace, work: Path) -> None:
         if not name.startswith("data"):  # the nine rows of the published study; two of them cannot be cached
             continue
         record = read_json(given.run / "models" / name / "record.json")
-        epochs, shown = sum(record["epochs"]), record["train_images"] * (head.views or views)
+        epochs, trained_images = sum(record["epochs"]), record["train_images"] * (head.views or views)
         most = head.candidates(study.training)[0][0].epochs
         array, cut = arrays[head.cut], cuts[head.cut]
 
         def cached(head: HeadConfig = head, shape: tuple[int, ...] = array.shape[1:], cut: str = cut) -> keras.Model:
-            return build_head(head, CLASSES, list(shape), architecture, size, cut)
+            return build_head(head, features_record(architecture, size, cut, list(shape)), CLASSES)
 
         def uncached(head: HeadConfig = head, cut: str = cut) -> keras.Model:
             frozen = up_to_cut(backbone_of(architecture, size, given.files), cut)
@@ -259,20 +354,20 @@ def cache(given: argparse.Namespace, work: Path) -> None:
             seconds_of_epochs(partial(fitted, build, examples_of(inputs))) / len(inputs)
             for build, inputs in ((cached, array), (uncached, images))
         ]
-        sums += np.outer((epochs, most), spent) * shown
-        rows.append((name, epochs, most, shown, 1 / spent[0], 1 / spent[1], spent[1] / spent[0]))
+        sums += np.outer((epochs, most), spent) * trained_images
+        rows.append((name, epochs, most, trained_images, 1 / spent[0], 1 / spent[1], spent[1] / spent[0]))
     table("The CIFAR-10 study: heads on cached features, and on a frozen base that runs in every epoch", *rows)
     table(
         "All rows together, extrapolated, in seconds",
         ("", "epochs until each stopped by itself", "all epochs, as published"),
-        (f"features in {precision}, once", of_features, of_features),
+        (f"features in {precision}, once", features_seconds, features_seconds),
         ("heads on them", *sums[:, 0].tolist()),
         ("the same heads on a frozen base in every epoch", *sums[:, 1].tolist()),
-        ("times as long", *(sums[:, 1] / (sums[:, 0] + of_features)).tolist()),
+        ("times as long", *(sums[:, 1] / (sums[:, 0] + features_seconds)).tolist()),
     )
 
 
-PARTS = {"heads": heads, "candidates": candidates, "fine-tuning": fine_tuning, "cache": cache}
+PARTS = {"heads": heads, "fit": fit, "candidates": candidates, "fine-tuning": fine_tuning, "cache": cache}
 
 
 def main() -> None:

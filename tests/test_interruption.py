@@ -1,4 +1,4 @@
-"""A stage that is killed, or whose disk is full, leaves nothing that a later run trips over or takes for whole."""
+"""A stage that is killed, or that runs out of disk space, leaves no file that a later run takes for a complete one."""
 
 import contextlib
 import json
@@ -31,6 +31,7 @@ STUDY = {
     "networks": {"base": BASE},
     "features": {"upper": {"dataset": "digits", "backbone": "base", "cut": "flatten"}},
     "heads": {"above": {"task": "high", "features": "upper", "start_from": "backbone"}},
+    "probes": {"solved": {"task": "high", "features": "upper"}},
     "fine_tunes": {
         "tuned": {
             "dataset": "digits",
@@ -44,25 +45,25 @@ STUDY = {
     },
     "training": {**TINY["training"], "epochs": 2, "repeats": 1, "max_train_per_class": 20},
 }
-NOTHING = {section: {} for section in ("folders", "features", "heads", "fine_tunes")}
+NOTHING = {section: {} for section in ("folders", "features", "heads", "probes", "fine_tunes")}
 ONE_NETWORK = {**STUDY, **NOTHING, "tasks": {"low": STUDY["tasks"]["low"]}}
-# What runs of a study of all kinds, and of one of a network alone, of which the report takes less time.
+# The stages of a study with all kinds of models, and of one with a single network, whose report takes less time.
 ORDER = {
     "all": [
-        *("sound", "download large", "download digits", "weights own", "weights new", "prepare digits"),
+        *("check", "download large", "download digits", "weights own", "weights new", "prepare digits"),
         *("prepare_folder photos", "split low", "split high", "gallery high", "train base", "features upper"),
-        *("head above", "fine_tune tuned"),
+        *("head above", "probe solved", "fine_tune tuned"),
     ],
     "network": [
-        *("sound", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base"),
-        *("evaluate", "mistakes low", "recommend low", "report"),
+        *("check", "download digits", "weights new", "prepare digits", "split low", "gallery low", "train base"),
+        *("evaluate", "compare", "mistakes low", "recommend low", "report"),
     ],
 }
-# Which of them are killed, one of each stage: not what only others need.
-BESIDE = {"download digits", "weights new", "split high"}
+# One entry of each stage is killed. These run only because other stages need them.
+NOT_KILLED = {"download digits", "weights new", "split high"}
 KILLED = {
-    "all": [command for command in ORDER["all"] if command not in BESIDE],
-    "network": ["evaluate", "mistakes low", "recommend low", "report"],
+    "all": [command for command in ORDER["all"] if command not in NOT_KILLED],
+    "network": ["evaluate", "compare", "mistakes low", "recommend low", "report"],
 }
 PIPELINE = read_yaml(ROOT / "dvc.yaml")["stages"]
 each_stage = pytest.mark.parametrize(
@@ -73,12 +74,12 @@ each_stage = pytest.mark.parametrize(
 
 
 def module(stage: str) -> str:
-    """Two stages prepare images: of what is fetched, and of folders of this machine."""
+    """The module of a stage: two stages run `stages.prepare`."""
     return stage.removesuffix("_folder")
 
 
 def outputs(stage: str, entry: str) -> list[Path]:
-    """The paths that DVC empties before a stage, also those that persist: a run that finds them has nothing to do."""
+    """The outputs of a stage, which DVC removes before the stage; also those that persist, so that the stage runs."""
     definition = PIPELINE[stage].get("do", PIPELINE[stage])
     listed = [*definition["outs"], *definition.get("metrics", [])]
     return [Path((out if isinstance(out, str) else next(iter(out))).replace("${key}", entry)) for out in listed]
@@ -108,8 +109,8 @@ def server():
 
 @pytest.fixture(scope="module")
 def undisturbed(server, tmp_path_factory):
-    """Of each study a folder in which all its stages have run undisturbed, and the seconds that each took."""
-    found = {}
+    """For each study a folder in which all stages ran undisturbed, and the seconds of each stage."""
+    studies = {}
     for which, commands in ORDER.items():
         folder, seconds = tmp_path_factory.mktemp(which), {}
         write_study(folder, study_with_files(folder) if which == "all" else ONE_NETWORK)
@@ -117,12 +118,12 @@ def undisturbed(server, tmp_path_factory):
             done = server.run(folder, module(stage), *entry)
             assert done.code == 0, done.said
             seconds[stage] = done.seconds
-        found[which] = folder, seconds
-    return found
+        studies[which] = folder, seconds
+    return studies
 
 
 def study_with_files(folder: Path) -> dict:
-    """Write files to fetch and to prepare into a folder; returns the study that names them."""
+    """Write files to download and to prepare into a folder; returns the study that names them."""
     source = np.random.default_rng(0)
     (folder / "large.zip").write_bytes(source.bytes(5_000_000))
     with h5py.File(folder / "own.weights.h5", "w") as file:
@@ -147,12 +148,12 @@ def here(undisturbed, which, tmp_path):
 
 
 def is_cost(name: str) -> bool:
-    """No two runs take the same time."""
+    """Whether a file holds seconds, which differ between runs."""
     return name.startswith("data/costs/")
 
 
-def assert_whole(folder: Path, expected: dict[str, bytes], what: str) -> None:
-    """Every file under its final name is as an undisturbed run writes it; what was begun lies under other names."""
+def assert_complete(folder: Path, expected: dict[str, bytes], what: str) -> None:
+    """Every file under its final name is as an undisturbed run writes it; incomplete files have other names."""
     for name, content in files_of(folder).items():
         if is_cost(name) and ".partial-" not in name:
             assert json.loads(content).keys() == json.loads(expected[name]).keys(), (what, name)
@@ -161,18 +162,18 @@ def assert_whole(folder: Path, expected: dict[str, bytes], what: str) -> None:
 
 
 def assert_same(folder: Path, expected: dict[str, bytes], what: str) -> None:
-    """The files are those of an undisturbed run, and nothing is left beside them."""
-    found = files_of(folder)
-    assert found.keys() == expected.keys(), what
-    assert [name for name in found if found[name] != expected[name] and not is_cost(name)] == [], what
+    """The files are those of an undisturbed run, without any others."""
+    files = files_of(folder)
+    assert files.keys() == expected.keys(), what
+    assert [name for name in files if files[name] != expected[name] and not is_cost(name)] == [], what
 
 
 @each_stage
-def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(which, stage, entry, server, undisturbed, here):
+def test_a_stage_that_is_killed_at_any_moment_ends_with_the_same_files(which, stage, entry, server, undisturbed, here):
     folder, seconds = undisturbed[which]
     expected, moments = files_of(folder), random.Random(stage)
-    # One in each part of the stage's duration, so that no part is left out.
-    shares = [(place + moments.random()) / KILLS for place in range(KILLS)]
+    # One moment in each part of the stage's duration.
+    shares = [(part + moments.random()) / KILLS for part in range(KILLS)]
     moments.shuffle(shares)
     arguments, duration = (here, module(stage), *filter(None, [entry])), seconds[stage]
     while shares:
@@ -181,8 +182,8 @@ def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(which, sta
         done, what = server.run(*arguments, kill_after=after), f"{stage}, killed after {after:.3f} of {duration:.3f} s"
         if done.code == -signal.SIGKILL:
             shares.pop()
-            assert_whole(here, expected, what)
-        else:  # it has come to its end, maybe because it went on from what a killed run had done
+            assert_complete(here, expected, what)
+        else:  # it ended, maybe because it resumed what a killed run had done
             duration *= 0.9
             assert (done.code, done.said) == (0, ""), what
             assert_same(here, expected, what)
@@ -192,28 +193,27 @@ def test_a_stage_that_is_killed_at_any_moment_ends_as_one_that_is_not(which, sta
     assert_same(here, expected, stage)
 
 
-def rooms(folder: Path, stage: str, entry: str) -> list[int]:
-    """Sizes of the largest file that may be written, so that writing fails at the first, at one in the middle, and
-    at the largest."""
+def file_limits(folder: Path, stage: str, entry: str) -> list[int]:
+    """Limits of the size of a file, in bytes, at which writing the first, a middle or the largest file fails."""
     paths = [path for out in outputs(stage, entry) for path in [folder / out, *(folder / out).rglob("*")]]
     sizes = sorted({path.stat().st_size for path in paths if path.is_file()})
     return sorted({10, sizes[len(sizes) // 2] - 1, sizes[-1] - 1})
 
 
 @each_stage
-def test_a_full_disk_ends_a_stage_with_a_sentence_and_leaves_nothing_begun(
+def test_a_full_disk_ends_a_stage_with_an_error_message_and_leaves_no_incomplete_file(
     which, stage, entry, server, undisturbed, here
 ):
     folder, _ = undisturbed[which]
     expected = files_of(folder)
     arguments = (here, module(stage), *filter(None, [entry]))
-    for room in rooms(folder, stage, entry):
+    for room in file_limits(folder, stage, entry):
         remove(here, outputs(stage, entry))
         done = server.run(*arguments, room=room)
         assert done.code == 1, room
         assert done.said.startswith(f"{module(stage)}: ") and done.said.endswith(", and run again.\n"), done.said
         assert "File too large" in done.said and len(done.said.splitlines()) == 1, done.said
-        assert_whole(here, expected, f"{stage} with {room} bytes")
+        assert_complete(here, expected, f"{stage} with {room} bytes")
         assert [name for name in files_of(here) if ".partial-" in name] == []
     remove(here, outputs(stage, entry))
     assert server.run(*arguments).code == 0
@@ -227,7 +227,7 @@ SHOW_COSTS = ("metrics", "models", "summary", "comparisons", "report", "figures"
 
 
 def results_of(folder: Path) -> dict[str, bytes]:
-    """What stages wrote, but for what shows costs."""
+    """The files that stages wrote, without those that show costs."""
     written = {}
     for part in ("data", "models", "reports"):
         written |= {f"{part}/{name}": content for name, content in files_of(folder / part).items()}
@@ -236,7 +236,7 @@ def results_of(folder: Path) -> dict[str, bytes]:
 
 
 def kill_in(project: Path, stage: str, seconds: float) -> None:
-    """Start `dvc repro` and kill it, with all it has started, so long after it has begun a stage."""
+    """Start `dvc repro`; kill it and its processes this many seconds after it starts a stage."""
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro"],
         cwd=project,
@@ -251,7 +251,7 @@ def kill_in(project: Path, stage: str, seconds: float) -> None:
     process.communicate()
 
 
-def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(undisturbed, tmp_path):
+def test_a_pipeline_that_is_killed_resumes_and_ends_with_the_same_results(undisturbed, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     copy_of_project(project)
@@ -272,7 +272,7 @@ def test_a_pipeline_that_is_killed_goes_on_and_ends_as_one_that_is_not(undisturb
 
 @contextlib.contextmanager
 def mounted(folder: Path, size: str):
-    """A disk of its own at a folder, and a function that changes its options."""
+    """A separate disk at a folder; yields a function that changes its options."""
     folder.mkdir(parents=True, exist_ok=True)
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)], capture_output=True, check=False
@@ -286,7 +286,7 @@ def mounted(folder: Path, size: str):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="mounts as Linux does")
-def test_a_full_or_locked_cache_is_answered_in_words_and_loses_nothing(tmp_path):
+def test_a_full_or_read_only_cache_gives_an_error_message_and_loses_no_file(tmp_path):
     project = tmp_path / "project"
     project.mkdir()
     copy_of_project(project)
@@ -295,7 +295,7 @@ def test_a_full_or_locked_cache_is_answered_in_words_and_loses_nothing(tmp_path)
         dvc(project, "repro", "download@digits")
         before = files_of(cache)
         assert before
-        # DVC says it of each file and goes on; the next run knows what is not in the cache.
+        # DVC reports each file and continues; the next run adds the missing files to the cache.
         full = dvc(project, "repro", "prepare@digits")
         assert "No space left on device" in full.stderr and "Traceback" not in full.stderr
         made = files_of(images)
