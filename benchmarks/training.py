@@ -6,8 +6,8 @@ Parts: heads - an epoch over 45,000 x 2,048 float16 features, beside a loop writ
 steps that Keras takes in one call, and the fused Adam; candidates - learning rates in one stacked model, beside one
 after another; fine-tuning - from a cached cut layer, beside running the frozen layers; cache - the heads of the
 CIFAR-10 study on their shared features, beside the same heads on a frozen backbone that runs in every epoch. The epochs
-of `cache` are those of a finished run of the study, `--run`, and those that the study allows; its seconds are extrapolated
-from two epochs on part of the images.
+of `cache` are those of a finished run of the study, `--run`, and those that the study allows; its seconds are
+extrapolated from two epochs on part of the images.
 
 files: as in benchmarks.features. The ways take turns; ratios are medians of the rounds.
 """
@@ -114,7 +114,7 @@ def features_record(architecture: str, image_size: int, cut: str, shape: list[in
 
 
 def seconds_of_epochs(train: Callable[[int], None], epochs: int = 2) -> float:
-    """The seconds of an epoch: of so many and one, less those of one, in which all is compiled."""
+    """The seconds of an epoch, without the compilation in the first one."""
     seconds = []
     for count in (1, 1 + epochs):
         start = time.perf_counter()

@@ -42,7 +42,7 @@ def _fused(kind: type) -> type:
     """A class of Adam that updates a weight with one operation of TensorFlow; other classes are returned unchanged.
 
     Keras composes the update of a dozen operations, each of which reads and writes as much memory as the weight has:
-    an epoch of a head of 1,024 units then takes 1.3 to 3 times as long (`python -m benchmarks.training fit`).
+    an epoch of a head of 1,024 units takes twice as long with it (`python -m benchmarks.training fit`).
     """
     if not issubclass(kind, keras.optimizers.Adam) or keras.backend.backend() != "tensorflow":
         return kind

@@ -1,6 +1,8 @@
 """Trains several small heads, which differ in learning rate and L2 penalty, as one stacked model.
 
-MEASURED
+On two cores, ten learning rates then take a fifth to a third of the time that `keras.Model.fit` takes for one after
+another, and three take 0.3 to 0.6 of it, compiling included. Heads of 1,024 units would take 1.1 to 1.5 times as long,
+so only small heads are stacked. Measured by `python -m benchmarks.training candidates`.
 """
 
 from collections.abc import Iterator
