@@ -203,7 +203,7 @@ def keras_epoch(source: NetworkSource, precision: str) -> Callable[[Examples], f
     """Return a function that trains for an epoch as the stages do, and returns the loss."""
     settings = TrainingConfig(**TRAINING, precision=precision)
     model, _ = source.build(precision)
-    compile_model(model, settings)
+    compile_model(model, settings, steps_per_epoch=1)  # the rate is constant
 
     def epoch(examples: Examples) -> float:
         validation = examples_of(examples.array, 1)

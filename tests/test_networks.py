@@ -26,6 +26,7 @@ from stages.core.errors import UserError
 from stages.probes import standardization
 from stages.probes.standardization import channel_statistics
 from stages.training.heads import add_head, build_head, set_statistics
+from tests.example_results import features_record
 
 REAL_WEIGHTS = Path(__file__).parents[1].parent / "shared" / "weights"
 RANDOM = np.random.default_rng(0)
@@ -269,7 +270,7 @@ def head(**keys) -> HeadConfig:
 @pytest.mark.numeric
 def test_a_head_has_the_layers_of_its_entry():
     entry = head(hidden=[16, 8], dropout=0.25, batch_normalization=True, activation="tanh")
-    built = build_head(entry, 3, [4, 4, 8], "four_conv", 32, "conv4", l2=0.01)
+    built = build_head(entry, features_record(shape=[4, 4, 8], cut="conv4"), 3, l2=0.01)
     block = ["dense", "normalization", "activation", "dropout"]
     assert [layer.name for layer in built.layers[1:]] == [
         *("standardize", "features_flat"),
@@ -284,7 +285,7 @@ def test_a_head_has_the_layers_of_its_entry():
 
 
 def test_dropout_without_hidden_layers_applies_to_the_inputs_of_the_output_layer():
-    built = build_head(head(dropout=0.5, standardize=False), 2, [50], "four_conv", 32, "fc1")
+    built = build_head(head(dropout=0.5, standardize=False), features_record(shape=[50], cut="fc1"), 2)
     ones = np.ones((4, 50), np.float32)
     assert not np.allclose(built(ones, training=True), built(ones))
 
@@ -300,7 +301,7 @@ def test_features_are_standardized_by_channel(monkeypatch):
     expected = values.var(axis=(0, 1, 2))
     np.testing.assert_allclose(variance[1], expected[1], rtol=1e-6)
     assert variance[0] == variance[2] == pytest.approx(0.01 * expected.mean(), rel=1e-6)  # raised from 1 and 0
-    built = build_head(head(), 2, [2, 2, 3], "four_conv", 32, "conv4")
+    built = build_head(head(), features_record(shape=[2, 2, 3], cut="conv4"), 2)
     set_statistics(built, mean, variance)
     scaled = keras.Model(built.input, built.get_layer("standardize").output)(values.astype(np.float32))
     np.testing.assert_allclose(scaled, (values - mean) / np.sqrt(variance), rtol=1e-3, atol=1e-3)
@@ -308,7 +309,7 @@ def test_features_are_standardized_by_channel(monkeypatch):
 
 @pytest.mark.numeric
 def test_the_statistics_of_features_are_not_trained():
-    built = build_head(head(), 2, [5], "four_conv", 32, "fc1")
+    built = build_head(head(), features_record(shape=[5], cut="fc1"), 2)
     set_statistics(built, np.arange(5.0), np.arange(1.0, 6.0))
     train_a_step(built, RANDOM.normal(size=(8, 5)).astype(np.float32), 2)
     np.testing.assert_array_equal(built.get_layer("standardize").get_weights(), [np.arange(5), np.arange(1, 6)])

@@ -8,35 +8,47 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
-from stages.training.trained_model import precisions
 
-from stages import features
-from stages.artifacts.features import FeaturesRecord, read_features
 from stages.artifacts.images import read_images
-from stages.artifacts.models import Provenance, cross_entropy, read_model_record, read_result
+from stages.artifacts.models import (
+    HeadProvenance,
+    ModelRecord,
+    ModelResult,
+    cross_entropy,
+    read_model_record,
+    read_result,
+    weights_file,
+)
 from stages.artifacts.tasks import read_task
 from stages.backbones import inference
+from stages.backbones.cached_features import read_features
+from stages.backbones.extraction import FeaturesWriter, extract
 from stages.backbones.inference import keras_inference
 from stages.backbones.pretrained import load_backbone
 from stages.backbones.runtime import make_deterministic
+from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
-from stages.fine_tune import join
-from stages.training import fitting
-from stages.training.batches import Examples, iterate_batches, split_examples
+from stages.training.batches import Examples, TrainingBatches, iterate_inputs, split_examples, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
+from stages.training.full_model import load_full_model, load_head, precisions
+from stages.training.heads import build_head
 from stages.training.optimizers import compile_model
-from stages.training.repeats import BuiltModel, train_repeats
-from stages.training.trainers import KerasTrainer
-from tests.tiny_study import STUDY, run, study
+from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, save_model, train_repeats
+from tests.example_results import model_record
+from tests.tiny_study import STUDY, run
 
 pytestmark = pytest.mark.numeric
 
 
+def trained_model(name: str) -> keras.Model:
+    return load_full_model(read_model_record(name))
+
+
 def test_features_are_the_activations_of_the_trained_network(here):
     features, images = read_features("exact"), read_images("digits")
-    network = keras.Model(*build_network("base"))
+    network = trained_model("base")
     expected = keras.Model(network.input, network.get_layer("pool1").output).predict(
         images.pixels[features.index], verbose=0
     )
@@ -44,27 +56,15 @@ def test_features_are_the_activations_of_the_trained_network(here):
     assert set(images.table["class"][features.index]) == {"7", "8", "9"}
 
 
-def build_network(name: str):
-    from stages.backbones.building import build_backbone
-    from stages.training.heads import add_head
-
-    network = add_head(build_backbone("four_conv", 16), study().networks[name], 3, 0.0, name)
-    network.load_weights(Path("models") / f"{name}.weights.h5")
-    return network.input, network.output
-
-
-def test_the_stored_weights_give_the_stored_predictions_of_the_kept_repeat(here):
-    images = read_images("digits")
-    for name in ("base", "top"):
-        result = read_result(name)
-        network = keras.Model(*build_network(name))
-        for predictions in result.predictions.values():
-            np.testing.assert_allclose(
-                network.predict(images.pixels[predictions.index], verbose=0),
-                predictions.probabilities[result.record.best_repeat],
-                rtol=1e-4,
-                atol=1e-6,
-            )
+@pytest.mark.parametrize("name", ["base", "top", "above", "fresh", "probe", "cached"])
+def test_a_model_that_is_rebuilt_from_its_record_predicts_the_stored_probabilities(here, name):
+    result, images = read_result(name), read_images("digits")
+    model = trained_model(name)
+    # Features are stored in float16: eleven bits, so about three digits of each activation.
+    tolerance = {"atol": 1e-6, "rtol": 1e-4} if result.record.provenance.features is None else {"atol": 5e-3}
+    for predictions in result.predictions.values():
+        probabilities = model.predict(images.pixels[predictions.index], verbose=0)
+        np.testing.assert_allclose(probabilities, predictions.probabilities[result.record.best_repeat], **tolerance)
 
 
 def test_predictions_cover_exactly_the_rows_of_each_split(here):
@@ -78,41 +78,29 @@ def test_predictions_cover_exactly_the_rows_of_each_split(here):
         assert split.probabilities.shape == (2, len(split.index), 3)
 
 
-def test_a_head_on_cached_features_predicts_what_the_joined_model_predicts(here):
-    entry = study().fine_tunes["cached"]
-    for head in ("above", "fresh"):
-        record = read_model_record(head)
-        joined, _ = join(entry.model_copy(update={"head": head}), study().heads[head], record, 16, 3)
-        stored = read_result(head).predictions["test"]
-        found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
-        # Features are stored in float16: eleven bits, so about three digits of each activation.
-        np.testing.assert_allclose(found, stored.probabilities[record.best_repeat], atol=5e-3)
-
-
 def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
     cached, uncached = read_result("cached"), read_result("uncached")
     assert run("fine_tune", "cached").endswith("from features 'exact'")
     assert run("fine_tune", "uncached").endswith("from images")
     columns = ["train_loss", "validation_loss"]
     np.testing.assert_allclose(cached.history[columns], uncached.history[columns], rtol=1e-3)
-    assert cached.record == uncached.record
+    for key in ("train_images", "epochs", "trained_parameters", "total_parameters"):
+        assert getattr(cached.record, key) == getattr(uncached.record, key)
 
 
 def test_fine_tuning_changes_the_layers_from_unfreeze_upward_only(here):
-    entry, record = study().fine_tunes["cached"], read_model_record("above")
-    start, _ = join(entry, study().heads["above"], record, 16, 3)
-    tuned, _ = join(entry, study().heads["above"], record, 16, 3)
-    tuned.load_weights("models/cached.weights.h5")
+    start, tuned = (trained_model(name) for name in ("above", "cached"))
 
-    def same(layer):
+    def unchanged(layer):
         pairs = zip(start.get_layer(layer).weights, tuned.get_layer(layer).weights, strict=True)
-        return all(np.array_equal(old, new) for old, new in pairs)
+        return all(np.array_equal(before, after) for before, after in pairs)
 
-    assert [same(layer) for layer in ("conv1", "conv2", "conv3", "conv4", "head")] == [True, True, False, False, False]
+    layers = ("conv1", "conv2", "conv3", "conv4", "head")
+    assert [unchanged(layer) for layer in layers] == [True, True, False, False, False]
 
 
 def test_a_partly_trainable_network_changes_the_layers_from_trainable_upward_only(here):
-    base, top = keras.Model(*build_network("base")), keras.Model(*build_network("top"))
+    base, top = trained_model("base"), trained_model("top")
     for layer in ("conv1", "conv2", "conv3", "conv4"):
         np.testing.assert_array_equal(base.get_layer(layer).kernel, top.get_layer(layer).kernel)
     assert not np.array_equal(base.get_layer("fc1").kernel, top.get_layer("fc1").kernel)
@@ -120,36 +108,26 @@ def test_a_partly_trainable_network_changes_the_layers_from_trainable_upward_onl
 
 
 def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
-    from stages.training.heads import build_head
-
-    record = read_features("upper").record
-    head = build_head(
-        study().heads["above"],
-        3,
-        record.shape,
-        record.architecture,
-        16,
-        "flatten",
-        above_weights=Path("data/features/upper/flatten/above.weights.h5"),
-    )
-    base = keras.Model(*build_network("base"))
-    np.testing.assert_array_equal(head.get_layer("fc1").kernel, base.get_layer("fc1").kernel)
+    features = read_features("upper")
+    entry = HeadConfig(**STUDY["heads"]["above"])
+    head = build_head(entry, features.record, 3, above_weights=features.folder / "above.weights.h5")
+    np.testing.assert_array_equal(head.get_layer("fc1").kernel, trained_model("base").get_layer("fc1").kernel)
 
 
-def test_several_cuts_are_those_of_single_passes_and_views_stand_behind_the_images(here):
+def test_several_cuts_equal_single_passes_and_views_follow_the_images(here):
     exact, images = read_features("exact"), read_images("digits")
     conv3, fc1 = (read_features("several", cut) for cut in ("conv3", "fc1"))
     count = len(exact.index)
     assert len(conv3.array) == len(fc1.array) == 3 * count and conv3.record.cut == "conv3"
-    base = keras.Model(*build_network("base"))
+    base = trained_model("base")
     for cache in (conv3, fc1):
         model = keras.Model(base.input, base.get_layer(cache.record.cut).output)
         pixels = images.pixels[cache.index]
         for view, changed in enumerate((pixels, pixels[:, :, ::-1])):
-            found = cache.array[view * count : (view + 1) * count]
-            np.testing.assert_allclose(found, model.predict(changed, verbose=0), rtol=1e-4, atol=1e-5)
+            features = cache.array[view * count : (view + 1) * count]
+            np.testing.assert_allclose(features, model.predict(changed, verbose=0), rtol=1e-4, atol=1e-5)
         assert not np.allclose(cache.array[2 * count :], cache.array[:count], atol=1e-3)
-    with pytest.raises(UserError, match=r"^data/features/several has no cut 'conv1', only conv3, fc1; run"):
+    with pytest.raises(UserError, match=r"^data/features/several has no cut layer 'conv1', only conv3, fc1. Run"):
         read_features("several", "conv1")
 
 
@@ -164,32 +142,22 @@ def test_features_in_bfloat16_are_near_those_in_float32(here):
     assert cosine > 0.999
 
 
-def test_settings_that_were_tried_are_recorded_and_the_chosen_one_is_fine_tuned(here):
+def test_candidates_are_recorded_and_the_chosen_one_is_fine_tuned(here):
     record = read_model_record("choice")
-    assert [(each.learning_rate, each.l2) for each in record.candidates] == [
+    assert [(candidate.learning_rate, candidate.l2) for candidate in record.candidates] == [
         *((0.00001, 0.0), (0.00001, 0.001), (0.01, 0.0), (0.01, 0.001))
     ]
-    (chosen,) = [each for each in record.candidates if each.chosen]
-    assert chosen.learning_rate == 0.01
-    strengths = [each.l2 for each in read_model_record("probe").candidates]
-    assert strengths == sorted(strengths) and len(strengths) == 9
-    joined, _ = join(study().fine_tunes["changed"], study().heads["choice"], record, 16, 3, chosen.l2)
-    assert len(joined.losses) == (1 if chosen.l2 else 0)
-
-
-def test_a_probe_joined_to_its_backbone_predicts_what_it_predicts_on_features(here):
-    record, entry = read_model_record("probe"), study().fine_tunes["from-probe"]
-    joined, _ = join(entry, study().heads["probe"], record, 16, 3)
-    stored = read_result("probe").predictions["test"]
-    found = joined.predict(read_images("digits").pixels[stored.index], verbose=0)
-    np.testing.assert_allclose(found, stored.probabilities[0], atol=1e-4)
+    (chosen,) = [candidate for candidate in record.candidates if candidate.chosen]
+    assert chosen.learning_rate == record.training["learning_rate"] == 0.01
+    head = load_head(HeadProvenance.of(record), 3, chosen.l2)
+    assert record.l2 == chosen.l2 and len(head.losses) == (1 if chosen.l2 else 0)
 
 
 def test_a_part_of_the_training_images_is_a_share_of_every_class_and_nested(here):
     task = read_task("high")
-    whole = task.rows("train")
+    all_rows = task.rows("train")
     parts = [task.rows("train", None, fraction) for fraction in (0.01, 0.1, 0.5, 1.0)]
-    counts = whole["label"].value_counts()
+    counts = all_rows["label"].value_counts()
     for fraction, rows in zip((0.01, 0.1, 0.5, 1.0), parts, strict=True):
         assert rows["label"].value_counts().to_dict() == np.ceil(counts * fraction).astype(int).to_dict()
     for smaller, larger in itertools.pairwise(parts):
@@ -200,18 +168,17 @@ def test_a_part_of_the_training_images_is_a_share_of_every_class_and_nested(here
 def test_a_network_that_ends_at_a_cut_trains_the_layers_below_it_and_is_a_backbone_with_all_its_layers(here):
     base, part = load_backbone("base", 16)[0], load_backbone("part", 16)[0]
     same = {
-        layer: all(np.array_equal(one, other) for one, other in zip(*weights, strict=True))
+        layer: all(map(np.array_equal, base.get_layer(layer).get_weights(), part.get_layer(layer).get_weights()))
         for layer in ("conv1", "conv2", "conv3", "conv4", "fc1")
-        for weights in [[each.get_layer(layer).get_weights() for each in (base, part)]]
     }
-    # Of the layers up to pool2 the last two, conv4 and pool2, are trained; fc1 has no part in it.
+    # Of the layers up to pool2 the last two, conv4 and pool2, are trained; fc1 is not in the network.
     assert same == {"conv1": True, "conv2": True, "conv3": True, "conv4": False, "fc1": True}
 
 
 def test_a_frozen_backbone_keeps_all_its_weights(here):
     base, frozen = load_backbone("base", 16)[0], load_backbone("frozen", 16)[0]
-    for one, other in zip(base.get_weights(), frozen.get_weights(), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for before, after in zip(base.get_weights(), frozen.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
     assert read_model_record("frozen").trained_parameters == (512 + 1) * 3
 
 
@@ -220,7 +187,7 @@ def test_with_augmentation_a_fine_tune_starts_from_the_images(here):
     assert run("fine_tune", "from-probe").endswith("from features 'exact'")
 
 
-def test_nothing_is_left_of_the_checkpoints_of_finished_models(here):
+def test_finished_models_leave_no_checkpoints(here):
     assert [path for path in Path("data/checkpoints").rglob("*") if path.is_file()] == []
 
 
@@ -228,7 +195,7 @@ def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
     files = [
         *(f"models/{model}/{file}" for model in ("fresh", "cached") for file in ("history.csv", "record.json")),
         *(f"models/{model}/predictions.npz" for model in ("fresh", "cached")),
-        *(f"models/{model}.weights.h5" for model in ("fresh", "cached")),
+        *(f"models/{model}/model.weights.h5" for model in ("fresh", "cached")),
         *(f"data/features/upper/flatten/{file}" for file in ("features.npy", "above.weights.h5", "record.json")),
     ]
     before = {file: Path(file).read_bytes() for file in files}
@@ -238,13 +205,13 @@ def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
     assert [file for file in files if Path(file).read_bytes() != before[file]] == []
 
 
-def test_features_without_some_classes_of_the_task_are_refused(here):
+def test_features_without_some_classes_of_the_task_are_refused(here, monkeypatch):
     # The check of the study knows the classes of digits; of other sources only the stage does.
-    some = study().features["some"].model_copy(update={"classes": [7, 8]})
-    features.main(replace(study(), features={"some": some}), "some")
-    with pytest.raises(UserError, match=r"^features\.some\.classes: \d+ of 120 images of task 'high' have no features"):
+    monkeypatch.setitem(STUDY["features"], "some", {**STUDY["features"]["some"], "classes": [7, 8]})
+    run("features", "some")
+    with pytest.raises(UserError, match=r"^features\.some\.classes: \d+ of 120 images of the task have no features"):
         run("head", "short")
-    assert not Path("models/short").exists() and not Path("models/short.weights.h5").exists()
+    assert not Path("models/short").exists()
 
 
 @pytest.mark.parametrize("file", ["predictions.npz", "history.csv", "record.json"])
@@ -253,7 +220,7 @@ def test_damaged_results_are_refused(here, file, damage):
     path = Path("models/fresh") / file
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "half": content[: len(content) // 3], "other": b"[]"}[damage])
-    with pytest.raises(UserError, match=r"^models/fresh(/record\.json)? is damaged \(.*\); delete it and run") as error:
+    with pytest.raises(UserError, match=r"^models/fresh(/record\.json)? is damaged.*") as error:
         read_result("fresh")
     assert "\n" not in str(error.value)
 
@@ -287,44 +254,46 @@ def test_damaged_features_are_refused(here, damage):
 @pytest.mark.parametrize("part", ["features", "head"])
 def test_a_fine_tune_refuses_parts_made_with_other_weights(here, part):
     path = {"features": Path("data/features/exact/pool1/record.json"), "head": Path("models/above/record.json")}[part]
-    write_json(path, {**read_json(path), "weights_sha256": "0" * 64})
-    with pytest.raises(UserError, match=rf"^fine_tunes\.cached\.{part}: .* was made with other weights of 'base'"):
+    record = read_json(path)
+    provenance, key = (record, "weights_sha256") if part == "features" else (record["provenance"], "backbone_sha256")
+    provenance[key] = "0" * 64
+    write_json(path, record)
+    with pytest.raises(
+        UserError, match=rf"^fine_tunes\.cached\.{part}: .* was made with other weights of backbone 'base'"
+    ):
         run("fine_tune", "cached")
 
 
-@pytest.mark.parametrize("stands_it", [True, False])
-def test_auto_is_recorded_as_what_it_was(here, monkeypatch, stands_it):
+@pytest.mark.parametrize("tolerates_bfloat16", [True, False])
+def test_precision_auto_is_recorded_as_the_one_that_was_used(here, monkeypatch, tolerates_bfloat16):
     monkeypatch.setitem(STUDY["features"], "rough", {**STUDY["features"]["rough"], "precision": "auto"})
     monkeypatch.setitem(STUDY["heads"], "on-rough", {"task": "high", "features": "rough", "repeats": 1})
     monkeypatch.setattr(inference, "has_bfloat16", lambda: True)
-    monkeypatch.setattr(inference, "TOLERATES_BFLOAT16", {"four_conv"} if stands_it else set())
+    monkeypatch.setattr(inference, "TOLERATES_BFLOAT16", {"four_conv"} if tolerates_bfloat16 else set())
     run("features", "rough")
     run("head", "on-rough")
-    expected = "bfloat16" if stands_it else "float32"
+    expected = "bfloat16" if tolerates_bfloat16 else "float32"
     assert read_features("rough").record.precision == expected
-    assert precisions(study(), "on-rough", read_model_record("on-rough")) == (expected, "float32")
-
-
-def as_they_are(pixels):
-    return pixels
+    assert precisions(read_model_record("on-rough")) == (expected, "float32")
 
 
 def test_activations_beyond_float16_are_refused(here):
     inputs = keras.Input((16, 16, 3), dtype="uint8")
     model = keras.Model(inputs, keras.layers.Rescaling(1000.0)(inputs))
-    images = read_images("digits")
+    images, record = read_images("digits"), read_features("exact").record
 
-    def extracted(storage: str, rows: np.ndarray) -> np.ndarray:
-        with Path("out.npy").open("wb") as file:
-            out = features.ArrayFile(file, (len(rows), 16, 16, 3), storage)
-            features.extract(keras_inference(model), as_they_are, images.read, rows, [out], "features.x")
-        return np.load("out.npy")
+    def extracted(storage: str, index: np.ndarray) -> np.ndarray:
+        folder = Path(storage)
+        folder.mkdir()
+        writer = FeaturesWriter.create(folder, replace(record, storage=storage, shape=[16, 16, 3]), len(index))
+        extract(keras_inference(model), None, images.read, index, [writer], "features.x")
+        return np.load(writer.file)
 
-    with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16; set"):
+    with pytest.raises(UserError, match=r"^features\.x\.storage: an activation of 255000 does not fit float16\. Set"):
         extracted("float16", np.arange(70))
-    found = extracted("float32", np.arange(5, 75))
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, images.pixels[5:75] * 1000.0)
+    activations = extracted("float32", np.arange(5, 75))
+    assert activations.dtype == np.float32
+    np.testing.assert_array_equal(activations, images.pixels[5:75] * 1000.0)
 
 
 def examples(count: int = 10, seed: int = 0) -> Examples:
@@ -334,48 +303,45 @@ def examples(count: int = 10, seed: int = 0) -> Examples:
     return Examples(array, np.arange(count), labels, np.arange(count), 2)
 
 
-def test_batches_pass_every_row_once_in_the_order_asked_for():
-    found = list(iterate_batches(examples(), 3))
-    assert [len(places) for _, places in found] == [3, 3, 3, 1]
-    np.testing.assert_array_equal(np.concatenate([inputs for inputs, _ in found]), examples().array)
-    assert found[0][0].dtype == np.float16
-    order = np.random.default_rng(0).permutation(10)
-    places = np.concatenate([places for _, places in iterate_batches(examples(), 4, order)])
-    np.testing.assert_array_equal(places, order)
+def test_inputs_are_read_in_order_and_in_batches():
+    batches = list(iterate_inputs(examples(), 3))
+    assert [len(batch) for batch in batches] == [3, 3, 3, 1]
+    np.testing.assert_array_equal(np.concatenate(batches), examples().array)
+    assert batches[0].dtype == np.float16
 
 
 def test_images_stay_bytes():
     ten = examples()
     images = Examples(np.zeros((10, 4, 4, 3), np.uint8), ten.rows, ten.labels, ten.index, 2)
-    assert next(iterate_batches(images, 4))[0].dtype == np.uint8
+    assert next(iterate_inputs(images, 4)).dtype == np.uint8
+    assert TrainingBatches(images, training(mixup=0.2), 0)[0].inputs.dtype == np.uint8
 
 
-def test_every_epoch_trains_on_every_row_once_in_another_order(monkeypatch):
+def test_every_epoch_trains_on_every_row_once_in_another_order():
     ten = examples()
     ten = Examples(ten.array, ten.rows, np.arange(10, dtype=np.int32), ten.index, 10)
-    model = small_model(10)
-    compile_model(model, training())
-    seen = []
+    batches = TrainingBatches(ten, training(batch_size=4), 0)
+    orders = []
+    for epoch in range(3):
+        labels = [batches[3 * epoch + step].targets.argmax(axis=1) for step in range(3)]
+        assert [len(batch) for batch in labels] == [4, 4, 2]
+        orders.append(np.concatenate(labels).tolist())
+    assert [sorted(order) for order in orders] == [list(range(10))] * 3
+    assert len(set(map(tuple, orders))) == 3
 
-    class Noted(KerasTrainer):
-        def steps(self, iterate_batches, rates):
-            seen.append(iterate_batches.targets.argmax(axis=1).tolist())
-            return super().steps(iterate_batches, rates)
 
-    monkeypatch.setattr(fitting, "trainers_of", lambda models: [Noted(model) for model in models])
-    monkeypatch.setattr(fitting, "CALL_BYTES", 5 * ten.array[0].nbytes)
-    fit_runs([TrainingRun(model, training(epochs=3, batch_size=5))], ten, ten, 0, "test")
-    assert [sorted(seen[n] + seen[n + 1]) for n in (0, 2, 4)] == [list(range(10))] * 3
-    assert len({tuple(batch) for batch in seen}) == 6
+def fitted(settings: TrainingConfig, parts: dict[str, Examples]) -> tuple[keras.Model, pd.DataFrame]:
+    make_deterministic(0)
+    model = small_model()
+    compile_model(model, settings, steps_per_epoch(parts["train"], settings))
+    (history,), _ = fit_runs([TrainingRun(model, settings)], parts["train"], parts["validation"], 0)
+    return model, history
 
 
 def test_the_history_holds_what_keras_measures():
-    make_deterministic(0)
-    model = small_model()
-    settings = training(epochs=1, learning_rate=1e-10, batch_size=3)  # the weights stay: both measure the same
-    compile_model(model, settings)
     parts = splits()
-    (history,), _ = fit_runs([TrainingRun(model, settings)], parts["train"], parts["validation"], 0, "test")
+    # The weights hardly change, so both measure the same model.
+    model, history = fitted(training(epochs=1, learning_rate=1e-10, batch_size=3), parts)
     for split in ("train", "validation"):
         loss, accuracy = model.evaluate(parts[split].array.astype(np.float32), parts[split].targets(), verbose=0)
         assert history[f"{split}_loss"][0] == pytest.approx(loss, rel=1e-5)
@@ -396,24 +362,28 @@ def splits(**sizes) -> dict[str, Examples]:
 
 
 def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
-    make_deterministic(0)
-    model = small_model()
-    settings = training(epochs=200, early_stopping=3, learning_rate=0.3)
-    compile_model(model, settings)
     parts = splits()
-    (history,), _ = fit_runs([TrainingRun(model, settings)], parts["train"], parts["validation"], 0, "test")
+    model, history = fitted(training(epochs=200, early_stopping=3, learning_rate=0.3), parts)
     best = history["validation_loss"].idxmin()
     assert len(history) == best + 1 + 3 < 200
-    found = cross_entropy(predict_probabilities(model, parts["validation"]), parts["validation"].labels)
-    assert found == pytest.approx(history["validation_loss"][best], rel=1e-6)
+    loss = cross_entropy(predict_probabilities(model, parts["validation"]), parts["validation"].labels)
+    assert loss == pytest.approx(history["validation_loss"][best], rel=1e-6)
 
 
-ORIGIN = Provenance(kind="head", task="t", backbone="b", weights_sha256=None)
+def trained(parts: dict[str, Examples], settings: TrainingConfig, kernel=None) -> tuple[keras.Model, ModelResult]:
+    """Train a small model, with a constant kernel at first or a random one."""
 
+    def build(l2: float) -> BuiltModel:
+        model = small_model()
+        if kernel is not None:
+            model.layers[1].kernel.assign(np.full((4, 2), kernel))
+        return BuiltModel(model, model)
 
-def trained(build, parts, *settings: TrainingConfig, fingerprint=None):
-    candidates = [(each, 0.0) for each in settings]
-    return train_repeats("test", build, candidates, parts, parts["train"], 0, ORIGIN, fingerprint)
+    record: ModelRecord = model_record("test", "network")
+    description = ModelDescription(
+        **{key: getattr(record, key) for key in ModelDescription.__annotations__ if hasattr(record, key)}
+    )
+    return train_repeats(TrainingSpec(description, [(settings, 0.0)], ""), build, parts, parts["train"])
 
 
 @pytest.fixture(autouse=True)
@@ -422,41 +392,36 @@ def nowhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def test_the_repeat_of_the_lowest_validation_loss_is_kept():
-    def build(l2):
-        model = small_model()
-        return BuiltModel(model, model)
-
+def test_the_repeat_with_the_lowest_validation_loss_is_kept():
     parts = splits()
-    model, result = trained(build, parts, training(repeats=4))
+    model, result = trained(parts, training(repeats=4))
     final = result.history.groupby("repeat")["validation_loss"].last()
-    kept = result.record.best_repeat
-    assert kept == final.idxmin() and final.nunique() == 4
+    best = result.record.best_repeat
+    assert best == final.idxmin() and final.nunique() == 4
     np.testing.assert_array_equal(
-        predict_probabilities(model, parts["test"]), result.predictions["test"].probabilities[kept]
+        predict_probabilities(model, parts["test"]), result.predictions["test"].probabilities[best]
     )
 
 
-def test_a_loss_that_is_no_number_in_every_repeat_is_an_error():
-    def build(l2):
-        model = small_model()
-        model.layers[1].kernel.assign(np.full((4, 2), np.nan))
-        return BuiltModel(model, model)
+@pytest.mark.parametrize("early_stopping", [None, 2])
+def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
+    parts = splits(validation=30)
+    model, result = trained(parts, training(repeats=3, epochs=12, learning_rate=0.3, early_stopping=early_stopping))
+    predicted = predict_probabilities(model, parts["validation"]).argmax(axis=1)
+    accuracy = (predicted == parts["validation"].labels).mean()
+    assert save_model(model, result).endswith(f"validation accuracy {accuracy:.1%}")
+    assert weights_file("test").exists()
 
-    with pytest.raises(UserError, match=r"^test: the loss of every repeat .* lower learning_rate \(now 0\.001\)"):
-        trained(build, splits(), training())
+
+def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():
+    with pytest.raises(UserError, match=r"^test: the loss of every repeat .* Lower learning_rate \(now 0\.001\)"):
+        trained(splits(), training(), kernel=np.nan)
 
 
 def test_test_rows_do_not_change_training():
-    """Only the predictions differ when the test images do."""
-
-    def build(l2):
-        model = small_model()
-        return BuiltModel(model, model)
-
-    one, _ = trained(build, splits(test=10), training())
-    two, _ = trained(build, splits(test=4), training())
-    for left, right in zip(one.get_weights(), two.get_weights(), strict=True):
+    few, _ = trained(splits(test=4), training())
+    many, _ = trained(splits(test=10), training())
+    for left, right in zip(few.get_weights(), many.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 
 
@@ -471,9 +436,8 @@ def test_fewer_training_images_are_chosen_from_train_only(here):
     assert pd.Index(few["train"].index).is_unique
 
 
-def test_a_feature_record_says_what_its_features_are_made_of(here):
+def test_a_features_record_says_what_the_features_were_made_from(here):
     record = read_features("upper").record
-    assert isinstance(record, FeaturesRecord)
     assert record.images_sha256 == read_images("digits").sha256
     assert (record.cut, record.pooling, record.storage, record.precision) == ("flatten", "none", "float16", "float32")
     assert record.weights_sha256 == read_json(Path("data/weights/base/backbone.json"))["sha256"]
