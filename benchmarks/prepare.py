@@ -141,7 +141,7 @@ def difference(some: Pixels, others: Pixels) -> tuple[float, int]:
 
 
 def contents_of(archive: Path, images: int | None) -> list[bytes]:
-    """The image files of an archive, or so many of them from all over it."""
+    """The contents of at most `images` image files of an archive, evenly spaced; None for all."""
     contents = [image.content() for image in archive_images(SimpleNamespace(subfolder=None), archive)]
     return contents if images is None else contents[:: max(1, len(contents) // images)][:images]
 
@@ -165,7 +165,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archives", nargs="*", type=Path, metavar="archive")
     parser.add_argument("--image-size", type=int, default=160)
-    parser.add_argument("--images", type=int, help="at most so many of each archive")
+    parser.add_argument("--images", type=int, help="the largest number of images of each archive")
     parser.add_argument("--rounds", type=int, default=5)
     given = parser.parse_args()
     for archive in given.archives:

@@ -80,7 +80,7 @@ def head_of(hidden: list[int], width: int = WIDTH) -> keras.Model:
 
 
 def seconds_of_epochs(train: Callable[[int], None], epochs: int = 2) -> float:
-    """The seconds of an epoch: of so many and one, less those of one, in which all is compiled."""
+    """The seconds of an epoch, without the first one, which includes the compilation."""
     seconds = []
     for count in (1, 1 + epochs):
         start = time.perf_counter()
