@@ -936,6 +936,7 @@ KEPT = [
     *(
         "models/b-ridge/record.json",
         "models/unfinished/model.weights.h5",
+        "models/copied-by-the-user/record.json",
         "models/README.md",
         "models/.partial-x/record.json",
     ),
@@ -958,8 +959,10 @@ REMOVED = [
 def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     write_study(tmp_path, GOOD)
     for name in (*KEPT, *REMOVED):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"name": "b-ridge" if "copied" in name else file.parent.name}))
+    (tmp_path / "models/linked").symlink_to("gone")
     assert run_check(tmp_path).returncode == 0
     assert all((tmp_path / name).exists() for name in (*KEPT, *REMOVED))
     done = run_check(tmp_path, "--clean")
@@ -967,7 +970,7 @@ def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     assert "check: removed models/gone, whose entry is no longer in params.yaml\n" in done.stdout
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {*KEPT, "params.yaml", "data/check"}
-    assert not (tmp_path / "models/gone").exists()
+    assert not (tmp_path / "models/gone").exists() and (tmp_path / "models/linked").is_symlink()
     assert (tmp_path / "data/check").read_text() == "params.yaml is valid\n"
 
 

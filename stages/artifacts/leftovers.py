@@ -36,10 +36,11 @@ def remove_leftovers(params: Params) -> list[Path]:
 def refuse_leftovers(params: Params) -> None:
     """`UserError` if there are leftovers, as after `git checkout` without `dvc checkout`."""
     if leftovers := find_leftovers(params):
-        more = f" and {len(leftovers) - 1} more" if len(leftovers) > 1 else ""
+        first, more = leftovers[0], len(leftovers) - 1
+        what = f"{first} and {more} more were left by entries" if more else f"{first} was left by an entry"
         raise UserError(
-            f"{leftovers[0]}{more} belongs to an entry that {PARAMS} does not have, as after `git checkout` without "
-            "`dvc checkout`. Run `python -m stages.check --clean`, then `dvc repro`."
+            f"{what} that {PARAMS} does not have, as after `git checkout` without `dvc checkout`. Run "
+            "`python -m stages.check --clean`, then `dvc repro`."
         )
 
 
