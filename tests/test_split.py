@@ -715,8 +715,8 @@ def test_a_split_that_is_not_published_is_an_error(split_name, splits, folder):
     with pytest.raises(UserError) as error:
         main(task_params(**{split_name: "published"}), "t")
     assert str(error.value) == (
-        f"tasks.t.{split_name}: dataset 'd' does not publish {split_name} images (splits: {splits}). Give a share, or a "
-        "number of images per class."
+        f"tasks.t.{split_name}: dataset 'd' does not publish {split_name} images (splits: {splits}). Give a share, "
+        "or a number of images per class."
     )
     assert not (folder / "data/tasks").exists()
 
