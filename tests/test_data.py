@@ -1,4 +1,4 @@
-"""Sources of images and the arrays prepared of them."""
+"""Sources of images, and the arrays that `prepare` writes."""
 
 import contextlib
 import csv
@@ -57,7 +57,7 @@ def in_empty_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def two_processes(monkeypatch):
-    """From the second image on everything is decoded in two other processes."""
+    """All images after the first are decoded in two worker processes."""
     monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 0)
     monkeypatch.setattr(workers, "IMAGES_PER_MESSAGE", 4)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1}, raising=False)
@@ -76,7 +76,7 @@ def params_with(**datasets):
 
 
 def archive_dataset(path, files, **settings):
-    """An archive of `files` beside the project, as a dataset of 8x8 images."""
+    """Write an archive of `files`, and return it as a dataset of 8x8 images."""
     write_archive(Path(path), files)
     return archive_at(path, **settings)
 
@@ -86,7 +86,7 @@ def archive_at(path, **settings):
 
 
 def source_dataset(shape, files, **settings):
-    """The same files as an archive or as a folder, whichever `shape` says."""
+    """Write `files` as an archive or a folder, as `shape` says."""
     if shape != "folder":
         return archive_dataset(f"source.{shape}", files, **settings)
     return FolderConfig(source="folder", image_size=8, path=str(write_tree("source", files)), **settings)
@@ -135,11 +135,11 @@ def all_files(folder="."):
 
 
 def has_no_images():
-    """Whether nothing of prepared images is there, not even the beginning of some."""
+    """Whether neither complete nor partial prepared images exist."""
     return not list(Path("data/images").glob("*"))
 
 
-# What the path of a file says.
+# Classes and splits from paths.
 
 
 @pytest.mark.parametrize("shape", [*SHAPES, "tar.xz", "tar.bz2"])
@@ -260,7 +260,7 @@ def test_only_images_next_to_the_class_folders_are_quarantined(shape):
     ],
 )
 def test_class_folders_at_different_depths_are_an_error(paths, examples):
-    """Else years would become classes, and what is copied into a folder of the archive would count twice."""
+    """Otherwise years would become classes, and copies in subfolders would be read twice."""
     with pytest.raises(UserError) as error:
         prepared(source_dataset("folder", {path: png(plain(RED)) for path in paths}))
     assert str(error.value) == (
@@ -433,7 +433,7 @@ def test_the_last_member_of_a_duplicate_name_is_read():
 
 
 def test_a_tar_is_read_in_its_own_order():
-    """Each step back would unpack it from its beginning again."""
+    """Seeking backwards in a compressed tar unpacks it from the beginning again."""
     files = {f"a/{number}.png": png(plain(number)) for number in (5, 3, 9, 1)}
     images = prepared(archive_dataset("a.tar.gz", files))
     assert list(images.table["name"]) == list(files)
@@ -449,7 +449,7 @@ def test_a_tar_is_read_in_its_own_order():
         ("a.zip", lambda content: content[: len(content) // 2], "is neither a zip nor a tar archive"),
         ("a.zip", lambda content: b"", "is neither a zip nor a tar archive"),
         ("a.zip", lambda content: b"<html>Not here any more</html>", "is neither a zip nor a tar archive"),
-        # A newer version of zip; a name said to be UTF-8 that is none; an empty name.
+        # A newer zip version; a name that is not valid UTF-8; an empty name.
         ("a.zip", lambda content: content.replace(b"PK\x01\x02\x14\x03\x14", b"PK\x01\x02\x14\x03\x63"), "is damaged"),
         ("a.zip", lambda content: content.replace("a/é.png".encode(), b"a/\xc3\xc3.png"), "is damaged"),
         ("a.zip", lambda content: content.replace(b"x" * 9, b"\0" * 9), "is damaged"),
@@ -688,7 +688,7 @@ def test_a_table_cell_may_have_two_lines():
 
 
 def test_table_labels_are_normalized_unicode():
-    """As that of a folder, so that the study finds it."""
+    """Like folder names, so that the study can refer to them."""
     decomposed = unicodedata.normalize("NFD", "Gänseblümchen")
     images = prepared(csv_dataset(f"path,label\n1.png,{decomposed}\ndeep/er/2.png,Gänseblümchen\n", TWO_FILES))
     assert images.classes == ["Gänseblümchen"]
@@ -781,14 +781,14 @@ def test_unreadable_files_of_a_table_are_excluded():
 
 
 def cifar10_pixels(number):
-    """An image in which each color and each pixel has its own place, (32, 32, 3) uint8."""
+    """A gradient image that reveals swapped axes and channels, (32, 32, 3) uint8."""
     rows, columns = np.mgrid[:32, :32]
     return np.stack([rows * 8, columns * 8, np.full((32, 32), number)], axis=-1).astype(np.uint8)
 
 
 @pytest.fixture
 def cifar10():
-    """A function that writes an archive as CIFAR-10's, with three images a file; its argument changes the files."""
+    """A function that writes a small CIFAR-10 archive, three images per file; `change` edits its files."""
 
     def write(change=lambda files: files):
         numbers = {name: range(3 * number, 3 * number + 3) for number, name in enumerate(arrays.CIFAR10_FILES)}
@@ -856,7 +856,7 @@ def test_a_damaged_cifar10_archive_is_an_error(damage, cifar10):
     assert has_no_images()
 
 
-# Files that are no image.
+# Unreadable files.
 
 
 @pytest.mark.parametrize(
@@ -891,7 +891,7 @@ def test_an_unreadable_file_is_quarantined_with_the_reason(content, reason):
     assert np.array_equal(images.pixels, [plain(RED), plain(BLUE)])
 
 
-@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow warns of the one and refuses the other
+@pytest.mark.parametrize("side", [10_000, 20_000])  # Pillow warns for the first size and raises for the second
 def test_a_decompression_bomb_is_excluded(side):
     write_images("d", source_of(png(plain(RED)), png_of_size(side, side)), 8, max_unreadable=0.5)
     assert "decompression bomb" in quarantine()["1.png"]
@@ -1132,13 +1132,13 @@ def test_the_perceptual_hash_tolerates_size_and_quality():
     assert bit_distance(decode(encode(different), 8), expected) > 2 * NEAR_BITS
 
 
-# A run that was ended.
+# Interrupted runs.
 
 CONTENTS = [png(plain(number)) if number % 5 else b"text" for number in range(1, 18)]
 
 
 def interrupted_source(at, exception=KeyboardInterrupt):
-    """A source that is ended in the middle."""
+    """A source that raises `exception` at one image."""
 
     def content():
         raise exception
@@ -1149,7 +1149,7 @@ def interrupted_source(at, exception=KeyboardInterrupt):
 
 
 def recording_source(read_names):
-    """A source that writes down which images are asked for."""
+    """A source that records the names of the images that are read."""
 
     def content_of(image):
         read_names.append(image.name)
@@ -1160,7 +1160,7 @@ def recording_source(read_names):
 
 @pytest.fixture(scope="module")
 def uninterrupted_files(tmp_path_factory):
-    """The files of a run that nothing disturbs."""
+    """The files of an uninterrupted run."""
     with contextlib.chdir(tmp_path_factory.mktemp("uninterrupted_files")):
         write_images("d", source_of(*CONTENTS), 8, 0.5)
         return all_files("data/images")
@@ -1195,7 +1195,7 @@ def test_a_run_may_be_interrupted_several_times(uninterrupted_files):
 @pytest.mark.parametrize("pixels", [0, 100, 128, 400, None])
 @pytest.mark.parametrize("rows", [0, 30, 1500, None])
 def test_truncated_partial_files_are_resumed(rows, pixels, uninterrupted_files):
-    """The system may have written less of one file than of the other when the machine went off; None is all."""
+    """A power failure may truncate the two files differently; None keeps all bytes."""
     with pytest.raises(KeyboardInterrupt):
         write_images("d", interrupted_source(12), 8, 0.5, **FINGERPRINT)
     for name, length in (("rows", rows), ("images.npy", pixels)):
@@ -1311,7 +1311,7 @@ def test_a_killed_process_is_resumed_and_leaves_no_child(seconds, done, monkeypa
     killed = subprocess.run(
         [sys.executable, "-c", KILLED.replace("= ALONE", f"= {seconds}")],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,  # waits until no process is left that could write
+        capture_output=True,  # waits until all child processes have ended
         timeout=300,
         check=False,
     )
@@ -1342,7 +1342,7 @@ def test_the_npy_header_has_a_constant_length():
     assert np.lib.format.read_array_header_1_0(headers[-1]) == ((10**9, 224, 224, 3), False, np.dtype(np.uint8))
 
 
-# Many processes.
+# Worker processes.
 
 
 def test_parallel_decoding_gives_the_same_bytes(two_processes, monkeypatch):
@@ -1359,7 +1359,7 @@ def test_parallel_decoding_gives_the_same_bytes(two_processes, monkeypatch):
     monkeypatch.setattr(workers, "_try", counting_try)
     source = [*source_of(*contents), SourceImage("x.png", "a", broken)]
     write_images("d", source, 8, 0.5)
-    assert len(main_process_calls) == 1  # the first, before there are others
+    assert len(main_process_calls) == 1  # the first image, before the workers start
     parallel_files = all_files("data/images")
     monkeypatch.setattr(workers, "SECONDS_IN_PROCESS", 1000)
     write_images("d", source, 8, 0.5)
@@ -1377,7 +1377,7 @@ def test_one_cpu_decodes_in_the_main_process(two_processes, monkeypatch):
 
 
 def test_the_number_of_pending_images_is_bounded(two_processes):
-    """Two messages of four images wait for each of two processes."""
+    """At most two messages of four images are pending per process."""
     read_names = []
 
     def content(number):
@@ -1401,7 +1401,7 @@ def test_message_size_is_bounded(monkeypatch):
     assert sizes(b"x", 8) == [10, 2]
     assert sizes(bytes(30_000), 8) == [4, 4, 4]
     assert sizes(bytes(200_000), 8) == [1] * 12
-    assert sizes(b"x", 100) == [3, 3, 3, 3]  # they come back as 30,000 bytes
+    assert sizes(b"x", 100) == [3, 3, 3, 3]  # the results have 30,000 bytes each
     assert sizes(b"x", 1000) == [1] * 12
 
 

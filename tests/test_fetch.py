@@ -1,4 +1,4 @@
-"""Fetching a file from an address or a path, and the weights of a backbone."""
+"""Fetching a file from a URL or a path, and the weights of a backbone."""
 
 import contextlib
 import errno
@@ -28,7 +28,7 @@ from stages.weights import main as weights_stage
 
 CONTENT = bytes(range(256)) * 2000
 HALF = len(CONTENT) // 2
-OTHER = CONTENT[::-1]  # another version of the file, as long
+OTHER = CONTENT[::-1]  # another version of the file with the same length
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"
 MD5 = f"md5:{hashlib.md5(CONTENT).hexdigest()}"
 WRONG = f"sha256:{'0' * 64}"
@@ -56,7 +56,7 @@ class Server(http.server.ThreadingHTTPServer):
 
     @property
     def ranges(self):
-        """What each request asked for."""
+        """The Range header of each request."""
         return [headers["Range"] for headers in self.requests]
 
     def handle_error(self, *_):
@@ -88,7 +88,7 @@ def sends(content=CONTENT, stop=None, ranges=True, length=None, tag='"1"', then=
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
-        handler.server.served += len(content[first:stop])  # first: the client goes on as soon as it has the bytes
+        handler.server.served += len(content[first:stop])  # before the write, after which the client continues
         handler.wfile.write(content[first:stop])
         then(handler)
 
@@ -111,7 +111,7 @@ def stalls(handler):
 
 
 def resets(handler):
-    """Close the connection so that the other side gets an error."""
+    """Close the connection with an error for the client."""
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     handler.connection.close()
 
@@ -188,7 +188,7 @@ def leftovers():
 
 
 def fetch_error(source, checksum):
-    """The sentence with which a fetch is refused, which must keep the file that was there and leave nothing beside."""
+    """The message of a failed fetch, which must keep the earlier target and leave no other file."""
     TARGET.write_bytes(b"old")
     with pytest.raises(UserError) as error:
         fetch(source, TARGET, checksum)
@@ -202,7 +202,7 @@ def fetch_error(source, checksum):
     return sentence
 
 
-# Downloads that go well.
+# Successful downloads.
 
 
 @pytest.mark.parametrize("checksum", [SHA256, MD5, None])
@@ -227,7 +227,7 @@ def test_the_size_is_logged_before_a_download(turn, amount, server, capsys):
     fetch(f"{server.url}s/photos.zip?v=1", TARGET, SHA256)
     printed = capsys.readouterr()
     assert printed.out == f"photos.zip: downloading {amount} from {server.url}s/photos.zip?...\n"
-    assert not printed.err  # no bar where no terminal is
+    assert not printed.err  # no progress bar without a terminal
 
 
 def test_a_target_with_the_right_checksum_is_not_downloaded_again(server):
@@ -254,7 +254,7 @@ def test_content_encoding_is_not_decoded(server):
 
 
 def test_a_slow_server_does_not_time_out(server, monkeypatch):
-    """All of it takes longer than a server may be silent."""
+    """The whole download takes longer than the timeout between two bytes."""
     set_constants(monkeypatch, TIMEOUT=0.3)
     server.default_turn = trickles
     fetch(server.url, TARGET, None)
@@ -271,7 +271,7 @@ def test_the_target_may_be_on_another_disk(server, monkeypatch):
     assert not leftovers()
 
 
-# Connections that break.
+# Interrupted connections.
 
 
 @pytest.mark.parametrize("checksum", [SHA256, None])
@@ -377,7 +377,7 @@ def test_the_pauses_between_attempts_double(server, monkeypatch):
     assert len(server.requests) == 4
 
 
-# Downloads that fail.
+# Failed downloads.
 
 
 @pytest.mark.parametrize(
@@ -437,11 +437,11 @@ def test_a_wrong_checksum_is_an_error(checksum, server):
     assert len(server.requests) == 1
 
 
-# What an earlier run left.
+# Partial downloads of earlier runs.
 
 
 def interrupt_download(server, checksum, content=CONTENT):
-    """A run that ends when half has come."""
+    """Run a download that fails after half of the content."""
     server.script = [sends(content, stop=HALF), responds(404)]
     assert "404" in fetch_error(server.url, checksum)
     server.requests.clear()
@@ -528,7 +528,7 @@ def test_a_full_download_with_a_wrong_checksum_is_not_repeated(server):
     assert server.ranges == [f"bytes={HALF}-"]
 
 
-# Disks that are full.
+# Full disks.
 
 
 def test_a_file_larger_than_the_free_space_is_an_error(server, monkeypatch):
@@ -551,7 +551,7 @@ def test_only_the_remaining_bytes_need_space(server, monkeypatch):
 
 @pytest.fixture
 def small_files(monkeypatch):
-    """No file may get longer than 200 kB, which to the program looks as a full disk."""
+    """Limit files to 200 kB, which acts like a full disk."""
     resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, before[1]))
@@ -586,7 +586,7 @@ def test_a_download_survives_a_full_target_disk(server, monkeypatch):
     assert server.served == len(CONTENT)
 
 
-# Files of this machine.
+# Local files.
 
 
 @pytest.mark.parametrize("checksum", [SHA256, MD5, None])
@@ -630,7 +630,7 @@ def test_an_unreadable_path_is_an_error(source, reason):
 
 
 def test_a_path_without_permission_is_an_error(monkeypatch):
-    """As of a file in a folder that is closed to the user."""
+    """As for a file in a folder without permission."""
     is_dir = Path.is_dir
 
     def forbidden(path):
@@ -706,7 +706,7 @@ def test_a_stored_weights_file_is_not_fetched_again(weights_file):
 
 
 def test_weights_without_a_checksum_must_not_change(weights_file, monkeypatch):
-    """Keras publishes no checksum of these weights: what came first is kept, and nothing else taken for it."""
+    """Keras does not publish a checksum of these weights: the first file is kept, and a different one is an error."""
     monkeypatch.setitem(PUBLISHED_WEIGHTS, "four_conv", PublishedWeights("some.weights.h5", None))
     weights_stage(backbone_params("imagenet"), "b")
     first = read_weights_record("b").sha256

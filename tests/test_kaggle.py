@@ -1,4 +1,4 @@
-"""Fetching from Kaggle: its own client against a server of the test that answers as Kaggle does."""
+"""Downloads from Kaggle: the real client against a local server that imitates Kaggle."""
 
 import base64
 import contextlib
@@ -13,7 +13,7 @@ import threading
 import zipfile
 from pathlib import Path
 
-import kagglehub  # noqa: F401 - its log goes to the output of the moment it is imported, which must outlive one test
+import kagglehub  # noqa: F401 - its log goes to the output of the moment it is imported, which must not be the captured output of one test
 import pytest
 from kagglesdk import KaggleEnv, kaggle_env
 
@@ -33,7 +33,7 @@ MANUALLY = (
 
 
 def zipped(files):
-    """The bytes of a zip archive; a value that is no bytes is the target of a symbolic link."""
+    """The bytes of a zip archive; text instead of bytes makes a symbolic link to it."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, content in files.items():
@@ -45,7 +45,7 @@ def zipped(files):
     return buffer.getvalue()
 
 
-# Larger than the 1 MiB that the client writes at a time: of less, nothing is there when the connection breaks off.
+# Larger than 1 MiB, which the client writes at once: an interrupted download then leaves a partial file.
 ARCHIVE = zipped({f"birds/{color}/1.jpg": random.Random(color).randbytes(2**20) for color in ("black", "blue")})
 
 
@@ -75,7 +75,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("x-goog-hash", f"crc32c=AAAAAA==,md5={md5}")
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
-        # A client that takes a download up again leaves this answer unread.
+        # A client that resumes a download does not read this response.
         with contextlib.suppress(OSError):
             self.wfile.write(content[start : len(content) * 3 // 4 if self.server.breaks else None])
 
@@ -115,12 +115,12 @@ def kaggle(tmp_path, monkeypatch):
 
 
 def files():
-    """The files below the working folder, which is the home of the user too."""
+    """The files in the working folder, which is also the home folder."""
     return sorted(str(path) for path in Path().rglob("*") if not path.is_dir())
 
 
 def fetch_error():
-    """The sentence with which the dataset is refused, which must leave nothing at the target."""
+    """The message of a failed download, which must leave nothing at the target."""
     with pytest.raises(UserError) as error:
         fetch_kaggle(HANDLE, VERSION, TARGET)
     assert not TARGET.parent.exists() or not list(TARGET.parent.iterdir())

@@ -317,4 +317,4 @@ def test_frames_of_a_film_are_one_group_and_their_pairs_are_not_stored():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert same_partition(sets, [0] * 2000 + [1] * 2000)
-    assert peak < 4000 * 2000 * 8  # a number for each of their pairs
+    assert peak < 4000 * 2000 * 8  # the size of a matrix of all pairs
