@@ -1,10 +1,10 @@
-"""The measurements behind NEAR_BITS of stages.splitting.near_duplicates: distances of similar and of different images.
+"""Measures the distances of perceptual hashes, from which NEAR_BITS of stages.splitting.near_duplicates was chosen.
 
     python -m benchmarks.perceptual_hashes archive [...] [--images 10000] [--changed 300]
 
-For archives of <class>/<image>, it counts the bits that differ between the perceptual hashes of an image and its
-slightly changed copies, and between those of all pairs of different images. A good threshold is above the first and
-below the second. It measures hashes of 64 and of 256 bits.
+For archives of <class>/<image>, it prints the Hamming distances between an image and its changed copies, and between
+all pairs of different images. A good threshold is above the first and below the second. Hashes of 64 and of 256 bits
+are measured.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def as_jpeg(rgb: Image.Image) -> Image.Image:
 
 
 def cropped(rgb: Image.Image) -> Image.Image:
-    """2 % narrower and lower."""
+    """Remove 1 % at every border."""
     left, top = max(1, rgb.width // 100), max(1, rgb.height // 100)
     return rgb.crop((left, top, rgb.width - left, rgb.height - top))
 
@@ -49,7 +49,7 @@ CHANGES: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def hash_of(rgb: Image.Image, side: int) -> np.ndarray:
+def perceptual_hash(rgb: Image.Image, side: int) -> np.ndarray:
     """The perceptual hash of an image, (side * side / 64,) uint64."""
     return np.packbits(imagehash.phash(rgb, hash_size=side).hash).view(np.uint64)
 
@@ -62,29 +62,32 @@ def compare(archive: Path, images: int, changed: int) -> None:
     for number, content in enumerate(contents):
         rgb = Image.open(io.BytesIO(content)).convert("RGB")
         for side in SIDES:
-            hashes[side].append(hash_of(rgb, side))
+            hashes[side].append(perceptual_hash(rgb, side))
             if number % every == 0:
                 for change, apply in CHANGES.items():
-                    distances[change, side].append(np.bitwise_count(hash_of(apply(rgb), side) ^ hashes[side][-1]).sum())
+                    distances[change, side].append(
+                        np.bitwise_count(perceptual_hash(apply(rgb), side) ^ hashes[side][-1]).sum()
+                    )
     for side in SIDES:
         limit = NEAR_BITS * side**2 // HASH_SIDE**2
         print(f"\n{archive.name}, {len(names)} images, hashes of {side**2} bits, threshold {limit}")
         print(f"{'bits after a change':24}{'50 %':>8}{'90 %':>8}{'99 %':>8}{'above threshold':>18}")
         for change in CHANGES:
             bits = np.array(distances[change, side])
-            quantiles = "".join(f"{quantile:8.0f}" for quantile in np.percentile(bits, (50, 90, 99)))
+            quantiles = "".join(f"{bits_at:8.0f}" for bits_at in np.percentile(bits, (50, 90, 99)))
             print(f"{change:24}{quantiles}{np.mean(bits > limit):18.1%}")
         print_pairs(names, np.array(hashes[side]), limit)
-    texts = pd.Series([bits.tobytes().hex() for bits in hashes[HASH_SIDE]])
+    hash_texts = pd.Series([hash_bytes.tobytes().hex() for hash_bytes in hashes[HASH_SIDE]])
     start = time.perf_counter()
-    pairs = sum(len(first) for first, _, _ in near_pairs(hash_bits(texts), hash_bits(texts)))
+    pairs = sum(len(first) for first, _, _ in near_pairs(hash_bits(hash_texts), hash_bits(hash_texts)))
     print(
-        f"near_pairs: {pairs} rows in {time.perf_counter() - start:.2f} s, each pair twice and each image with itself"
+        f"near_pairs: {pairs} rows in {time.perf_counter() - start:.2f} s, including each pair twice "
+        "and each image with itself"
     )
 
 
 def print_pairs(names: list[str], hashes: np.ndarray, limit: int) -> None:
-    """Of all pairs of different images: how many lie how near, and which are the nearest above 0 bits."""
+    """Print a histogram of the distances between different images, and the nearest pairs."""
     counts, rows = np.zeros(hashes.shape[1] * 64 + 1, int), max(1, BLOCK // len(hashes))
     nearest = []
     for start in range(0, len(hashes), rows):
@@ -99,12 +102,12 @@ def print_pairs(names: list[str], hashes: np.ndarray, limit: int) -> None:
     print(f"of {counts.sum():,} pairs {counts[: limit + 1].sum():,} at or below the threshold; half are above {median}")
     steps = range(0, len(counts) // 4, max(2, len(counts) // 64))  # the distances are even: half of all bits are set
     print("pairs at or below bits: " + ", ".join(f"{bits}: {counts[: bits + 1].sum():,}" for bits in steps))
-    for bits, first, second in sorted(nearest)[:5]:
-        print(f"  {bits} bits: {first} and {second}")
+    for bits, first_name, second_name in sorted(nearest)[:5]:
+        print(f"  {bits} bits: {first_name} and {second_name}")
 
 
 def contents_of(archive: Path, images: int) -> tuple[list[str], list[bytes]]:
-    """The names and the contents of at most `images` files of an archive, evenly spaced."""
+    """The names and contents of an evenly spaced sample of an archive's files."""
     files = [(image.name, image.content()) for image in archive_images(SimpleNamespace(subfolder=None), archive)]
     names, contents = zip(*files[:: max(1, len(files) // images)][:images], strict=True)
     return list(names), list(contents)
@@ -113,8 +116,8 @@ def contents_of(archive: Path, images: int) -> tuple[list[str], list[bytes]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("archives", nargs="+", type=Path, metavar="archive")
-    parser.add_argument("--images", type=int, default=10_000, help="the largest number of images of each archive")
-    parser.add_argument("--changed", type=int, default=300, help="the number of images that are changed")
+    parser.add_argument("--images", type=int, default=10_000, help="maximum number of images per archive")
+    parser.add_argument("--changed", type=int, default=300, help="number of images that are changed")
     arguments = parser.parse_args()
     for archive in arguments.archives:
         compare(archive, arguments.images, arguments.changed)

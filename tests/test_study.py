@@ -311,13 +311,13 @@ BAD_STUDIES = [
             "datasets/cifar": CIFAR10,
             "tasks/cifar": {"dataset": "cifar", "include": ["cat", "hound"], "validation": 0.1, "test": "published"},
         },
-        "tasks.cifar.include: hound does not exist. Classes of 'cifar': 0 to 9, or airplane, automobile, "
+        "tasks.cifar.include: class 'hound' does not exist. Classes: 0 to 9, or airplane, automobile, "
         "bird, cat, deer, dog, frog, horse, ship, truck.",
     ),
     (
         "a new name for an unknown class",
         {"tasks/digits-b/rename": {"ten": "zero"}},
-        "tasks.digits-b.rename: ten does not exist. Classes of 'digits': 0 to 9.",
+        "tasks.digits-b.rename: class 'ten' does not exist. Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "a list as rename",
@@ -708,12 +708,12 @@ BAD_STUDIES = [
     (
         "an unknown digit",
         {"tasks/digits-a/include": [0, 1, 12]},
-        "tasks.digits-a.include: 12 does not exist. Classes of 'digits': 0 to 9.",
+        "tasks.digits-a.include: class 12 does not exist. Classes: 0 to 9, or 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "an unknown class of features",
         {"features/b-fc1/classes": [5, 6, 7, 8, 9, "ten"]},
-        "features.b-fc1.classes: ten does not exist. Classes of 'digits': 0 to 9.",
+        "features.b-fc1.classes: class 'ten' does not exist. Classes: 0 to 9, or 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "a fine-tune of all layers that starts from features",
