@@ -114,7 +114,7 @@ def features_record(architecture: str, image_size: int, cut: str, shape: list[in
 
 
 def seconds_of_epochs(train: Callable[[int], None], epochs: int = 2) -> float:
-    """The seconds of an epoch, without the compilation in the first one."""
+    """The seconds of an epoch, without the first one, which includes the compilation."""
     seconds = []
     for count in (1, 1 + epochs):
         start = time.perf_counter()

@@ -12,21 +12,25 @@ from stages.core.command import run_command
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, Params
-from stages.validation.study import load_study
+from stages.core.yaml import read_yaml
+from stages.validation.study import check_study
 
 OUTPUT = Path("data/check")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    study = load_study(arguments.study)
+    content = read_yaml(arguments.study)
+    study = check_study(content, arguments.study)
     for name, entry in study.folders.items():
         if not Path(entry.path).is_dir():
             raise UserError(f"folders.{name}.path: folder {entry.path!r} does not exist. Correct the path.")
     print(f"check: {arguments.study} is valid (models: {len(study.models)}, features: {len(study.features)})")
     if arguments.clean:
         # The names of a valid study only: they become parts of paths.
-        for path in remove_leftovers(Params.read()):
+        for path in remove_leftovers(Params(content)):
             print(f"check: removed {path}, whose entry is no longer in {PARAMS}")
+        if read_yaml(PARAMS) != content:  # DVC would record the new content as checked
+            raise UserError(f"{PARAMS} changed while it was checked. Run `dvc repro` again.")
         write_text(OUTPUT, f"{PARAMS} is valid\n")
     return 0
 

@@ -6,6 +6,7 @@ ignored.
 
 from typing import Any
 
+from stages.artifacts.leftovers import refuse_leftovers
 from stages.artifacts.reports import REPORTS_FOLDER, write_table, write_tables
 from stages.core.files import atomic_directory, write_json
 from stages.core.params import Params
@@ -25,6 +26,7 @@ from stages.evaluation.tables import (
 
 
 def main(params: Params) -> str:
+    refuse_leftovers(params)  # their hashes would get into dvc.lock
     study = read_study(params)
     metrics, classes = {}, {}
     for model, predictions in study.predictions.items():

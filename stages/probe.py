@@ -21,6 +21,9 @@ from stages.probes.weights import ProbeWeights, write_probe
 from stages.training.batches import Examples, class_weights, split_examples
 from stages.training.pca import project_features
 
+# The keys of section `training` that decide what a probe is solved on.
+TRAINING_KEYS = ("max_train_per_class", "train_fraction", "class_weights")
+
 
 def main(params: Params, name: str) -> str:
     entry = parse_entry(params, "probes", name, ProbeConfig)
@@ -53,7 +56,7 @@ def main(params: Params, name: str) -> str:
         image_size=features.record.image_size,
         resize=features.record.resize,
         settings=model_settings(entry),
-        training={},
+        training={key: getattr(settings, key) for key in TRAINING_KEYS},
         seed=params.seed,
         fold=0,
         provenance=Provenance.on_features(task, features.record),

@@ -5,16 +5,14 @@ says which model it is. The recommended models of all tasks are the artifact `re
 depends on the checksums that `compare` wrote, so it runs again only for another model or other weights.
 """
 
-from pathlib import Path
-
 from stages.artifacts.models import read_model_record
+from stages.artifacts.reports import EXPORTS_FOLDER, REPORTS_FOLDER
 from stages.core.files import atomic_directory, read_json, write_json
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.training.exporting import keras_predictor, prepare_export, write_keras
 
-CHOICES = Path("reports/recommended")
-EXPORTS_FOLDER = Path("exports/recommended")
+CHOICES = REPORTS_FOLDER / "recommended"
 
 
 def main(params: Params, task: str) -> str:

@@ -25,14 +25,14 @@ ARGUMENTS = [
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 HOSTILE = ["<script>alert(1)</script>", "\"'><img src=x onerror=alert(2)>{{ 7 * 7 }}", "W" * 300]
-SIZES = {"telephone": {"width": 390, "height": 844}, "desk": {"width": 1280, "height": 900}}
-each_size = pytest.mark.parametrize("size", SIZES)
-each_scheme = pytest.mark.parametrize("scheme", ["light", "dark"])
+SIZES = {"phone": {"width": 390, "height": 844}, "desktop": {"width": 1280, "height": 900}}
+all_sizes = pytest.mark.parametrize("size", SIZES)
+all_schemes = pytest.mark.parametrize("scheme", ["light", "dark"])
 
 
 @pytest.fixture(scope="module")
 def reports(tmp_path_factory):
-    """The reports of a study whose classes have hostile names and of which one model has no test loss."""
+    """The reports of a study whose classes have hostile names. One model has no test loss."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -73,7 +73,7 @@ def open_page(browser, reports, messages):
         messages.append(f"dialog {dialog.message}")
         dialog.dismiss()
 
-    def open_report(fragment="", size="desk", **options):
+    def open_report(fragment="", size="desktop", **options):
         contexts.append(browser.new_context(viewport=SIZES[size], **{"reduced_motion": "reduce"} | options))
         page = contexts[-1].new_page()
         page.on("console", lambda message: messages.append(message.text))
@@ -114,7 +114,7 @@ def sorted_states(table):
     return table.locator("thead th").evaluate_all("(headers) => headers.map((th) => th.getAttribute('aria-sort'))")
 
 
-def test_clicking_everything_loads_nothing_and_logs_nothing(open_page):
+def test_clicks_load_nothing_and_log_nothing(open_page):
     page = open_page()
     page.wait_for_load_state("networkidle")
     for name in ("summary", "th button", "nav a"):
@@ -200,9 +200,9 @@ def test_the_keyboard_sorts_and_the_change_is_announced(open_page):
 
 # Appearance
 
-# Texts outside their cell, figure or the page, or hidden by an ancestor that does not scroll.
+# The texts that are outside of their cell, figure or page, or that an ancestor without a scroll bar hides.
 CUT_OFF = """() => {
-  const found = [];
+  const cutOff = [];
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   for (let node; (node = texts.nextNode()); ) {
     const element = node.parentElement;
@@ -211,31 +211,31 @@ CUT_OFF = """() => {
     range.selectNode(node);
     const text = range.getBoundingClientRect();
     const frames = [element.closest("td, th, svg") ?? document.documentElement];
-    for (let around = element; around && !around.matches(".box"); around = around.parentElement) {
-      if (getComputedStyle(around).overflowX !== "visible") frames.push(around);
+    for (let ancestor = element; ancestor && !ancestor.matches(".box"); ancestor = ancestor.parentElement) {
+      if (getComputedStyle(ancestor).overflowX !== "visible") frames.push(ancestor);
     }
-    const rooms = frames.map((frame) => frame.getBoundingClientRect());
-    if (rooms.some((room) => text.left < room.left - 1 || text.right > room.right + 1)) found.push(node.data);
+    const boxes = frames.map((frame) => frame.getBoundingClientRect());
+    if (boxes.some((box) => text.left < box.left - 1 || text.right > box.right + 1)) cutOff.push(node.data);
   }
-  return found;
+  return cutOff;
 }"""
 
 
-def assert_it_fits(page):
-    width, room = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
-    assert width <= room
+def assert_all_text_fits(page):
+    width, available = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
+    assert width <= available
     assert page.evaluate(CUT_OFF) == []
 
 
-@each_size
-@each_scheme
-def test_nothing_leaves_the_page(open_page, size, scheme):
+@all_sizes
+@all_schemes
+def test_all_text_fits_the_page(open_page, size, scheme):
     page = open_page(size=size, color_scheme=scheme)
     open_all(page)
-    assert_it_fits(page)
+    assert_all_text_fits(page)
 
 
-@each_size
+@all_sizes
 def test_forty_models_with_long_names_fit(open_page, size):
     page = open_page(size=size)
     page.evaluate(
@@ -252,22 +252,22 @@ def test_forty_models_with_long_names_fit(open_page, size):
           }
         }"""
     )
-    assert_it_fits(page)
+    assert_all_text_fits(page)
     box = page.get_by_role("region", name="Differences in test accuracy, b")
     box.evaluate("(box) => box.scrollTo(box.scrollWidth, box.scrollHeight)")
     edges = box.evaluate(
         """(box) => [box, box.querySelector("tbody tr:last-child th"), box.querySelector("thead th:last-child")]
             .map((element) => element.getBoundingClientRect().toJSON())"""
     )
-    around, name_of_row, name_of_column = edges
-    assert name_of_row["left"] == pytest.approx(around["left"], abs=2)
-    assert name_of_row["width"] < 0.6 * around["width"]
-    assert name_of_column["top"] == pytest.approx(around["top"], abs=2)
-    assert name_of_column["height"] < 0.2 * around["height"]
+    box_edges, row_name, column_name = edges
+    assert row_name["left"] == pytest.approx(box_edges["left"], abs=2)
+    assert row_name["width"] < 0.6 * box_edges["width"]
+    assert column_name["top"] == pytest.approx(box_edges["top"], abs=2)
+    assert column_name["height"] < 0.2 * box_edges["height"]
 
 
-@each_size
-@each_scheme
+@all_sizes
+@all_schemes
 def test_the_page_has_the_colors_of_the_scheme(open_page, size, scheme):
     page = open_page(size=size, color_scheme=scheme)
     pixels = np.asarray(Image.open(io.BytesIO(page.screenshot(full_page=True))).convert("RGB"))
@@ -343,7 +343,7 @@ def in_viewport(page, selector):
     )
 
 
-@each_size
+@all_sizes
 def test_a_link_opens_the_section_of_its_target(open_page, size):
     page = open_page("#classes-b", size)
     assert in_viewport(page, "#classes-b")
@@ -363,7 +363,7 @@ def test_a_link_opens_the_section_of_its_target(open_page, size):
     page.wait_for_function("document.getElementById('classes-a').open")
 
 
-@each_size
+@all_sizes
 def test_a_model_in_the_table_links_to_its_figures(open_page, size):
     page = open_page(size=size)
     assert not page.locator("#model-b-head").evaluate("(details) => details.open")
@@ -382,8 +382,8 @@ def test_a_link_to_nowhere_does_nothing(open_page, fragment):
     assert opened[0] == opened[1] == ["contents", "model-b-tune", "model-a-net"]
 
 
-def test_on_a_telephone_the_verdict_comes_before_the_contents(open_page):
-    page = open_page(size="telephone")
+def test_on_a_phone_the_verdict_comes_before_the_contents(open_page):
+    page = open_page(size="phone")
     assert page.get_by_role("heading", name="Verdict").bounding_box()["y"] < 250
     page.locator("#contents summary").click()
     page.locator("nav a[href='#reading']").click()
@@ -422,8 +422,8 @@ def test_the_skip_link_comes_first_and_skips_the_contents(open_page):
     assert page.evaluate("document.activeElement.closest('main') !== null")
 
 
-@each_size
-@each_scheme
+@all_sizes
+@all_schemes
 def test_axe_finds_no_accessibility_violation(open_page, size, scheme):
     page = open_page(size=size, color_scheme=scheme)
     open_all(page)
@@ -435,7 +435,7 @@ def test_axe_finds_no_accessibility_violation(open_page, size, scheme):
 # Without scripts, and against hostile ones
 
 
-@each_size
+@all_sizes
 def test_without_scripts_the_page_is_complete(open_page, reports, size):
     page = open_page(size=size, java_script_enabled=False)
     verdict = json.loads((reports / "comparisons.json").read_text(encoding="utf-8"))["b"]["verdict"]

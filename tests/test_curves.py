@@ -312,7 +312,9 @@ def test_the_report_has_learning_curves_and_cut_curves(records, tmp_path, monkey
     for features in ("pools", "lower"):
         write_cost("features", features, Cost(20.0, 50.0, MACHINE))
     write_galleries("b")
-    params = Params({"seed": 3, "tasks": {"b": {}}, "networks": dict.fromkeys(records)})
+    params = Params(
+        {"seed": 3, "tasks": {"b": {}}, "networks": dict.fromkeys(records), "features": {"pools": {}, "lower": {}}}
+    )
     for stage in (evaluate, compare, report):
         stage.main(params)
     first = json.loads(Path("reports/comparisons.json").read_text(encoding="utf-8"))["b"]["crossovers"][0]

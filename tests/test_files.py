@@ -50,7 +50,7 @@ def test_a_file_replaces_the_old_one(tmp_path):
     assert names(tmp_path) == ["a.txt"]
 
 
-def test_a_directory_replaces_the_old_one_and_keeps_nothing_of_it(tmp_path):
+def test_a_directory_replaces_the_old_one_completely(tmp_path):
     for name in ("old", "new"):
         with atomic_directory(tmp_path / "a/b") as partial:
             (partial / name).write_text(name)
@@ -67,7 +67,7 @@ def test_an_interrupted_directory_leaves_the_old_one(error, tmp_path):
     assert names(tmp_path) == ["a", "a/old"]
 
 
-def test_what_a_killed_run_left_does_not_come_into_the_next(tmp_path):
+def test_leftovers_of_a_killed_run_are_removed(tmp_path):
     (tmp_path / ".partial-a").mkdir()
     (tmp_path / ".partial-a/half").write_text("half")
     with atomic_directory(tmp_path / "a") as partial:
@@ -76,7 +76,7 @@ def test_what_a_killed_run_left_does_not_come_into_the_next(tmp_path):
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt, SystemExit])
-def test_work_that_was_ended_is_given_again(end, tmp_path):
+def test_an_interrupted_directory_is_resumed(end, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/old").write_text("old")
     for number in (1, 2):
@@ -101,7 +101,7 @@ def another_mark(partial):
 @pytest.mark.parametrize(
     ("fingerprint", "change"), [("that", lambda partial: None), ("this", no_mark), ("this", another_mark)]
 )
-def test_work_that_may_be_of_something_else_is_begun_afresh(fingerprint, change, tmp_path):
+def test_a_different_fingerprint_starts_an_empty_directory(fingerprint, change, tmp_path):
     with pytest.raises(KeyboardInterrupt), resumable_directory(tmp_path / "a", "this") as partial:
         (partial / "part").write_text("done")
         raise KeyboardInterrupt
@@ -113,7 +113,7 @@ def test_work_that_may_be_of_something_else_is_begun_afresh(fingerprint, change,
 
 
 @pytest.mark.parametrize("error", [UserError, OSError, ValueError, MemoryError])
-def test_after_an_error_nothing_is_given_again(error, tmp_path):
+def test_an_error_removes_the_partial_directory(error, tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a/old").write_text("old")
     with pytest.raises(error), resumable_directory(tmp_path / "a", "this") as partial:
@@ -122,7 +122,7 @@ def test_after_an_error_nothing_is_given_again(error, tmp_path):
     assert names(tmp_path) == ["a", "a/old"]
 
 
-def test_a_disk_without_room_for_the_first_file_is_left_as_it_was(tmp_path, monkeypatch):
+def test_a_full_disk_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -132,7 +132,7 @@ def test_a_disk_without_room_for_the_first_file_is_left_as_it_was(tmp_path, monk
     assert names(tmp_path) == []
 
 
-def test_only_the_files_named_are_kept(tmp_path):
+def test_keep_only_removes_other_files(tmp_path):
     (tmp_path / "a/deep").mkdir(parents=True)
     for name in ("a/kept", "a/other", "a/.partial-kept", "a/deep/kept", "beside"):
         (tmp_path / name).write_text(name)
@@ -143,7 +143,7 @@ def test_only_the_files_named_are_kept(tmp_path):
     assert names(tmp_path) == ["a", "a/kept", "b", "beside"]
 
 
-def test_of_a_link_to_a_folder_only_the_link_is_removed(tmp_path):
+def test_removing_a_link_keeps_its_target(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/file").write_text("mine")
@@ -152,25 +152,25 @@ def test_of_a_link_to_a_folder_only_the_link_is_removed(tmp_path):
     assert names(tmp_path) == ["a", "mine", "mine/file"]
 
 
-def test_json_keeps_its_order_and_its_letters(tmp_path):
+def test_json_keeps_key_order_and_unicode(tmp_path):
     write_json(tmp_path / "a.json", {"b": 1, "a": "\u00fc"})
     assert (tmp_path / "a.json").read_bytes() == '{\n  "b": 1,\n  "a": "\u00fc"\n}\n'.encode()
     assert read_json(tmp_path / "a.json") == {"b": 1, "a": "\u00fc"}
 
 
-def test_json_refuses_what_other_readers_refuse(tmp_path):
+def test_json_rejects_nan(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
         write_json(tmp_path / "a.json", {"loss": math.nan})
     assert not names(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b'{"a": 1', b"", b"\xff\xfe"])
-def test_broken_json_is_answered_with_the_way_out(content, tmp_path):
+def test_broken_json_is_an_error(content, tmp_path):
     (tmp_path / "a.json").write_bytes(content)
     with pytest.raises(UserError, match=r"a\.json is damaged .*. Delete it and run `dvc repro`\.$"):
         read_json(tmp_path / "a.json")
 
 
-def test_the_checksum_is_that_of_the_bytes(tmp_path):
+def test_sha256_of_hashes_the_file_content(tmp_path):
     (tmp_path / "a").write_bytes(b"abc" * 100_000)
     assert sha256_of(tmp_path / "a") == hashlib.sha256(b"abc" * 100_000).hexdigest()

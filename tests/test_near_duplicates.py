@@ -36,26 +36,26 @@ def random_hashes(random, number):
     return [f"{random.getrandbits(256):064x}" for _ in range(number)]
 
 
-def changed(look, random, bits):
-    """A look that differs from another in so many bits."""
-    for place in random.sample(range(256), bits):
-        look = f"{int(look, 16) ^ 1 << place:064x}"
-    return look
+def changed(perceptual_hash, random, bits):
+    """A hash that differs from the given one in `bits` bits."""
+    for position in random.sample(range(256), bits):
+        perceptual_hash = f"{int(perceptual_hash, 16) ^ 1 << position:064x}"
+    return perceptual_hash
 
 
-def distance(one, other):
-    return (int(one, 16) ^ int(other, 16)).bit_count()
+def distance(first, second):
+    return (int(first, 16) ^ int(second, 16)).bit_count()
 
 
 @st.composite
 def families(draw):
-    """Looks of which many are a few bits apart, about the number up to which two images look alike."""
+    """Hashes with distances around the threshold of near duplicates."""
     random = draw(st.randoms(use_true_random=False))
-    found = random_hashes(random, draw(st.integers(1, 4)))
+    result = random_hashes(random, draw(st.integers(1, 4)))
     for bits in draw(st.lists(st.sampled_from([0, 1, 12, 23, 24, 25, 26, 40]), max_size=20)):
-        found.append(changed(random.choice(found), random, bits))
-    random.shuffle(found)
-    return found
+        result.append(changed(random.choice(result), random, bits))
+    random.shuffle(result)
+    return result
 
 
 @few_examples
@@ -76,19 +76,19 @@ def test_near_pairs_equals_brute_force_for_any_block_size(some, others, block):
     others += some[:3]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_duplicates, "BLOCK", block)
-        found = near_pairs(hash_bits(pd.Series(some)), hash_bits(pd.Series(others)))
-        pairs = [tuple(map(int, pair)) for block in found for pair in zip(*block, strict=True)]
-    everything = [(i, j, distance(one, other)) for i, one in enumerate(some) for j, other in enumerate(others)]
+        result = near_pairs(hash_bits(pd.Series(some)), hash_bits(pd.Series(others)))
+        pairs = [tuple(map(int, pair)) for block in result for pair in zip(*block, strict=True)]
+    everything = [(i, j, distance(first, second)) for i, first in enumerate(some) for j, second in enumerate(others)]
     assert sorted(pairs) == [pair for pair in everything if pair[2] <= 24]
 
 
 @pytest.mark.parametrize("part", range(4))
 def test_near_duplicates_differ_in_at_most_24_bits_at_any_position(part):
-    look = "0" * 64
+    zeros = "0" * 64
     near, far = (f"{(2**bits - 1) << (64 * part):064x}" for bits in (24, 25))
     assert NEAR_BITS == 24
     assert [
-        pair[2].tolist() for pair in near_pairs(hash_bits(pd.Series([look])), hash_bits(pd.Series([near, far])))
+        pair[2].tolist() for pair in near_pairs(hash_bits(pd.Series([zeros])), hash_bits(pd.Series([near, far])))
     ] == [[24]]
 
 
@@ -100,14 +100,14 @@ def table_of_hashes(rows):
 @few_examples
 @given(families(), st.data(), st.integers(1, 100))
 def test_a_held_out_image_is_listed_with_the_most_similar_image_of_another_split(family, data, block):
-    sides = data.draw(st.lists(st.sampled_from(SPLITS), min_size=len(family), max_size=len(family)))
-    table = table_of_hashes(list(zip(family, sides, strict=True)))
+    splits = data.draw(st.lists(st.sampled_from(SPLITS), min_size=len(family), max_size=len(family)))
+    table = table_of_hashes(list(zip(family, splits, strict=True)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_duplicates, "BLOCK", block)
-        found = near_duplicates_across_splits(table)
-    assert list(found) == ["name", "split", "similar_to", "similar_split", "bits"]
-    assert found["name"].is_unique
-    listed = found.set_index("name").to_dict("index")
+        result = near_duplicates_across_splits(table)
+    assert list(result) == ["name", "split", "similar_to", "similar_split", "bits"]
+    assert result["name"].is_unique
+    listed = result.set_index("name").to_dict("index")
     by_name = table.set_index("name")
     for row in table.itertuples():
         others = {
@@ -125,16 +125,17 @@ def test_a_held_out_image_is_listed_with_the_most_similar_image_of_another_split
 
 
 def test_near_duplicates_within_a_split_are_not_listed():
-    look = "5" * 64
-    for side in SPLITS:
-        found = near_duplicates_across_splits(table_of_hashes([(look, side)] * 3))
-        assert list(found) == ["name", "split", "similar_to", "similar_split", "bits"]
-        assert len(found) == 0
+    perceptual_hash = "5" * 64
+    for split_name in SPLITS:
+        result = near_duplicates_across_splits(table_of_hashes([(perceptual_hash, split_name)] * 3))
+        assert list(result) == ["name", "split", "similar_to", "similar_split", "bits"]
+        assert len(result) == 0
 
 
 def test_images_with_equal_hashes_are_all_listed():
-    look, other = "5" * 64, "a" * 64
-    rows = [(look, "test"), (look, "test"), (look, "train"), (look, "train"), (other, "validation"), (other, "train")]
+    first, second = "5" * 64, "a" * 64
+    rows = [(first, split) for split in ("test", "test", "train", "train")]
+    rows += [(second, split) for split in ("validation", "train")]
     assert near_duplicates_across_splits(table_of_hashes(rows)).to_numpy().tolist() == [
         ["image 0", "test", "image 2", "train", 0],
         ["image 1", "test", "image 2", "train", 0],
@@ -142,32 +143,32 @@ def test_images_with_equal_hashes_are_all_listed():
     ]
 
 
-# Which images belong together.
+# Groups.
 
-# Four times three looks in a row: the first and the last are no more alike, but hang together.
+# Four chains of three hashes: neighbors are near duplicates, the first and the last are not.
 HASHES = [
-    f"{int(sha256(bytes([row])).hexdigest(), 16) ^ 2 ** (20 * place) - 1:064x}"
+    f"{int(sha256(bytes([row])).hexdigest(), 16) ^ 2 ** (20 * position) - 1:064x}"
     for row in range(4)
-    for place in range(3)
+    for position in range(3)
 ]
 
 
 def brute_force_groups(images):
-    """The set of each image of (content, group, look), by going from image to image."""
+    """The group of each image (content, group, perceptual hash), by comparing all pairs."""
     sets = list(range(len(images)))
-    for place, (content, group, look) in enumerate(images):
-        for other, (its_content, its_group, its_look) in enumerate(images[:place]):
+    for position, (content, group, perceptual_hash) in enumerate(images):
+        for other, (its_content, its_group, its_look) in enumerate(images[:position]):
             if (
                 content == its_content
                 or (group and group == its_group)
-                or (look and its_look and distance(look, its_look) <= 24)
+                or (perceptual_hash and its_look and distance(perceptual_hash, its_look) <= 24)
             ):
-                sets = [sets[other] if number == sets[place] else number for number in sets]
+                sets = [sets[other] if number == sets[position] else number for number in sets]
     return sets
 
 
-def same_partition(one, other):
-    return len(set(zip(one, other, strict=True))) == len(set(one)) == len(set(other))
+def same_partition(first, second):
+    return len(set(zip(first, second, strict=True))) == len(set(first)) == len(set(second))
 
 
 @few_examples
@@ -181,7 +182,7 @@ def same_partition(one, other):
     )
 )
 def test_groups_are_connected_components_of_equal_content_groups_and_similar_images(images):
-    rows = [(content, group, HASHES[look]) for content, group, look in images]
+    rows = [(content, group, HASHES[perceptual_hash]) for content, group, perceptual_hash in images]
     table = pd.DataFrame(rows, columns=["sha256", "group", "perceptual_hash"], index=range(7, 7 + len(rows)))
     table["name_group"] = ""
     assert same_partition(group_ids(table, True), brute_force_groups(rows))
@@ -216,13 +217,13 @@ def test_a_pattern_matches_file_names_without_their_folders(pattern, groups):
         "y/person1_bacteria_3.png",
         "person5_virus/7.png",
     ]
-    found = groups_from_names(pattern, pd.Series(names, [3, 1, 4, 5]), "tasks.t")
-    assert found.to_dict() == dict(zip([3, 1, 4, 5], groups, strict=True))
+    result = groups_from_names(pattern, pd.Series(names, [3, 1, 4, 5]), "tasks.t")
+    assert result.to_dict() == dict(zip([3, 1, 4, 5], groups, strict=True))
 
 
 def test_a_match_of_the_empty_text_is_a_group():
-    found = groups_from_names(r"^(\d*)-", pd.Series(["-a.png", "b.png", "-c.png", "1-d.png"]), "tasks.t")
-    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "name_group": found, "perceptual_hash": ""})
+    result = groups_from_names(r"^(\d*)-", pd.Series(["-a.png", "b.png", "-c.png", "1-d.png"]), "tasks.t")
+    table = pd.DataFrame({"sha256": list("abcd"), "group": "", "name_group": result, "perceptual_hash": ""})
     assert same_partition(group_ids(table, False), [0, 1, 0, 2])
 
 
@@ -239,7 +240,7 @@ def test_a_pattern_without_a_match_is_an_error_with_an_example_name():
 
 
 def photograph(random, side=128):
-    """A picture with coarse and fine parts, as photographs have them; every two are different."""
+    """A random image with coarse and fine structures, as in photographs."""
     layers = [
         np.asarray(Image.fromarray(random.normal(size=(cells, cells))).resize((side, side), Image.Resampling.BICUBIC))
         for cells in (4, 8, 16, 32, 64)
@@ -255,17 +256,17 @@ def reencoded(picture):
 
 @pytest.fixture
 def photographs(tmp_path, monkeypatch):
-    """Twelve photographs of each class, and of each a copy saved again in half the size; names -> which it shows."""
+    """Twelve photographs per class, each with a smaller, compressed copy; name -> number of the photograph."""
     monkeypatch.chdir(tmp_path)
     random = np.random.default_rng(0)
-    source, shows = [], {}
+    source, picture_of = [], {}
     for number in range(24):
         picture, label = photograph(random), ("cat", "dog")[number % 2]
         for name, content in (("first", encode(picture)), ("again", reencoded(picture))):
-            shows[f"{label}/{name} {number}"] = number
+            picture_of[f"{label}/{name} {number}"] = number
             source.append(SourceImage(f"{label}/{name} {number}", label, lambda content=content: content))
     write_images("d", source, 16, 0.0)
-    return shows
+    return picture_of
 
 
 def task_of_photographs(**entry):
@@ -279,18 +280,18 @@ def task_of_photographs(**entry):
 def test_reencoded_copies_are_reported(photographs, capsys):
     task, (columns, *rows) = task_of_photographs()
     assert columns == ["name", "split", "similar_to", "similar_split", "bits"]
-    side = dict(zip(task.table["name"], task.table["split"], strict=True))
-    other = {
-        one: another
-        for one in photographs
-        for another in photographs
-        if one != another and photographs[one] == photographs[another]
+    splits = dict(zip(task.table["name"], task.table["split"], strict=True))
+    copy_of = {
+        name: copy
+        for name in photographs
+        for copy in photographs
+        if name != copy and photographs[name] == photographs[copy]
     }
     assert {row[0]: row[2] for row in rows} == {
-        name: other[name] for name in photographs if side[name] != "train" and side[other[name]] != side[name]
+        name: copy_of[name] for name in photographs if splits[name] != "train" and splits[copy_of[name]] != splits[name]
     }
     assert rows
-    assert all(split == side[name] and like_split == side[like] for name, split, like, like_split, _ in rows)
+    assert all(row[1] == splits[row[0]] and row[3] == splits[row[2]] for row in rows)
     assert all(int(bits) <= 24 for *_, bits in rows)
     assert task.summary.near_duplicates == len(rows)
     sentence = f"validation and test images similar to an image of another split: {len(rows)}, see near_duplicates.csv"
@@ -302,8 +303,8 @@ def test_reencoded_copies_stay_in_one_split_with_near_duplicates_group(photograp
     assert rows == [["name", "split", "similar_to", "similar_split", "bits"]]
     assert task.summary.near_duplicates == 0
     assert "near_duplicates.csv" not in capsys.readouterr().out
-    sides = task.table.groupby(task.table["name"].map(photographs))["split"]
-    assert (sides.nunique() == 1).all()
+    splits = task.table.groupby(task.table["name"].map(photographs))["split"]
+    assert (splits.nunique() == 1).all()
     assert set(task.table.groupby(["label", "split"]).size()) == {6, 12}
 
 
@@ -316,4 +317,4 @@ def test_frames_of_a_film_are_one_group_and_their_pairs_are_not_stored():
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert same_partition(sets, [0] * 2000 + [1] * 2000)
-    assert peak < 4000 * 2000 * 8  # a number for each of their pairs
+    assert peak < 4000 * 2000 * 8  # the size of a matrix of all pairs

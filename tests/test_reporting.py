@@ -3,6 +3,7 @@ import html
 import itertools
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -428,21 +429,22 @@ def test_features_cost_as_much_as_the_images_that_a_model_takes_from_them(
 # The stages evaluate and compare
 
 
-def test_evaluate_and_compare_write_equal_bytes_and_ignore_models_of_removed_entries(params):
+def test_evaluate_and_compare_write_equal_bytes_and_ignore_a_copied_model(params):
     evaluate_and_compare(params)
     first = report_files()
     assert {"reports/metrics.json", "reports/comparisons.json", "reports/pca.csv", "reports/summary/b-tune.json"} <= {
         *first
     }
-    copy_model("b-net", "stale")
+    shutil.copytree("models/b-net", "models/copied-by-the-user")
     evaluate_and_compare(params)
     assert report_files() == first
-    assert Path("models/stale").is_dir()
     assert list(read("metrics")) == ["a-net", "b-net", "b-head", "b-tune"]
 
 
 def test_a_model_of_a_removed_task_is_refused(params):
     without = Params({**params.content, "tasks": {"a": {}}})
+    for folder in ("tasks", "gallery", "mistakes"):
+        shutil.rmtree(f"data/{folder}/b")
     with pytest.raises(UserError, match=r"models/b-net: it was trained for task 'b', which is not in params.yaml"):
         evaluate.main(without)
 
@@ -464,6 +466,15 @@ def test_an_error_about_a_damaged_table_says_how_to_repair_it(params, file, cont
     Path("reports", file).write_text(content)
     with pytest.raises(UserError, match=r"^reports.* is damaged \(.*\)[;.] [dD]elete it and run `dvc repro`\.$"):
         report.main(params)
+
+
+def test_evaluate_refuses_what_removed_entries_have_left_behind(params):
+    copy_model("b-net", "stale")
+    with pytest.raises(
+        UserError,
+        match=r"^data/costs/models/stale\.json and 1 more were left by entries that params\.yaml does not have, as after `git",
+    ):
+        evaluate.main(params)
 
 
 def test_compare_needs_metrics_of_all_models(params):

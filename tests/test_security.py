@@ -1,4 +1,4 @@
-"""A study, weights or an archive of a stranger does no harm, and no credential is written to a file."""
+"""Untrusted studies and weights do no harm, and credentials are never written to a file."""
 
 import ast
 import base64
@@ -34,7 +34,7 @@ from tests.tiny_study import STUDY
 ROOT = Path(__file__).parents[1]
 SECRET = "hunter2-hunter2"
 
-# Code that the stages must not have.
+# Code that the stages must not contain.
 
 MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "telnetlib", "ftplib"}
 BUILTINS = {"eval", "exec", "compile", "__import__"}
@@ -73,7 +73,7 @@ def forbidden(code: str) -> list[str]:
                 value = argument.value.value if isinstance(argument.value, ast.Constant) else None
                 if argument.arg in ARGUMENTS and value == ARGUMENTS[argument.arg]:
                     findings.append((node.lineno, f"{argument.arg}={value}"))
-    return [f"line {line}: {what}" for line, what in findings]
+    return [f"line {line}: {finding}" for line, finding in findings]
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("stages/**/*.py")), ids=lambda file: str(file.relative_to(ROOT)))
@@ -136,13 +136,13 @@ def test_the_audit_fails_for_known_vulnerabilities_and_lists_unaudited_packages(
     assert message in done.stderr
 
 
-# Names of entries, which become parts of commands and paths.
+# Names of entries become parts of commands and paths.
 
 HOSTILE_NAMES = [
     *("x; touch pwned", "$(touch pwned)", "`touch pwned`", "x & touch pwned", "x\ntouch pwned", "x' ; touch pwned ; '"),
     *("-x", "--help", "a b", "x > pwned", "x|touch pwned"),
 ]
-# DVC looks up a name with dots as a path of keys, so the study has to have these keys, below the entry `a/`.
+# DVC reads a name with dots as a path of keys, so the study needs these keys below the entry `a/`.
 OUTSIDE = "a/../../../../victim"
 
 
@@ -177,7 +177,7 @@ def test_names_are_checked_before_they_reach_a_shell_or_a_path(tmp_path):
     assert (project / "pwned").exists() and not victim.exists()
 
 
-def test_the_stages_of_all_entries_depend_on_the_check_and_their_commands_contain_names_only():
+def test_stages_depend_on_the_check_and_their_commands_contain_only_names():
     stages = read_yaml(ROOT / "dvc.yaml")["stages"]
     assert str(check.OUTPUT) in str(stages["check"]["outs"])
     for name, stage in stages.items():
@@ -203,7 +203,7 @@ URLS = {
 
 
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
-def test_a_credential_in_a_study_is_refused_and_not_printed(url):
+def test_a_credential_in_a_study_is_rejected_and_not_printed(url):
     file = {"sha256": "0" * 64}
     study = {
         **STUDY,
@@ -248,7 +248,7 @@ def test_a_url_without_a_credential_is_accepted(url):
 
 
 @pytest.mark.parametrize("path", ["ssh://jane:pw@example.org/x", "s3://bucket/x", "remote://team/x"])
-def test_a_url_as_a_folder_is_refused_because_dvc_would_connect_to_it(path):
+def test_a_url_as_a_folder_is_rejected_because_dvc_would_connect_to_it(path):
     study = {**STUDY, "folders": {"mine": {"source": "folder", "path": path, "image_size": 16}}}
     assert validate_study(study)[1] == [
         "folders.mine.path: a URL is not valid. Give the path of a folder on this machine."
@@ -290,7 +290,7 @@ def server(monkeypatch, tmp_path):
         thread.join()
 
 
-def test_a_login_in_netrc_is_used_and_written_to_no_file(server, tmp_path, capfd):
+def test_a_login_in_netrc_is_used_but_not_written_to_a_file(server, tmp_path, capfd):
     Path("netrc").write_text(f"machine 127.0.0.1 login user password {SECRET}\n")
     Path("netrc").chmod(0o600)
     fetch.fetch(server.address, tmp_path / "data/raw/photos.zip", None)
@@ -409,7 +409,7 @@ HOSTILE_WEIGHTS = {
 
 
 @pytest.mark.parametrize(("name", "make"), HOSTILE_WEIGHTS.values(), ids=HOSTILE_WEIGHTS)
-def test_hostile_weights_are_refused_in_one_sentence(name, make, tmp_path, monkeypatch):
+def test_hostile_weights_are_rejected_in_one_sentence(name, make, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make(path := Path(name))
     own = {"architecture": "four_conv", "weights": name, "sha256": sha256_of(path)}
@@ -425,7 +425,7 @@ def test_hostile_weights_are_refused_in_one_sentence(name, make, tmp_path, monke
     assert not Path("pwned").exists()
 
 
-# From the images through all stages to the report.
+# Hostile names in all stages, from the images to the report.
 
 CLASSES = [
     "<script>alert(1)</script>",
@@ -444,7 +444,7 @@ UNREADABLE = "<i>&amp; no picture's\nname.png"
 
 @pytest.fixture(scope="module")
 def hostile(tmp_path_factory):
-    """A folder in which all stages have run, with a study of hostile classes, file names and values."""
+    """A folder in which all stages ran on a study with hostile class names, file names and values."""
     folder = tmp_path_factory.mktemp("hostile")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -534,7 +534,7 @@ def test_hostile_class_names_are_text_in_the_report(hostile):
     assert all(value.startswith(("data:", "#")) for name, value in page.attributes if name in ("src", "href"))
 
 
-def test_hostile_names_are_in_no_name_of_a_written_file(hostile):
+def test_paths_of_written_files_do_not_contain_hostile_names(hostile):
     inside = [path.relative_to(hostile) for path in hostile.rglob("*")]
     written = [path for path in inside if path.parts[0] in ("data", "models", "reports")]
     assert {path.parts[0] for path in inside} - {"data", "models", "reports"} == {
@@ -547,7 +547,7 @@ def test_hostile_names_are_in_no_name_of_a_written_file(hostile):
     assert "<script" not in text and "<b>" not in text
 
 
-def test_hostile_names_are_read_back_from_every_table(hostile):
+def test_tables_preserve_hostile_names(hostile):
     names = {printable(name) for name in CLASSES} - {CLASSES[7]} | {RENAMED}
     task = json.loads((hostile / "data/tasks/t/task.json").read_text(encoding="utf-8"))
     assert set(task["classes"]) == names

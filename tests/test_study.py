@@ -311,13 +311,13 @@ BAD_STUDIES = [
             "datasets/cifar": CIFAR10,
             "tasks/cifar": {"dataset": "cifar", "include": ["cat", "hound"], "validation": 0.1, "test": "published"},
         },
-        "tasks.cifar.include: hound does not exist. Classes of 'cifar': 0 to 9, or airplane, automobile, "
+        "tasks.cifar.include: class 'hound' does not exist. Classes: 0 to 9, or airplane, automobile, "
         "bird, cat, deer, dog, frog, horse, ship, truck.",
     ),
     (
         "a new name for an unknown class",
         {"tasks/digits-b/rename": {"ten": "zero"}},
-        "tasks.digits-b.rename: ten does not exist. Classes of 'digits': 0 to 9.",
+        "tasks.digits-b.rename: class 'ten' does not exist. Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "a list as rename",
@@ -708,12 +708,12 @@ BAD_STUDIES = [
     (
         "an unknown digit",
         {"tasks/digits-a/include": [0, 1, 12]},
-        "tasks.digits-a.include: 12 does not exist. Classes of 'digits': 0 to 9.",
+        "tasks.digits-a.include: class 12 does not exist. Classes: 0 to 9, or 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "an unknown class of features",
         {"features/b-fc1/classes": [5, 6, 7, 8, 9, "ten"]},
-        "features.b-fc1.classes: ten does not exist. Classes of 'digits': 0 to 9.",
+        "features.b-fc1.classes: class 'ten' does not exist. Classes: 0 to 9, or 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "a fine-tune of all layers that starts from features",
@@ -936,6 +936,7 @@ KEPT = [
     *(
         "models/b-ridge/record.json",
         "models/unfinished/model.weights.h5",
+        "models/copied-by-the-user/record.json",
         "models/README.md",
         "models/.partial-x/record.json",
     ),
@@ -958,8 +959,10 @@ REMOVED = [
 def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     write_study(tmp_path, GOOD)
     for name in (*KEPT, *REMOVED):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
+        file = tmp_path / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"name": "b-ridge" if "copied" in name else file.parent.name}))
+    (tmp_path / "models/linked").symlink_to("gone")
     assert run_check(tmp_path).returncode == 0
     assert all((tmp_path / name).exists() for name in (*KEPT, *REMOVED))
     done = run_check(tmp_path, "--clean")
@@ -967,7 +970,7 @@ def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     assert "check: removed models/gone, whose entry is no longer in params.yaml\n" in done.stdout
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == {*KEPT, "params.yaml", "data/check"}
-    assert not (tmp_path / "models/gone").exists()
+    assert not (tmp_path / "models/gone").exists() and (tmp_path / "models/linked").is_symlink()
     assert (tmp_path / "data/check").read_text() == "params.yaml is valid\n"
 
 

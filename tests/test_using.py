@@ -109,6 +109,20 @@ def change(section, name, **values):
         ("above", "datasets", "digits", {"resize": "pad"}, "resize crop; params.yaml now says resize pad"),
         ("above", "tasks", "high", {"rename": {7: "seven"}}, 'rename {}; params.yaml now says rename {"7": "seven"}'),
         ("above", "training", None, {"epochs": 9}, "epochs 2; params.yaml now says epochs 9"),
+        ("probe", "training", None, {"max_train_per_class": 9}, "max_train_per_class 40; params.yaml now says max_t"),
+        ("probe", "probes", "probe", {"class_weights": "balanced"}, "class_weights none; params.yaml now says class"),
+        ("fresh", "features", "upper", {"precision": "bfloat16"}, "precision float32; params.yaml now says precision"),
+        # What the model was built on.
+        ("cached", "heads", "above", {"epochs": 9}, "above epochs 2; params.yaml now says above epochs 9"),
+        (
+            "cached",
+            "features",
+            "exact",
+            {"storage": "float16"},
+            "storage float32; params.yaml now says storage float16",
+        ),
+        ("fresh", "networks", "base", {"epochs": 9}, "base epochs 2; params.yaml now says base epochs 9"),
+        ("cached", "networks", "base", {"dropout": 0.5}, "base dropout 0.0; params.yaml now says base dropout 0.5"),
     ],
 )
 def test_an_edited_setting_is_reported_and_the_trained_one_is_used(
@@ -120,6 +134,15 @@ def test_an_edited_setting_is_reported_and_the_trained_one_is_used(
     assert printed.startswith(f"predict: {model} was trained with ") and sentence in printed
     assert printed.endswith("The trained settings are used. Run `dvc repro` to train it again.\n")
     check_predictions(model)
+
+
+def test_other_weights_of_the_backbone_of_a_fine_tune_are_reported(here, capsys):
+    shutil.rmtree("data/weights/base")
+    shutil.copytree("data/weights/top", "data/weights/base")
+    find_model("predict", "cached")
+    sentence = "predict: cached was made with other weights of base than data/weights/base holds now.\n"
+    assert capsys.readouterr().err == sentence
+    check_predictions("cached")  # its own file holds all weights
 
 
 def test_a_model_whose_settings_are_those_of_the_study_is_used_without_a_word(here, capsys):

@@ -19,6 +19,7 @@ from stages.artifacts.tasks import SPLITS, Task
 from stages.core.files import atomic_directory, reading, sha256_of, write_json
 
 MODELS_FOLDER = Path("models")
+CHECKPOINTS_FOLDER = Path("data/checkpoints")  # of trainings that have not finished
 HISTORY_COLUMNS = ["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"]
 
 
@@ -108,7 +109,8 @@ class ModelRecord:
     kind: network, head, probe or fine-tune. task, dataset: entries of the study. classes: names in the order of the
     probabilities. image_size: side of the images in pixels; resize: how they are made square.
     settings: the entry of the model with its defaults. training: the training settings, of several candidates the
-    chosen one; empty for a probe. seed: of the study. fold: the validation part that `best_repeat` held out, from 0.
+    chosen one; for a probe, those that decide which images it is solved on and their weights. seed: of the study. fold:
+    the validation part that `best_repeat` held out; 0, the only one.
     train_images: how many. repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are
     stored: that of the lowest validation loss. epochs: of each repeat. trained_parameters, total_parameters: weights
     that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
@@ -223,6 +225,13 @@ def read_model_record(model: str) -> ModelRecord:
         return pydantic.TypeAdapter(ModelRecord).validate_json(path.read_bytes(), strict=True)
 
 
+def read_predictions(model: str) -> dict[str, Predictions]:
+    """The predictions of a model for every split; `UserError` if they are missing or damaged."""
+    path = MODELS_FOLDER / model / "predictions.npz"
+    with reading(path), np.load(path, allow_pickle=False) as arrays:
+        return {split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS}
+
+
 def read_result(model: str) -> ModelResult:
     """All of a model but its weights; `UserError` if a part is missing or damaged."""
     folder = MODELS_FOLDER / model
@@ -231,12 +240,8 @@ def read_result(model: str) -> ModelResult:
         history = pd.read_csv(folder / "history.csv", usecols=HISTORY_COLUMNS)
         if len(history) != sum(record.epochs):
             raise ValueError(f"history.csv has {len(history)} epochs, the record {sum(record.epochs)}")
-        with np.load(folder / "predictions.npz", allow_pickle=False) as arrays:
-            predictions = {
-                split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS
-            }
         pca = None
         if record.kind in ("head", "probe"):
             with np.load(folder / "pca.npz", allow_pickle=False) as arrays:
                 pca = PcaProjection(**arrays)
-        return ModelResult(record, cost, history, predictions, pca)
+        return ModelResult(record, cost, history, read_predictions(model), pca)

@@ -1,4 +1,4 @@
-"""Tables in reports/, which evaluate writes and report draws."""
+"""Where results go: tables in reports/, which evaluate writes and report draws, and exported models."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import pandas as pd
 from stages.core.files import atomic_directory, atomic_file, reading
 
 REPORTS_FOLDER = Path("reports")
+EXPORTS_FOLDER = Path("exports/recommended")
 TEXT_COLUMNS = ("model", "actual", "predicted", "task", "features", "cut", "class")
 
 

@@ -1,5 +1,6 @@
 """Settings of the deep-learning backend: determinism and the precision of computations."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,6 +19,8 @@ def make_deterministic(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
+        # It warns that functions are compiled again, as they must be for each model and repeat.
+        tf.get_logger().setLevel(logging.ERROR)
 
 
 @contextmanager

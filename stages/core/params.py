@@ -13,6 +13,7 @@ from stages.core.errors import UserError
 from stages.core.yaml import read_yaml
 
 PARAMS = Path("params.yaml")
+MODEL_SECTIONS = ("networks", "heads", "probes", "fine_tunes")
 # Names become parts of paths. Dots break DVC's parameter look-up, and DVC drops stages with a number as their name.
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 

@@ -1,4 +1,4 @@
-"""Numbers as they stand in files, and as a reader sees them in sentences and tables."""
+"""The format of numbers in files, sentences and tables."""
 
 DECIMALS = 6  # in JSON files: finer than what images can resolve, coarser than the noise of summation order
 

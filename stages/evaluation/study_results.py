@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from stages.artifacts.models import ModelRecord, ModelResult, read_result
 from stages.artifacts.tasks import SPLITS, Task, read_task
 from stages.core.errors import UserError
-from stages.core.params import PARAMS, Params
+from stages.core.params import MODEL_SECTIONS, PARAMS, Params
 from stages.evaluation.predictions import SplitPredictions, join_predictions
-
-MODEL_SECTIONS = ("networks", "heads", "probes", "fine_tunes")
 
 
 @dataclass(frozen=True)

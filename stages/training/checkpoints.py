@@ -17,9 +17,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from stages.artifacts.models import CHECKPOINTS_FOLDER
 from stages.core.files import atomic_file, write_text
 
-CHECKPOINTS_FOLDER = Path("data/checkpoints")
 SHARE_OF_TIME = 0.1  # of the training, that saving may take
 
 State = dict[str, Any]

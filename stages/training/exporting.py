@@ -15,7 +15,7 @@ import onnx
 import onnxruntime
 
 from stages.artifacts.images import read_images
-from stages.artifacts.models import ModelRecord, read_result
+from stages.artifacts.models import ModelRecord, read_predictions
 from stages.backbones.onnx_export import inference_model
 from stages.backbones.runtime import make_deterministic
 from stages.core.errors import UserError
@@ -70,7 +70,7 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
             f"data/images/{record.dataset} does not hold the images that {record.name} was trained on. Run "
             "`dvc checkout`, or `dvc repro`."
         )
-    test = read_result(record.name).predictions["test"]
+    test = read_predictions(record.name)["test"]
     checked = np.unique(np.linspace(0, len(test.index) - 1, CHECKED_IMAGES).round().astype(int))
     return Export(
         model=inference_model(load_full_model(record, precision), record.name),
@@ -84,8 +84,8 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
 def coarsest_precision(record: ModelRecord) -> str:
     """The coarsest number format that the stored predictions went through."""
     formats = {*precisions(record)}
-    if record.provenance.features:
-        formats.add(record.provenance.features.storage)
+    if features := record.provenance.features:
+        formats |= {features.precision, features.storage}
     return max(formats, key=TOLERANCES.__getitem__)
 
 

@@ -5,10 +5,9 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-import pydantic
-
 from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.models import MODELS_FOLDER, ModelRecord, read_model_record
+from stages.artifacts.weights import WEIGHTS_FOLDER, read_weights_record
 from stages.backbones.layer_names import find_layer
 from stages.config.backbones import BackboneConfig
 from stages.config.datasets import FetchedDataset, LocalDataset
@@ -20,16 +19,16 @@ from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
-from stages.core.params import PARAMS, Params
+from stages.core.params import MODEL_SECTIONS, PARAMS, Params
 from stages.core.wording import did_you_mean, listing
 
-SECTIONS = {
+MODEL_KINDS = {
     "network": ("networks", NetworkConfig),
     "head": ("heads", HeadConfig),
     "probe": ("probes", ProbeConfig),
     "fine-tune": ("fine_tunes", FineTuneConfig),
 }
-SHOWN = 3  # differences in one sentence
+MAX_DIFFERENCES = 3  # in one sentence
 
 
 def find_model(command: str, name: str) -> ModelRecord:
@@ -41,7 +40,7 @@ def find_model(command: str, name: str) -> ModelRecord:
         params = Params.read()
     except UserError:  # using a trained model does not need a valid study
         params = Params({})
-    names = params.names(*(section for section, _ in SECTIONS.values()))
+    names = params.names(*MODEL_SECTIONS)
     trained = sorted(path.parent.name for path in MODELS_FOLDER.glob("*/record.json"))
     if name not in trained:
         if name in names:
@@ -56,62 +55,91 @@ def find_model(command: str, name: str) -> ModelRecord:
 
 
 def outdated_settings(record: ModelRecord, params: Params) -> str:
-    """A sentence that says how params.yaml differs from what a model was trained with; empty if it does not."""
+    """One or two sentences on what has changed since a model was trained; empty if nothing has.
+
+    Compares params.yaml with the model and with all that it was built on, and the weights file of its backbone.
+    """
     try:
-        differences = list(_differences(record, params))
-    except (UserError, pydantic.ValidationError):
+        differences = list(dict.fromkeys(_differences(record, params)))
+    except UserError:
         return (
             f"{record.name} cannot be compared with params.yaml, which is not valid or has lost an entry that the "
             "model was made from; its trained settings are used. Run `python -m stages.check`."
         )
-    if not differences:
-        return ""
-    trained, now = zip(*differences[:SHOWN], strict=True)
-    more = f" (and {len(differences) - SHOWN} more)" if len(differences) > SHOWN else ""
-    return (
-        f"{record.name} was trained with {', '.join(trained)}; params.yaml now says {', '.join(now)}{more}. The "
-        "trained settings are used. Run `dvc repro` to train it again."
-    )
+    sentences = []
+    if differences:
+        trained, now = zip(*differences[:MAX_DIFFERENCES], strict=True)
+        more = f" (and {len(differences) - MAX_DIFFERENCES} more)" if len(differences) > MAX_DIFFERENCES else ""
+        sentences.append(
+            f"{record.name} was trained with {', '.join(trained)}; params.yaml now says {', '.join(now)}{more}. The "
+            "trained settings are used. Run `dvc repro` to train it again."
+        )
+    backbone = record.provenance.backbone
+    if (WEIGHTS_FOLDER / backbone).exists():
+        sha256 = read_weights_record(backbone).sha256
+        if sha256 != record.provenance.backbone_sha256:
+            sentences.append(
+                f"{record.name} was made with other weights of {backbone} than {WEIGHTS_FOLDER / backbone} holds now."
+            )
+    return " ".join(sentences)
 
 
 def _differences(record: ModelRecord, params: Params) -> Iterator[tuple[str, str]]:
     """Pairs of `key value`: as trained, and as params.yaml says now."""
-    section, kind = SECTIONS[record.kind]
-    entry = parse_entry(params, section, record.name, kind)
-    yield from _compare(record.settings, model_settings(entry))
-    if record.training:
-        training = dict(parse_training(params, entry))
-        if record.candidates:  # the chosen learning rate is one of the entry's, which are compared above
-            training["learning_rate"] = record.training["learning_rate"]
-        inherited = {key: value for key, value in record.training.items() if key not in record.settings}
-        yield from _compare(inherited, training)
+    yield from _model_differences(record, params)
     task = parse_entry(params, "tasks", record.task, TaskConfig).model_dump()
     # As JSON, because that is how the split stores them: keys of a mapping are text there.
     yield from _compare(record.provenance.task_settings, json.loads(json.dumps({"seed": params.seed, **task})))
-    datasets = "folders" if record.dataset in params.names("folders") else "datasets"
-    union = LocalDataset if datasets == "folders" else FetchedDataset
-    dataset = parse_entry(params, datasets, record.dataset, union)
+    section, kind = (
+        ("folders", LocalDataset) if record.dataset in params.names("folders") else ("datasets", FetchedDataset)
+    )
+    dataset = parse_entry(params, section, record.dataset, kind)
     yield from _compare({"image_size": record.image_size, "resize": record.resize}, dataset.model_dump())
-    head = record.provenance.head
-    if head:
-        head_entry = parse_entry(params, SECTIONS[head.kind][0], head.name, SECTIONS[head.kind][1])
-        for trained, now in _compare(head.settings, model_settings(head_entry)):
-            yield f"{head.name} {trained}", f"{head.name} {now}"
-    features = head.features if head else record.provenance.features
-    if features:
-        yield from _feature_differences(features, (head_entry if head else entry).cut, params)
-    if record.provenance.backbone in params.names("backbones"):
-        backbone = parse_entry(params, "backbones", record.provenance.backbone, BackboneConfig)
-        yield from _compare({"architecture": record.provenance.architecture}, backbone.model_dump())
+    yield from _lineage_differences(record, params)
 
 
-def _feature_differences(features: FeaturesRecord, head_cut: str | None, params: Params) -> Iterator[tuple[str, str]]:
-    """Differences of features that a head was trained on. head_cut: the key `cut` of the head."""
+def _model_differences(record: ModelRecord, params: Params) -> Iterator[tuple[str, str]]:
+    """Differences in the entry of a model, and in what it takes from section `training`."""
+    section, kind = MODEL_KINDS[record.kind]
+    entry = parse_entry(params, section, record.name, kind)
+    yield from _compare(record.settings, model_settings(entry))
+    inherited = {key: value for key, value in record.training.items() if key not in record.settings}
+    yield from _compare(inherited, dict(parse_training(params, entry)))
+    if record.kind in ("head", "probe"):
+        yield from _feature_differences(record.provenance.features, entry.cut, params)
+
+
+def _lineage_differences(record: ModelRecord, params: Params) -> Iterator[tuple[str, str]]:
+    """Differences in what a model was built on: its head, the features it started from, its backbone."""
+    provenance = record.provenance
+    if provenance.head:
+        yield from _prefixed(provenance.head.name, params)
+        if provenance.features:
+            yield from _feature_differences(provenance.features, provenance.features.cut, params)
+    if provenance.backbone in params.names("backbones"):
+        backbone = parse_entry(params, "backbones", provenance.backbone, BackboneConfig)
+        yield from _compare({"architecture": provenance.architecture}, backbone.model_dump())
+    else:
+        yield from _prefixed(provenance.backbone, params)
+        yield from _lineage_differences(read_model_record(provenance.backbone), params)
+
+
+def _prefixed(model: str, params: Params) -> Iterator[tuple[str, str]]:
+    """Differences of another model that is there, with its name before each."""
+    for trained, now in _model_differences(read_model_record(model), params):
+        yield f"{model} {trained}", f"{model} {now}"
+
+
+def _feature_differences(features: FeaturesRecord, cut: str | None, params: Params) -> Iterator[tuple[str, str]]:
+    """Differences of features at one cut layer. cut: as params.yaml names it, None for features with one cut layer."""
     entry = parse_entry(params, "features", features.name, FeaturesConfig)
-    cuts = [find_layer(features.architecture, cut, "highest") for cut in ([head_cut] if head_cut else entry.cuts)]
-    cut = features.cut if features.cut in cuts else ", ".join(map(str, cuts))
-    recorded = {key: getattr(features, key) for key in ("backbone", "cut", "pooling", "storage", "views")}
-    yield from _compare(recorded, {**entry.model_dump(), "cut": cut})
+    available = [find_layer(features.architecture, name, "highest") for name in entry.cuts]
+    wanted = find_layer(features.architecture, cut, "highest") if cut else available[0]
+    now = {**entry.model_dump(), "cut": wanted if wanted in available else listing(entry.cuts)}
+    if entry.precision == "auto":
+        now["precision"] = features.precision
+    recorded = {key: getattr(features, key) for key in ("backbone", "cut", "pooling", "precision", "storage", "views")}
+    yield from _compare(recorded, now)
 
 
 def _compare(recorded: dict[str, Any], now: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from itertools import combinations
 
+from stages.core.params import MODEL_SECTIONS
 from stages.core.wording import did_you_mean, listing
 from stages.validation.messages import quote_value
 from stages.validation.sections import Entries
@@ -23,7 +24,6 @@ REFERENCES = {
         "features": ["features"],
     },
 }
-MODEL_SECTIONS = ("networks", "heads", "probes", "fine_tunes")
 # Sections whose entries write to the same folder: data/images, data/weights or models.
 SHARED_FOLDERS = [("folders", "datasets"), ("networks", "backbones"), *combinations(MODEL_SECTIONS, 2)]
 

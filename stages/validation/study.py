@@ -65,7 +65,12 @@ class Study:
 
 def load_study(path: Path) -> Study:
     """Read and check a study; `UserError` with all problems, one a line."""
-    study, problems = validate_study(read_yaml(path))
+    return check_study(read_yaml(path), path)
+
+
+def check_study(params: Any, path: Path) -> Study:
+    """Check a study that was read from a file; `UserError` with all problems, one a line."""
+    study, problems = validate_study(params)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
         raise UserError("\n  ".join([f"{path} has {count}:", *problems]))
