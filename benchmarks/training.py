@@ -269,7 +269,7 @@ def candidates(given: argparse.Namespace, work: Path) -> None:
         hidden, examples, batch_size, epochs = case
         layers = f"{hidden[0]} units and an output layer" if hidden else "an output layer"
         shape = " x ".join(f"{size:,}" for size in examples.array.shape)
-        for count in (3, 10):
+        for count in (1, 3, 10):
             what = f"{epochs} epochs of {layers} on {shape} features in batches of {batch_size}, {count} rates"
             ways = {
                 f"{what}, one after another": partial(seconds, rates[:count], case, stack=False),

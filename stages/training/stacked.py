@@ -36,11 +36,10 @@ BYTES_PER_CALL = 16 * 2**20  # of input: the call itself then takes little time 
 
 
 def can_stack(models: list[keras.Model]) -> bool:
-    """Whether models can be trained as one: several small heads of dense layers, and TensorFlow computes."""
+    """Whether models can be trained as one: one or several small heads of dense layers, and TensorFlow computes."""
     first = models[0]
     return (
-        len(models) > 1
-        and keras.backend.backend() == "tensorflow"
+        keras.backend.backend() == "tensorflow"
         and first.count_params() <= MAX_STACKED_WEIGHTS
         and all(isinstance(layer, STACKABLE_LAYERS) for layer in first.layers)
     )
