@@ -220,7 +220,9 @@ def test_damaged_results_are_refused(here, file, damage):
     path = Path("models/fresh") / file
     content = path.read_bytes()
     path.write_bytes({"empty": b"", "half": content[: len(content) // 3], "other": b"[]"}[damage])
-    with pytest.raises(UserError, match=r"^models/fresh(/record\.json)? is damaged.*") as error:
+    with pytest.raises(
+        UserError, match=r"^models/fresh(/record\.json|/predictions\.npz)? is damaged \(.*\)\. Delete it"
+    ) as error:
         read_result("fresh")
     assert "\n" not in str(error.value)
 
