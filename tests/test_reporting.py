@@ -472,7 +472,7 @@ def test_evaluate_refuses_what_removed_entries_have_left_behind(params):
     copy_model("b-net", "stale")
     with pytest.raises(
         UserError,
-        match=r"^data/costs/models/stale\.json and 1 more were left by entries that params\.yaml does not have, as after `git",
+        match=r"^data/costs/models/stale\.json and 1 more were left by entries that params\.yaml does not have, as",
     ):
         evaluate.main(params)
 

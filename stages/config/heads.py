@@ -24,7 +24,7 @@ class HeadConfig(TrainedModelConfig, LayersConfig):
     views: PositiveOrNull = None
     """The number of views of each training image, 1 for the image alone; null for all."""
     learning_rate: LearningRate | Annotated[list[LearningRate], Field(min_length=1)] = None
-    """The learning rate. Of a list, all are trained side by side, and the one of the lowest validation loss is used."""
+    """The learning rate. Of a list, all are trained, and the one of the lowest validation loss is used."""
     l2: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = 0.0
     """The strength of the L2 penalty on the weights, or a list as for `learning_rate`. Of two lists, all pairs are
     trained."""

@@ -33,11 +33,11 @@ from stages.training.optimizers import compile_model
 class BuiltModel:
     """A model built for one repeat.
 
-    whole: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
-    features, which share their weights with `whole`. factors: of the learning rate of single weights, by their path.
+    full_model: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
+    features, which share their weights with `full_model`. factors: of the learning rate of single weights, by their path.
     """
 
-    whole: keras.Model
+    full_model: keras.Model
     trained: keras.Model
     factors: dict[str, float] = field(default_factory=dict)
 
@@ -124,7 +124,7 @@ def train_repeats(
     build: builds the model with an L2 strength; its random weights come from the seed of the repeat. examples: split ->
     examples; test examples are only predicted, after training. train_views: the training examples in all their views.
 
-    Returns the whole model with the weights of the repeat with the lowest validation loss, and the result.
+    Returns the full model with the weights of the repeat with the lowest validation loss, and the result.
     Raises `UserError` if the loss of every repeat is not finite.
     """
     name, data = spec.description.name, TrainingData(examples, train_views)
@@ -149,7 +149,7 @@ def train_repeats(
     best = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
     make_deterministic(spec.description.seed)
     with computing_in(settings.precision):
-        model = build(l2).whole
+        model = build(l2).full_model
     model.set_weights(repeats[best].weights)
     return model, _result(spec, repeats, best, data, model)
 
@@ -198,7 +198,7 @@ def _train(
         with computing_in(settings.precision):
             built = build(l2)
         compile_model(built.trained, settings, steps_per_epoch(data.train_views, settings), built.factors)
-        models.append(built.whole)
+        models.append(built.full_model)
         runs.append(TrainingRun(built.trained, settings))
     description = f"{spec.description.name} {number + 1}/{spec.repeats}"
     histories, seconds = fit_runs(runs, data.train_views, data.examples["validation"], seed, description, slot)
