@@ -1,4 +1,4 @@
-"""The stages of the pipeline, one module for each: `python -m stages.<stage> [entry]`.
+"""The stages of the pipeline, one module per stage: `python -m stages.<stage> [entry]`.
 
 `dvc.yaml` is the map; docs/architecture.md describes the packages. The modules `predict`, `export` and `side_by_side`
 are commands of their own.

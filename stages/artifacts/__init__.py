@@ -1,1 +1,1 @@
-"""What stages hand on to each other, one module for each artifact."""
+"""What stages hand on to each other, one module per artifact."""

@@ -1,1 +1,1 @@
-"""What `params.yaml` may contain, one module for each section: types, ranges and defaults, and no messages."""
+"""What `params.yaml` may contain, one module per section: types, ranges and defaults, and no messages."""

@@ -34,7 +34,7 @@ class BuiltModel:
     """A model built for one repeat.
 
     full_model: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
-    features, which share their weights with `full_model`. factors: of the learning rate of single weights, by their path.
+    features, which share their weights with it. factors: of the learning rate of single weights, by their path.
     """
 
     full_model: keras.Model
