@@ -1,8 +1,9 @@
 """Makes the example reports in docs/examples: of the default study in the working tree, and of the CIFAR-10 study.
 
-`python -m benchmarks.examples <work>` needs `chromium`. <work> is the folder in which
+`python -m benchmarks.examples [work]` needs `chromium`. `work` is the folder in which
 `python -m benchmarks.results <files> <work> cifar10_cut_layers` has run. Its trained models are used as they are; the
-code of the working tree runs `gallery`, `evaluate`, `compare`, `mistakes` and `report` on them.
+code of the working tree runs `gallery`, `evaluate`, `compare`, `mistakes` and `report` on them. Without `work`, only the
+picture of the default study is taken.
 """
 
 import argparse
@@ -53,20 +54,26 @@ def picture_of(page: Path, picture: Path) -> None:
         browser.close()
 
 
+def make_example(run: Path) -> None:
+    """Make the page and the picture of the CIFAR-10 study; `UserError` if the run is not finished."""
+    if not (run / "models").is_dir():
+        raise UserError(
+            f"{run} is not a finished run. Run `python -m benchmarks.results <files> <work> {EXAMPLE}` first."
+        )
+    page = report_of(run)
+    with atomic_file(EXAMPLES_FOLDER / f"{EXAMPLE}.html") as partial:
+        shutil.copyfile(page, partial)
+    picture_of(EXAMPLES_FOLDER / f"{EXAMPLE}.html", EXAMPLES_FOLDER / f"{EXAMPLE}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    run = parser.parse_args().work / EXAMPLE
+    parser.add_argument("work", type=Path, nargs="?")
+    work = parser.parse_args().work
     try:
-        if not (run / "models").is_dir():
-            raise UserError(
-                f"{run} is not a finished run. Run `python -m benchmarks.results <files> <work> {EXAMPLE}` first."
-            )
         picture_of(ROOT / "reports/report.html", EXAMPLES_FOLDER / "digits_class_groups.png")
-        page = report_of(run)
-        with atomic_file(EXAMPLES_FOLDER / f"{EXAMPLE}.html") as partial:
-            shutil.copyfile(page, partial)
-        picture_of(EXAMPLES_FOLDER / f"{EXAMPLE}.html", EXAMPLES_FOLDER / f"{EXAMPLE}.png")
+        if work:
+            make_example(work / EXAMPLE)
     except UserError as error:
         sys.exit(f"examples: {error}")
     print(f"{EXAMPLES_FOLDER.relative_to(ROOT)}: {', '.join(sorted(path.name for path in EXAMPLES_FOLDER.iterdir()))}")

@@ -5,7 +5,11 @@ import os
 
 
 class UserError(Exception):
-    """An error that the user can fix; the message says where it is, what is wrong, and what to do."""
+    """An error that the user can fix: each sentence names the entry, the value and what to do; one sentence a line."""
+
+    def __init__(self, *sentences: str):
+        super().__init__("\n  ".join(sentences))
+        self.sentences = sentences
 
 
 def describe_os_error(error: OSError) -> str:

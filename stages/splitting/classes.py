@@ -26,12 +26,14 @@ def resolve_classes(entry: TaskConfig, classes: list[str], where: str) -> TaskCl
     Raises `UserError` for classes that do not exist, for fewer than two classes, and for two names that differ only in
     letter case, which usually are one class.
     """
-    for old in entry.rename:
-        if old not in classes and old not in range(len(classes)):
-            raise UserError(
-                f"{where}.rename: class {old!r} does not exist{did_you_mean(old, classes)}. "
-                f"Classes: {listing(classes[:MAX_LISTED])}."
-            )
+    unknown = [
+        f"{where}.rename: class {old!r} does not exist{did_you_mean(old, classes)}. "
+        f"Classes: {listing(classes[:MAX_LISTED])}."
+        for old in entry.rename
+        if old not in classes and old not in range(len(classes))
+    ]
+    if unknown:
+        raise UserError(*unknown)
     new_names = [entry.rename.get(name, entry.rename.get(label, name)) for label, name in enumerate(classes)]
 
     def with_new_names(selection: list | None) -> list | None:
@@ -69,28 +71,39 @@ def select_classes(include: list | None, exclude: list | None, classes: list[str
     classes: the names of the dataset's classes in the order of their labels. A class is selected by its label (a
     number) or its name (text). `UserError` for a class that does not exist.
     """
-    excluded = {_label(item, classes, f"{where}.exclude") for item in exclude or []}
-    included = {_label(item, classes, where) for item in include} if include else set(range(len(classes)))
-    return sorted(included - excluded)
+    problems = [
+        problem
+        for items, key in ((exclude or [], f"{where}.exclude"), (include or [], where))
+        for item in items
+        if (problem := _problem(item, classes, key))
+    ]
+    if problems:
+        raise UserError(*problems)
+    excluded, included = ({_label(item, classes) for item in items or []} for items in (exclude, include))
+    return sorted((included if include else set(range(len(classes)))) - excluded)
 
 
-def _label(item: int | str, classes: list[str], where: str) -> int:
-    if isinstance(item, str) and item in classes:
-        return classes.index(item)
-    if isinstance(item, int) and 0 <= item < len(classes):
-        if str(item) in classes and classes[item] != str(item):
-            raise UserError(
+def _label(item: int | str, classes: list[str]) -> int:
+    return item if isinstance(item, int) else classes.index(item)
+
+
+def _problem(item: int | str, classes: list[str], where: str) -> str | None:
+    """Why an item does not select a class, or None if it does."""
+    if isinstance(item, str):
+        if item in classes:
+            return None
+        hint, quotes = did_you_mean(item, classes), ""
+    else:
+        same_name = str(item) in classes
+        if 0 <= item < len(classes):
+            if not same_name or classes[item] == str(item):
+                return None
+            return (
                 f"{where}: {item} is ambiguous: the number of class {classes[item]!r}, or the class named '{item}'. "
                 f"Write '{item}' in quotes for the name, or {classes[item]!r}."
             )
-        return item
-    if isinstance(item, str):
-        suggestion = did_you_mean(item, classes)
-        quotes = ""
-    else:
-        suggestion = ""
-        quotes = f" (quote names: '{item}')" if str(item) in classes else ""
-    raise UserError(
-        f"{where}: class {item!r} does not exist{suggestion}. Classes: 0 to {len(classes) - 1}, or "
+        hint, quotes = "", f" (quote names: '{item}')" if same_name else ""
+    return (
+        f"{where}: class {item!r} does not exist{hint}. Classes: 0 to {len(classes) - 1}, or "
         f"{listing(classes[:MAX_LISTED])}{quotes}."
     )

@@ -21,7 +21,7 @@ def task_problems(entries: Entries, name: str) -> Iterator[str]:
         try:
             resolve_classes(task, known, where)
         except UserError as error:
-            yield str(error)
+            yield from error.sentences
     splits = PUBLISHED_SPLITS.get(type(entries["datasets"].get(task.dataset)))
     for key in ("validation", "test"):
         if getattr(task, key) == "published" and splits is not None and key not in splits:
@@ -32,12 +32,12 @@ def task_problems(entries: Entries, name: str) -> Iterator[str]:
 
 
 def unknown_classes(entries: Entries, where: str, dataset: str, classes: list | None) -> Iterator[str]:
-    """The first class that a dataset does not have, if its classes are known."""
+    """The classes that a dataset does not have, if its classes are known."""
     if known := _known_classes(entries, dataset):
         try:
             select_classes(classes, None, known, where)
         except UserError as error:
-            yield str(error)
+            yield from error.sentences
 
 
 def missing_classes(entries: Entries, where: str, features_name: str, task_name: str) -> Iterator[str]:

@@ -73,7 +73,7 @@ def check_study(params: Any, path: Path) -> Study:
     study, problems = validate_study(params)
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UserError("\n  ".join([f"{path} has {count}:", *problems]))
+        raise UserError(f"{path} has {count}:", *problems)
     return study
 
 
