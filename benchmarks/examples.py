@@ -2,8 +2,8 @@
 
 `python -m benchmarks.examples [work]` needs `chromium`. `work` is the folder in which
 `python -m benchmarks.results <files> <work> cifar10_cut_layers` has run. Its trained models are used as they are; the
-code of the working tree runs `gallery`, `evaluate`, `compare`, `mistakes` and `report` on them. Without `work`, only the
-picture of the default study is taken.
+code of the working tree runs `gallery`, `evaluate`, `compare`, `mistakes` and `report` on them. Without `work`, it
+takes only the picture of the default study.
 """
 
 import argparse

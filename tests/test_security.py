@@ -221,7 +221,11 @@ def test_a_credential_in_a_study_is_rejected_and_not_printed(url):
 
 
 @pytest.mark.parametrize("url", URLS.values(), ids=URLS)
-@pytest.mark.parametrize("wrap", [list, lambda url: [url], lambda url: {"url": url}, lambda url: url], ids=str)
+@pytest.mark.parametrize(
+    "wrap",
+    [list, lambda url: [url], lambda url: {"url": url}, lambda url: url],
+    ids=["letters", "list", "mapping", "text"],
+)
 def test_a_credential_in_the_wrong_place_is_not_printed(url, wrap):
     datasets = {
         "entry": wrap(url),
