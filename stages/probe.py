@@ -87,8 +87,8 @@ def check_size(name: str, train_views: Examples) -> None:
     size = min(int(np.prod(train_views.array.shape[1:])), len(train_views.rows))
     if size > LARGEST_MATRIX:
         raise UserError(
-            f"probes.{name}: ridge regression would decompose a matrix of {size} x {size}, but at most "
-            f"{LARGEST_MATRIX} rows fit into memory. Pool the features (pooling: average), or set max_train_per_class."
+            f"probes.{name}: ridge regression needs a matrix of {size} x {size}; the limit is {LARGEST_MATRIX} rows "
+            "(2 GiB). Pool the features (pooling: average), or set max_train_per_class."
         )
 
 

@@ -16,7 +16,7 @@ from stages.splitting.counts import MIN_IMAGES, check_counts, check_published, c
 from stages.splitting.earlier_split import NO_SPLIT, limit_per_class, read_earlier_split, splits_by_content
 from stages.splitting.groups import group_ids, groups_from_names
 from stages.splitting.near_duplicates import near_duplicates_across_splits
-from stages.splitting.sentences import summary_sentences
+from stages.splitting.summary import summary_sentences
 
 
 def main(params: Params, name: str) -> str:

@@ -112,7 +112,7 @@ def test_class_weights_change_the_solution(here):
 def test_a_matrix_that_does_not_fit_into_memory_is_an_error(here, monkeypatch):
     monkeypatch.setattr(probe, "LARGEST_MATRIX", 3)
     with pytest.raises(
-        UserError, match=r"^probes\.probe: ridge regression would decompose a matrix of 120 x 120, .* max_"
+        UserError, match=r"^probes\.probe: ridge regression needs a matrix of 120 x 120; the limit is 3 rows .* max_"
     ):
         probe.main(Params(STUDY), "probe")
 

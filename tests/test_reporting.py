@@ -31,7 +31,7 @@ from stages.evaluation.tables import mean_curves
 from stages.evaluation.verdict import choose, comparison_sentence, contradictions, verdict
 from stages.reporting.figures import leader
 from stages.reporting.page import markdown
-from stages.splitting.sentences import summary_sentences
+from stages.splitting.summary import summary_sentences
 from tests.example_results import (
     CLASSES,
     NASTY,
@@ -340,8 +340,8 @@ def test_the_cheapest_model_that_is_not_distinguishable_from_the_best_is_recomme
     assert (choice.best, choice.recommended, choice.candidates) == ("best", "near", ["best", "near"])
     assert verdict(choice, metrics, pairs, "features and base network")[0] == (
         "near is recommended: test accuracy 89.0 % (95 % interval 79.0 to 94.0), 10.0 s in total (with its features "
-        "and base network). It is the cheapest of the 2 models that the validation images do not distinguish from the "
-        "best one, best."
+        "and base network). It is the cheapest of the 2 models whose validation accuracies do not differ significantly "
+        "from the best, best."
     )
     single = {"far": metrics["far"]}
     assert verdict(choose(single, []), single, [], "") == [
@@ -472,7 +472,7 @@ def test_evaluate_refuses_what_removed_entries_have_left_behind(params):
     copy_model("b-net", "stale")
     with pytest.raises(
         UserError,
-        match=r"^data/costs/models/stale\.json and 1 more were left by entries that params\.yaml does not have, as",
+        match=r"^data/costs/models/stale\.json and 1 more belong to entries that are no longer in params\.yaml \(",
     ):
         evaluate.main(params)
 

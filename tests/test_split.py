@@ -30,7 +30,7 @@ from stages.splitting.assignment import EXCLUDED, assign_splits, hash_positions
 from stages.splitting.classes import resolve_classes, select_classes
 from stages.splitting.counts import check_counts
 from stages.splitting.groups import group_ids
-from stages.splitting.sentences import summary_sentences
+from stages.splitting.summary import summary_sentences
 from tests.conftest import png
 from tests.test_near_duplicates import HASHES, brute_force_groups
 

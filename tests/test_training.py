@@ -416,7 +416,9 @@ def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
 
 
 def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():
-    with pytest.raises(UserError, match=r"^test: the loss of every repeat .* Lower learning_rate \(now 0\.001\)"):
+    with pytest.raises(
+        UserError, match=r"^test: training diverged in every repeat .* Lower learning_rate \(now 0\.001\)"
+    ):
         trained(splits(), training(), kernel=np.nan)
 
 

@@ -37,9 +37,10 @@ def refuse_leftovers(params: Params) -> None:
     """`UserError` if there are leftovers, as after `git checkout` without `dvc checkout`."""
     if leftovers := find_leftovers(params):
         first, more = leftovers[0], len(leftovers) - 1
-        what = f"{first} and {more} more were left by entries" if more else f"{first} was left by an entry"
+        what = f"{first} and {more} more belong to entries" if more else f"{first} belongs to an entry"
+        are = "are" if more else "is"
         raise UserError(
-            f"{what} that {PARAMS} does not have, as after `git checkout` without `dvc checkout`. Run "
+            f"{what} that {are} no longer in {PARAMS} (for example after `git checkout` without `dvc checkout`). Run "
             "`python -m stages.check --clean`, then `dvc repro`."
         )
 

@@ -29,7 +29,10 @@ class Params:
         """Read a study; `UserError` if it is missing or is not a mapping in YAML."""
         content = read_yaml(path)
         if not isinstance(content, dict):
-            raise UserError(f"{path} is not a study: give sections with entries. `python -m stages.check` says more.")
+            raise UserError(
+                f"{path} is not a valid study: its top level must be sections such as `tasks:` and `heads:`. Run "
+                "`python -m stages.check` for details."
+            )
         return cls(content)
 
     def names(self, *sections: str) -> list[str]:

@@ -8,7 +8,7 @@ from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
 from stages.evaluation.costs import lineage
 from stages.evaluation.study_results import StudyResults
-from stages.splitting.sentences import summary_sentences
+from stages.splitting.summary import summary_sentences
 
 
 def describe_study(study: StudyResults) -> dict[str, Any]:

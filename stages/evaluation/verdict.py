@@ -65,12 +65,12 @@ def _reason(choice: Choice) -> str:
         return "On the validation images it is significantly better than every other model."
     if choice.best == choice.recommended:
         return (
-            f"It has the highest validation accuracy, and it is the cheapest of the {count} models that the validation "
-            "images do not distinguish."
+            f"It has the highest validation accuracy, and it is the cheapest of the {count} models whose validation "
+            "accuracies do not differ significantly."
         )
     return (
-        f"It is the cheapest of the {count} models that the validation images do not distinguish from the best one, "
-        f"{choice.best}."
+        f"It is the cheapest of the {count} models whose validation accuracies do not differ significantly from the "
+        f"best, {choice.best}."
     )
 
 

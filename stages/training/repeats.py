@@ -143,7 +143,7 @@ def train_repeats(
     if not np.isfinite(losses).any():
         remove_checkpoints(name)
         raise UserError(
-            f"{name}: the loss of every repeat became infinite or not a number. Lower learning_rate "
+            f"{name}: training diverged in every repeat (the loss is infinite or not a number). Lower learning_rate "
             f"(now {settings.learning_rate:g})."
         )
     best = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
