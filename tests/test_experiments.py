@@ -114,7 +114,7 @@ def test_an_experiment_is_applied_or_becomes_a_branch(page, finished):
 
 def test_a_failed_experiment_reports_the_reason_and_leaves_its_value(page):
     output = output_of_command(page, "dvc exp run --name wrong")
-    assert "seed: -1 is not accepted" in output
+    assert "seed: -1 is not valid" in output
     assert "\n+seed: -1\n" in output
     assert "Traceback" not in output
 
@@ -150,11 +150,11 @@ def test_values_keep_their_types(project):
         "+tasks.digits-b.group='patient\\d+'": "patient\\d+",
     }  # fmt: skip
     options = [word for setting in settings for word in ("-S", setting)]
-    dvc(project, "exp", "run", "--queue", "--name", "typed", *options, "-S", "~networks.a-scratch.task")
+    dvc(project, "exp", "run", "--queue", "--name", "typed", *options, "-S", "~heads.b-one-layer.epochs")
     study = queued(project)["typed"]
     for setting, expected in settings.items():
         value = study
         for key in setting.split("=")[0].lstrip("+").split("."):
             value = value[key]
         assert value == expected and type(value) is type(expected), setting
-    assert "task" not in study["networks"]["a-scratch"]
+    assert "epochs" not in study["heads"]["b-one-layer"]

@@ -1,5 +1,6 @@
 """The weights file of a linear probe: an HDF5 file that needs no deep-learning framework."""
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,9 +26,11 @@ class ProbeWeights:
 
 def write_probe(path: Path, weights: ProbeWeights) -> None:
     """Write the weights of a probe; equal weights give equal bytes."""
-    with h5py.File(path, "w") as file:
+    content = io.BytesIO()  # on a full disk HDF5 would end the process
+    with h5py.File(content, "w") as file:
         for name, array in vars(weights).items():
             file.create_dataset(name, data=array, dtype=np.float32, track_times=False)
+    path.write_bytes(content.getvalue())
 
 
 def read_probe(path: Path) -> ProbeWeights:
