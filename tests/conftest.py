@@ -124,9 +124,9 @@ def write_archive(path, files):
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def ran(tmp_path_factory):
-    """A folder in which the tiny study has run."""
+    """A folder in which the tiny study has run; tests work in copies of it."""
     folder = tmp_path_factory.mktemp("study")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)

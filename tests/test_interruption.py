@@ -22,7 +22,7 @@ from tests.tiny_study import STUDY as TINY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows neither forks nor kills in this way")
 
-KILLS = 20  # of each stage
+KILLS = 12  # of each stage
 
 BASE = {"dataset": "digits", "task": "low", "backbone": "new"}
 STUDY = {
