@@ -6,7 +6,7 @@ Reads the predictions of the models and the metrics that evaluate wrote. Needs n
 from dataclasses import asdict
 from typing import Any
 
-from stages.artifacts.models import MODELS_FOLDER, weights_file
+from stages.artifacts.models import MODELS_FOLDER, read_model_record, weights_file
 from stages.artifacts.reports import REPORTS_FOLDER
 from stages.backbones.layer_table import layers_of
 from stages.core.files import atomic_directory, read_json, reading, sha256_of, write_json
@@ -82,7 +82,7 @@ def identify(model: str | None) -> dict[str, Any]:
     if model is None:
         return {"model": None, "sha256": {}}
     with reading(MODELS_FOLDER / model):
-        files = [MODELS_FOLDER / model / "record.json", weights_file(model)]
+        files = [MODELS_FOLDER / model / "record.json", weights_file(model, read_model_record(model).best_repeat)]
         return {"model": model, "sha256": {file.as_posix(): sha256_of(file) for file in files}}
 
 

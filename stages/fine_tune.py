@@ -19,10 +19,17 @@ from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.training.batches import examples_fingerprint, split_examples
+from stages.training.batches import repeat_folds, split_examples
 from stages.training.full_model import join_head, load_head
 from stages.training.optimizers import learning_rate_factors
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, save_model, train_repeats
+from stages.training.repeats import (
+    BuiltModel,
+    ModelDescription,
+    TrainingData,
+    TrainingSpec,
+    save_model,
+    train_repeats,
+)
 
 
 def main(params: Params, name: str) -> str:
@@ -39,9 +46,10 @@ def main(params: Params, name: str) -> str:
     lowest_trained = lowest_trained_layer(weights.architecture, entry.unfreeze, cut)
     start = None if entry.augmentation else starting_features(features, lowest_trained)
 
-    def build(l2: float) -> BuiltModel:
+    def build(repeat: int, l2: float) -> BuiltModel:
         backbone, _ = load_backbone(entry.backbone, images.image_size)
-        lower, upper = up_to_cut(backbone, cut, pooling), load_head(head, len(task.classes), l2)
+        lower = up_to_cut(backbone, cut, pooling)
+        upper = load_head(head, repeat % head_record.repeats, len(task.classes), l2)
         model = join_head(name, upper, lower)
         freeze_below(backbone, lowest_trained)
         if not entry.train_batch_normalization:
@@ -74,13 +82,15 @@ def main(params: Params, name: str) -> str:
             head=head,
         ),
     )
-    if start:
-        examples = split_examples(task, start.array, start.positions, settings)
-    else:
-        examples = split_examples(task, images.pixels, lambda rows: rows, settings)
-    spec = TrainingSpec(description, [(settings, head_record.l2)], examples_fingerprint(examples))
-    model, result = train_repeats(spec, build, examples, examples["train"])
-    return f"{save_model(model, result)}, from {f'features {entry.features!r}' if start else 'images'}"
+    # The fold of the head's repeat, so that no validation image was trained on by the head.
+    folds = repeat_folds(head.folds, settings.repeats)
+    array, positions = (start.array, start.positions) if start else (images.pixels, lambda rows: rows)
+    data = {}
+    for fold in folds:
+        examples = split_examples(task, array, positions, settings, fold)
+        data[fold] = TrainingData(examples, examples["train"])
+    trained = train_repeats(TrainingSpec(description, [(settings, head_record.l2)], folds), build, data)
+    return f"{save_model(trained)}, from {f'features {entry.features!r}' if start else 'images'}"
 
 
 def check_weights(

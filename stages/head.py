@@ -10,10 +10,17 @@ from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.probes.standardization import channel_statistics
-from stages.training.batches import examples_fingerprint, split_examples
+from stages.training.batches import repeat_folds, split_examples
 from stages.training.heads import build_head, set_statistics
 from stages.training.pca import project_features
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, save_model, train_repeats
+from stages.training.repeats import (
+    BuiltModel,
+    ModelDescription,
+    TrainingData,
+    TrainingSpec,
+    save_model,
+    train_repeats,
+)
 
 
 def main(params: Params, name: str) -> str:
@@ -22,14 +29,19 @@ def main(params: Params, name: str) -> str:
     task, features = read_task(entry.task), read_features(entry.features, entry.cut)
     features.check_images(task)
     record = features.record
-    examples = split_examples(task, features.array, features.positions, settings)
-    train_views = examples["train"].with_views(record.views_used(entry.views), record.images)
-    statistics = channel_statistics(features.array, examples["train"].rows) if entry.standardized else None
+    folds = repeat_folds(range(task.folds), settings.repeats)
+    data, statistics = {}, {}
+    for fold in folds:
+        examples = split_examples(task, features.array, features.positions, settings, fold)
+        train_views = examples["train"].with_views(record.views_used(entry.views), record.images)
+        data[fold] = TrainingData(examples, train_views)
+        if entry.standardized:
+            statistics[fold] = channel_statistics(features.array, examples["train"].rows)
 
-    def build(l2: float) -> BuiltModel:
+    def build(repeat: int, l2: float) -> BuiltModel:
         head = build_head(entry, record, len(task.classes), l2, features.folder / "above.weights.h5")
-        if statistics:
-            set_statistics(head, *statistics)
+        if entry.standardized:
+            set_statistics(head, *statistics[folds[repeat]])
         return BuiltModel(head, head)
 
     description = ModelDescription(
@@ -45,9 +57,9 @@ def main(params: Params, name: str) -> str:
         provenance=Provenance.on_features(task, record),
         parameters_below=record.parameters,
     )
-    spec = TrainingSpec(description, entry.candidates(settings), examples_fingerprint(examples))
-    head, result = train_repeats(spec, build, examples, train_views)
-    return save_model(head, replace(result, pca=project_features(examples["validation"], params.seed)))
+    trained = train_repeats(TrainingSpec(description, entry.candidates(settings), folds), build, data)
+    pca = project_features(data[folds[0]].examples["validation"], params.seed)
+    return save_model(replace(trained, result=replace(trained.result, pca=pca)))
 
 
 if __name__ == "__main__":

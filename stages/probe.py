@@ -1,25 +1,20 @@
 """Solves a probe on cached features: models/<probe>. Needs no deep-learning framework."""
 
-import time
-
 import numpy as np
 import pandas as pd
 
 from stages.artifacts.costs import Cost
-from stages.artifacts.models import ModelRecord, ModelResult, Predictions, Provenance, cross_entropy, write_model
-from stages.artifacts.tasks import read_task
+from stages.artifacts.models import ModelRecord, ModelResult, Predictions, Provenance, write_model
+from stages.artifacts.tasks import SPLITS, read_task
 from stages.backbones.cached_features import read_features
 from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
-from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.probes.ridge import LARGEST_MATRIX, solve_ridge
-from stages.probes.selection import accuracy, choose_probe
-from stages.probes.standardization import StandardizedFeatures, channel_statistics
-from stages.probes.weights import ProbeWeights, write_probe
-from stages.training.batches import Examples, class_weights, split_examples
+from stages.probes.weights import write_probe
+from stages.training.batches import repeat_folds, split_examples
 from stages.training.pca import project_features
+from stages.training.probe_repeats import SolvedProbe, check_size, history_of, solve_probe
 
 # The keys of section `training` that decide what a probe is solved on.
 TRAINING_KEYS = ("max_train_per_class", "train_fraction", "class_weights")
@@ -30,23 +25,18 @@ def main(params: Params, name: str) -> str:
     settings = parse_training(params, entry)
     task, features = read_task(entry.task), read_features(entry.features, entry.cut)
     features.check_images(task)
-    examples = split_examples(task, features.array, features.positions, settings)
+    clean = range(task.folds)
+    folds = repeat_folds(clean, min(settings.repeats, len(clean)))  # a second solution for a fold would be the same
+    parts = [split_examples(task, features.array, features.positions, settings, fold) for fold in folds]
     views = features.record.views_used(entry.views)
-    train_views, validation = examples["train"].with_views(views, features.record.images), examples["validation"]
-    check_size(name, train_views)
+    check_size(name, parts[0]["train"].with_views(views, features.record.images))
 
-    start = time.perf_counter()
-    standardized = StandardizedFeatures(features.array, *channel_statistics(features.array, examples["train"].rows))
-    weights = np.ones(len(train_views.rows))
-    if settings.class_weights == "balanced":
-        weights = class_weights(train_views.labels).astype(np.float64)
-    solutions = solve_ridge(standardized, train_views.rows, train_views.targets(), weights, entry.strengths)
-    probe, candidates = choose_probe(solutions, standardized, validation.rows, validation.labels)
-    probabilities = {split: probe.probabilities(standardized, part.rows) for split, part in examples.items()}
-    seconds = time.perf_counter() - start
-
-    stored = ProbeWeights(standardized.mean, standardized.variance, probe.kernel, probe.bias)
-    solved = probe.kernel.size + probe.bias.size
+    solved: list[SolvedProbe] = []
+    for examples in parts:  # the strength is chosen in the first repeat, as heads choose their settings
+        strengths = [solved[0].l2] if solved else entry.strengths
+        solved.append(solve_probe(features, examples, views, strengths, settings.class_weights == "balanced"))
+    weights = solved[0].weights
+    solved_parameters = weights.kernel.size + weights.bias.size
     record = ModelRecord(
         name=name,
         kind="probe",
@@ -58,47 +48,37 @@ def main(params: Params, name: str) -> str:
         settings=model_settings(entry),
         training={key: getattr(settings, key) for key in TRAINING_KEYS},
         seed=params.seed,
-        fold=0,
         provenance=Provenance.on_features(task, features.record),
-        train_images=len(examples["train"].rows),
-        repeats=1,
-        best_repeat=0,
-        epochs=[1],
-        trained_parameters=solved,
-        total_parameters=features.record.parameters + solved + stored.mean.size + stored.variance.size,
-        candidates=candidates,
+        repeats=len(folds),
+        folds=folds,
+        best_repeat=0,  # repeats differ in their folds only, which says nothing about the weights
+        train_images=len(parts[0]["train"].rows),
+        epochs=[1] * len(folds),
+        trained_parameters=solved_parameters,
+        total_parameters=features.record.parameters + solved_parameters + weights.mean.size + weights.variance.size,
+        candidates=solved[0].candidates,
     )
+    seconds = sum(repeat.seconds for repeat in solved)
+    images = views * sum(len(examples["train"].rows) for examples in parts)
+    histories = [history_of(repeat, part) for repeat, part in zip(solved, parts, strict=True)]
     result = ModelResult(
         record=record,
-        cost=Cost.measured(seconds, len(train_views.rows) / seconds),
-        history=history_of(probabilities, examples),
-        predictions={split: Predictions(examples[split].index, part[None]) for split, part in probabilities.items()},
-        pca=project_features(validation, params.seed),
+        cost=Cost.measured(seconds / len(solved), images / seconds),
+        history=pd.DataFrame([{"repeat": number, "epoch": 1, **row} for number, row in enumerate(histories)]),
+        predictions={
+            split: Predictions.of_repeats(
+                [examples[split].index for examples in parts], [repeat.probabilities[split] for repeat in solved]
+            )
+            for split in SPLITS
+        },
+        pca=project_features(parts[0]["validation"], params.seed),
     )
-    write_model(result, lambda path: write_probe(path, stored))
+    write_model(result, lambda repeat, path: write_probe(path, solved[repeat].weights))
+    validation_accuracy = np.mean([row["validation_accuracy"] for row in histories])
     return (
-        f"l2 {probe.l2:g} of {len(solutions)}, {seconds:.1f} s, validation accuracy "
-        f"{accuracy(probabilities['validation'], validation.labels):.1%}"
+        f"{len(folds)} x l2 {solved[0].l2:g} of {len(entry.strengths)}, {result.cost.seconds:.1f} s each, validation "
+        f"accuracy {validation_accuracy:.1%}"
     )
-
-
-def check_size(name: str, train_views: Examples) -> None:
-    """Refuse a probe whose matrix would not fit into memory."""
-    size = min(int(np.prod(train_views.array.shape[1:])), len(train_views.rows))
-    if size > LARGEST_MATRIX:
-        raise UserError(
-            f"probes.{name}: ridge regression needs a matrix of {size} x {size}; the limit is {LARGEST_MATRIX} rows "
-            "(2 GiB). Pool the features (pooling: average), or set max_train_per_class."
-        )
-
-
-def history_of(probabilities: dict[str, np.ndarray], examples: dict[str, Examples]) -> pd.DataFrame:
-    """The history of a model that is solved: one epoch."""
-    row = {"repeat": 0, "epoch": 1}
-    for split in ("train", "validation"):
-        row[f"{split}_loss"] = cross_entropy(probabilities[split], examples[split].labels)
-        row[f"{split}_accuracy"] = accuracy(probabilities[split], examples[split].labels)
-    return pd.DataFrame([row])
 
 
 if __name__ == "__main__":

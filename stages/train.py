@@ -17,10 +17,17 @@ from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.files import atomic_directory
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.training.batches import examples_fingerprint, split_examples
+from stages.training.batches import repeat_folds, split_examples
 from stages.training.full_model import build_network, freeze
 from stages.training.optimizers import learning_rate_factors
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, save_model, train_repeats
+from stages.training.repeats import (
+    BuiltModel,
+    ModelDescription,
+    TrainingData,
+    TrainingSpec,
+    save_model,
+    train_repeats,
+)
 
 
 def main(params: Params, name: str) -> str:
@@ -33,7 +40,7 @@ def main(params: Params, name: str) -> str:
     head_only = entry.trainable == "head"
     lowest_trained = None if head_only else lowest_trained_layer(weights.architecture, entry.trainable, cut)
 
-    def build(l2: float) -> BuiltModel:
+    def build(_: int, l2: float) -> BuiltModel:
         backbone, _ = load_backbone(entry.backbone, images.image_size)
         freeze(backbone, entry, lowest_trained)
         network = build_network(name, entry, backbone, cut, len(task.classes), l2)
@@ -62,11 +69,14 @@ def main(params: Params, name: str) -> str:
             lowest_trained_layer=lowest_trained,
         ),
     )
-    examples = split_examples(task, images.pixels, lambda rows: rows, settings)
-    spec = TrainingSpec(description, [(settings, entry.l2)], examples_fingerprint(examples))
-    network, result = train_repeats(spec, build, examples, examples["train"])
-    write_backbone(name, entry.backbone, network, images.image_size)
-    return save_model(network, result)
+    folds = repeat_folds(range(task.folds), settings.repeats)
+    data = {}
+    for fold in folds:
+        examples = split_examples(task, images.pixels, lambda rows: rows, settings, fold)
+        data[fold] = TrainingData(examples, examples["train"])
+    trained = train_repeats(TrainingSpec(description, [(settings, entry.l2)], folds), build, data)
+    write_backbone(name, entry.backbone, trained.model, images.image_size)
+    return save_model(trained)
 
 
 def write_backbone(name: str, backbone: str, network: keras.Model, image_size: int) -> None:

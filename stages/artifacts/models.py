@@ -1,7 +1,7 @@
 """Trained models, in models/<model>: a folder that holds all that is needed to rebuild, use and evaluate a model.
 
-`model.weights.h5`; `record.json`, which describes it; `history.csv`; `predictions.npz`; of a head or a probe also
-`pca.npz`.
+`repeat-<number>.weights.h5` of every repeat; `record.json`, which describes the model; `history.csv`;
+`predictions.npz`; of a head or a probe also `pca.npz`.
 """
 
 from collections.abc import Callable
@@ -43,14 +43,17 @@ class Candidate:
 class HeadProvenance:
     """The head, or the probe, that a fine-tune starts from.
 
-    kind: head or probe. settings: its entry. features: what it was trained on. weights_sha256: of its weights file.
+    kind: head or probe. settings: its entry. features: what it was trained on. folds, best_repeat, weights_sha256: of
+    its repeats, as in `ModelRecord`. A fine-tune's repeat starts from the repeat of the same number.
     """
 
     name: str
     kind: str
     settings: dict[str, Any]
     features: FeaturesRecord
-    weights_sha256: str
+    folds: list[int]
+    best_repeat: int
+    weights_sha256: list[str]
 
     @classmethod
     def of(cls, record: "ModelRecord") -> "HeadProvenance":
@@ -60,6 +63,8 @@ class HeadProvenance:
             kind=record.kind,
             settings=record.settings,
             features=record.provenance.features,
+            folds=record.folds,
+            best_repeat=record.best_repeat,
             weights_sha256=record.weights_sha256,
         )
 
@@ -109,12 +114,12 @@ class ModelRecord:
     kind: network, head, probe or fine-tune. task, dataset: entries of the study. classes: names in the order of the
     probabilities. image_size: side of the images in pixels; resize: how they are made square.
     settings: the entry of the model with its defaults. training: the training settings, of several candidates the
-    chosen one; for a probe, those that decide which images it is solved on and their weights. seed: of the study. fold:
-    the validation part that `best_repeat` held out; 0, the only one.
-    train_images: how many. repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are
-    stored: that of the lowest validation loss. epochs: of each repeat. trained_parameters, total_parameters: weights
-    that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
-    was a choice. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
+    chosen one; for a probe, those that decide which images it is solved on and their weights. seed: of the study.
+    repeats: trainings from different seeds. folds: the validation part that each held out. best_repeat: the one, from
+    0, that is used and exported; see `best_repeat` in training/repeats.py. train_images: how many it was trained on.
+    epochs: of each repeat. trained_parameters, total_parameters: weights that training changed, and all from the image to the probabilities.
+    candidates: settings that were tried, if there was a choice. weights_sha256: of the weights file of each repeat;
+    `write_model` fills it in.
     """
 
     name: str
@@ -127,16 +132,16 @@ class ModelRecord:
     settings: dict[str, Any]
     training: dict[str, Any]
     seed: int
-    fold: int
     provenance: Provenance
-    train_images: int
     repeats: int
+    folds: list[int]
     best_repeat: int
+    train_images: int
     epochs: list[int]
     trained_parameters: int
     total_parameters: int
     candidates: list[Candidate] = field(default_factory=list)
-    weights_sha256: str = ""
+    weights_sha256: list[str] = field(default_factory=list)
 
     @property
     def l2(self) -> float:
@@ -149,13 +154,30 @@ class ModelRecord:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of one split.
+    """Predictions of one split. Repeats that hold out different folds predict different validation and train images.
 
-    index: (n,) int64 rows of the dataset. probabilities: (repeats, n, classes) float32.
+    index: (n,) int64 rows of the dataset, ascending: all images that a repeat predicts. predicts: (repeats, n) bool,
+    whether a repeat predicts an image. probabilities: (repeats, n, classes) float32, NaN where it does not.
     """
 
     index: np.ndarray
+    predicts: np.ndarray
     probabilities: np.ndarray
+
+    @classmethod
+    def of_repeats(cls, indices: list[np.ndarray], probabilities: list[np.ndarray]) -> "Predictions":
+        """Join the predictions of repeats: of each its rows of the dataset (m,), and probabilities (m, classes)."""
+        union = np.unique(np.concatenate(indices))
+        predicts = np.stack([np.isin(union, index) for index in indices])
+        joined = np.full((*predicts.shape, probabilities[0].shape[1]), np.nan, np.float32)
+        for repeat, (index, values) in enumerate(zip(indices, probabilities, strict=True)):
+            joined[repeat, np.searchsorted(union, index)] = values
+        return cls(union, predicts, joined)
+
+    def of_repeat(self, repeat: int) -> tuple[np.ndarray, np.ndarray]:
+        """The rows of the dataset (m,) that a repeat predicts, and its probabilities (m, classes)."""
+        rows = self.predicts[repeat]
+        return self.index[rows], self.probabilities[repeat, rows]
 
 
 @dataclass(frozen=True)
@@ -184,37 +206,43 @@ class ModelResult:
     pca: PcaProjection | None = None
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean cross-entropy in nats, not finite where a probability is not.
+def cross_entropies(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The cross-entropy of each image in nats, (n,) float64, not finite where a probability is not.
 
     probabilities: (n, classes) float32, clipped at 1e-7 as Keras does; labels: (n,) int.
     """
-    actual = probabilities[np.arange(len(labels)), labels].astype(np.float64)
-    return float(-np.log(np.maximum(actual, 1e-7)).mean())
+    return -np.log(np.maximum(probabilities[np.arange(len(labels)), labels].astype(np.float64), 1e-7))
 
 
-def weights_file(model: str) -> Path:
-    """The path of the weights of a model."""
-    return MODELS_FOLDER / model / "model.weights.h5"
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of `cross_entropies`."""
+    return float(cross_entropies(probabilities, labels).mean())
 
 
-def write_model(result: ModelResult, save_weights: Callable[[Path], None]) -> None:
+def weights_file(model: str, repeat: int) -> Path:
+    """The path of the weights of a repeat, from 0, of a model."""
+    return MODELS_FOLDER / model / f"repeat-{repeat}.weights.h5"
+
+
+def write_model(result: ModelResult, save_weights: Callable[[int, Path], None]) -> None:
     """Write models/<model>, whole or not at all, and its cost.
 
-    save_weights: writes the weights to the path that it is given; their checksum goes into the record.
+    save_weights: writes the weights of a repeat to a path; their checksums go into the record.
     """
     name = result.record.name
     with atomic_directory(MODELS_FOLDER / name) as folder:
-        weights = folder / weights_file(name).name
-        save_weights(weights)
+        files = [folder / weights_file(name, repeat).name for repeat in range(result.record.repeats)]
+        for repeat, file in enumerate(files):
+            save_weights(repeat, file)
         arrays = {}
         for split, predictions in result.predictions.items():
-            arrays |= {f"{split}_index": predictions.index, f"{split}_probabilities": predictions.probabilities}
+            arrays |= {f"{split}_{key}": array for key, array in vars(predictions).items()}
         np.savez(folder / "predictions.npz", **arrays)
         if result.pca:
             np.savez(folder / "pca.npz", **vars(result.pca))
         result.history.to_csv(folder / "history.csv", index=False, lineterminator="\n")
-        write_json(folder / "record.json", asdict(replace(result.record, weights_sha256=sha256_of(weights))))
+        checksums = [sha256_of(file) for file in files]
+        write_json(folder / "record.json", asdict(replace(result.record, weights_sha256=checksums)))
     write_cost("models", name, result.cost)
 
 
@@ -229,7 +257,8 @@ def read_predictions(model: str) -> dict[str, Predictions]:
     """The predictions of a model for every split; `UserError` if they are missing or damaged."""
     path = MODELS_FOLDER / model / "predictions.npz"
     with reading(path), np.load(path, allow_pickle=False) as arrays:
-        return {split: Predictions(arrays[f"{split}_index"], arrays[f"{split}_probabilities"]) for split in SPLITS}
+        keys = Predictions.__annotations__
+        return {split: Predictions(**{key: arrays[f"{split}_{key}"] for key in keys}) for split in SPLITS}
 
 
 def read_result(model: str) -> ModelResult:

@@ -25,7 +25,7 @@ def compute_metrics(
     most of the time.
 
     Returns arrays: (1,) for all classes together, (classes,) for names that start with `class_`. `<name>` is the mean
-    over the repeats, `<name>_std` the sample standard deviation over them (NaN with one repeat), `<name>_low` and
+    over the repeats, each on the images that it predicts, `<name>_std` the sample standard deviation over them (NaN with one repeat), `<name>_low` and
     `<name>_high` the interval. The metrics:
 
     accuracy, top5_accuracy; balanced_accuracy: the mean recall of the classes (Brodersen et al. 2010).
@@ -43,10 +43,7 @@ def compute_metrics(
     accuracy, top-5 accuracy and recall are Wilson's (1927), of ROC-AUC DeLong's (1988), the rest is a bootstrap:
     percentiles, or `intervals.unbiased` for the calibration error. NaN where nothing varies.
     """
-    statistics = [
-        group_statistics(predictions.labels, predicted, probabilities, predictions.groups)
-        for predicted, probabilities in zip(predictions.predicted, predictions.probabilities, strict=True)
-    ]
+    statistics = [group_statistics(part, predictions.group_count) for part in predictions.repeats()]
     all_images = np.ones((predictions.group_count, 1))
     repeats = [repeat.sums(all_images).metrics() for repeat in statistics]
     metrics = {}
@@ -86,13 +83,14 @@ def _bootstrap_intervals(
 def _wilson_intervals(predictions: SplitPredictions) -> dict[str, np.ndarray]:
     """Wilson's intervals of accuracy and top-5 accuracy, of all images and of every class (its recall)."""
     repeats = zip(predictions.predicted, predictions.probabilities, strict=True)
-    top_5 = np.mean([in_top_5(predictions.labels, *repeat) for repeat in repeats], axis=0)
+    top_5 = np.sum([in_top_5(predictions.labels, *repeat) for repeat in repeats], axis=0)
+    top_5 = top_5 / predictions.predicts.sum(axis=0)
     everything = [np.ones(len(predictions.labels), bool)]
     by_class = [predictions.labels == label for label in range(predictions.classes)]
     metrics = {}
     for name, subsets, correct in (
-        ("accuracy", everything, predictions.correct.mean(axis=0)),
-        ("class_recall", by_class, predictions.correct.mean(axis=0)),
+        ("accuracy", everything, predictions.share_correct),
+        ("class_recall", by_class, predictions.share_correct),
         ("top5_accuracy", everything, top_5),
         ("class_top5_accuracy", by_class, top_5),
     ):
@@ -107,12 +105,13 @@ def _wilson_intervals(predictions: SplitPredictions) -> dict[str, np.ndarray]:
 def _roc_auc(predictions: SplitPredictions) -> dict[str, np.ndarray]:
     """ROC-AUC with its spread and interval; NaN if a class or a probability is missing."""
     classes = predictions.classes
-    if predictions.diverged or len(np.unique(predictions.labels)) < classes:
+    parts = predictions.repeats()
+    if predictions.diverged or any(len(np.unique(part.labels)) < classes for part in parts):
         names = [f"{name}{end}" for name in ("roc_auc", "class_roc_auc") for end in ("", "_std", "_low", "_high")]
         return {name: np.full(classes if name.startswith("class_") else 1, np.nan) for name in names}
     repeats = [
-        class_roc_aucs(predictions.labels, probabilities, predictions.groups)
-        for probabilities in predictions.probabilities
+        [auc.among(rows) for auc in class_roc_aucs(part.labels, part.probabilities, part.groups)]
+        for part, rows in zip(parts, predictions.predicts, strict=True)
     ]
     by_class = [mean_roc_auc(aucs) for aucs in zip(*repeats, strict=True)]
     values = np.array([[auc.value for auc in repeat] for repeat in repeats])
@@ -146,7 +145,7 @@ def split_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray])
     overall = {name: values[0] for name, values in metrics.items() if not name.startswith("class_")}
     return {
         "images": len(predictions.labels),
-        "effective_images": rounded(effective_images(predictions.correct.mean(axis=0), predictions.groups)),
+        "effective_images": rounded(effective_images(predictions.share_correct, predictions.groups)),
         **{name: rounded(value) if np.isfinite(value) else None for name, value in overall.items()},
         "majority_rate": rounded(np.bincount(predictions.labels).max() / len(predictions.labels)),
     }

@@ -6,7 +6,7 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
-from stages.artifacts.models import Predictions
+from stages.artifacts.models import ModelRecord, Predictions
 from stages.artifacts.tasks import Task, row_labels
 from stages.core.errors import UserError
 from stages.evaluation.formatting import rounded
@@ -15,14 +15,27 @@ NO_PREDICTION = -1  # the label that a diverged repeat predicts
 
 
 @dataclass(frozen=True)
+class RepeatPredictions:
+    """What one repeat predicts: of the images that it predicts, fields as of `SplitPredictions` without the repeats."""
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    probabilities: np.ndarray
+    groups: np.ndarray
+
+
+@dataclass(frozen=True)
 class SplitPredictions:
     """What every repeat of a model predicts for the images of one split, in ascending order of the images' rows.
 
-    labels: (n,) int32. probabilities: (repeats, n, classes) float32; not finite for a repeat that diverged.
+    labels: (n,) int32, of the images that any repeat predicts. predicts: (repeats, n) bool, whether a repeat predicts
+    an image: repeats with different folds have different validation images. probabilities: (repeats, n, classes)
+    float32; NaN for images that a repeat does not predict, not finite for a repeat that diverged.
     groups: (n,) int64, 0..number of groups - 1; images of one group are not independent.
     """
 
     labels: np.ndarray
+    predicts: np.ndarray
     probabilities: np.ndarray
     groups: np.ndarray
 
@@ -34,8 +47,20 @@ class SplitPredictions:
 
     @cached_property
     def correct(self) -> np.ndarray:
-        """Whether the predicted label is the true one, (repeats, n) bool; a missing prediction is wrong."""
+        """Whether the predicted label is the true one, (repeats, n) bool; False for what a repeat does not predict."""
         return self.predicted == self.labels
+
+    @property
+    def share_correct(self) -> np.ndarray:
+        """The share of the repeats that predict an image which predict it correctly, (n,) float64."""
+        return self.correct.sum(axis=0) / self.predicts.sum(axis=0)
+
+    def repeats(self) -> list[RepeatPredictions]:
+        """The predictions of each repeat alone."""
+        return [
+            RepeatPredictions(self.labels[rows], predicted[rows], probabilities[rows], self.groups[rows])
+            for rows, predicted, probabilities in zip(self.predicts, self.predicted, self.probabilities, strict=True)
+        ]
 
     @property
     def classes(self) -> int:
@@ -50,33 +75,42 @@ class SplitPredictions:
     @property
     def accuracies(self) -> list[float]:
         """The accuracy of every repeat, 0 to 1."""
-        return [rounded(accuracy) for accuracy in self.correct.mean(axis=1)]
+        return [rounded(accuracy) for accuracy in self.correct.sum(axis=1) / self.predicts.sum(axis=1)]
 
     @property
     def diverged(self) -> list[int]:
         """The repeats, from 0, with probabilities that are not finite."""
-        return np.flatnonzero((self.predicted == NO_PREDICTION).any(axis=1)).tolist()
+        return np.flatnonzero((self.predicts & (self.predicted == NO_PREDICTION)).any(axis=1)).tolist()
 
 
-def join_predictions(model: str, split: str, task: Task, predictions: Predictions) -> SplitPredictions:
+def join_predictions(record: ModelRecord, split: str, task: Task, predictions: Predictions) -> SplitPredictions:
     """Join the predictions of a model to the labels and groups of its task.
 
-    Raises `UserError` unless the images are exactly those of the split (of train: a subset), each once, and the
-    classes are those of the task.
+    Raises `UserError` unless every repeat predicts exactly the images of the split with its fold (of train: a subset),
+    and the classes are those of the task.
     """
-    rows = task.rows(split).set_index("index").sort_index()
-    index = np.sort(predictions.index)
-    known = pd.Index(index).isin(rows.index).all() and pd.Index(index).is_unique
-    if not known or len(index) == 0 or (split != "train" and len(index) != len(rows)):
+    where = f"models/{record.name}: the {split} predictions"
+    shape = (record.repeats, len(predictions.index), len(task.classes))
+    if predictions.probabilities.shape != shape or predictions.predicts.shape != shape[:2]:
         raise UserError(
-            f"models/{model}: the {split} predictions do not belong to the current {split} images of task "
-            f"{task.name!r}. Run `dvc repro` to train {model!r} again."
+            f"{where} have shape {predictions.probabilities.shape}, but {record.name} has {record.repeats} repeats, "
+            f"task {task.name!r} {len(task.classes)} classes, and the file {len(predictions.index)} images. Run "
+            "`dvc repro`."
         )
-    if predictions.probabilities.shape[1:] != (len(index), len(task.classes)):
-        raise UserError(
-            f"models/{model}: the {split} predictions have shape {predictions.probabilities.shape}, but task "
-            f"{task.name!r} has {len(task.classes)} classes and {len(index)} such images. Run `dvc repro`."
-        )
+    for fold, predicts in zip(record.folds, predictions.predicts, strict=True):
+        rows = task.rows(split, fold=fold)["index"]
+        index = pd.Index(predictions.index[predicts])
+        known = index.isin(rows).all() and index.is_unique
+        if not known or len(index) == 0 or (split != "train" and len(index) != len(rows)):
+            raise UserError(
+                f"{where} do not belong to the current {split} images of task {task.name!r}. Run `dvc repro` to train "
+                f"{record.name!r} again."
+            )
     order = np.argsort(predictions.index)
-    rows = rows.loc[index]
-    return SplitPredictions(row_labels(rows), predictions.probabilities[:, order], pd.factorize(rows["group_id"])[0])
+    rows = task.table.set_index("index").loc[predictions.index[order]]
+    return SplitPredictions(
+        row_labels(rows),
+        predictions.predicts[:, order],
+        predictions.probabilities[:, order],
+        pd.factorize(rows["group_id"])[0],
+    )

@@ -17,6 +17,12 @@ class RocAuc:
     value: float
     influence: np.ndarray
 
+    def among(self, rows: np.ndarray) -> "RocAuc":
+        """The same among more images: those of `rows`, (m,) bool with n True; the others have no influence."""
+        influence = np.zeros(len(rows))
+        influence[rows] = self.influence
+        return RocAuc(self.value, influence)
+
     def interval(self, groups: np.ndarray) -> tuple[float, float]:
         """The 95 % interval of DeLong et al. (1988, Biometrics 44), on the scale of log odds so that it stays in 0..1.
 
@@ -62,5 +68,5 @@ def _bias_correction(groups: np.ndarray) -> float:
 
 
 def mean_roc_auc(aucs: list[RocAuc]) -> RocAuc:
-    """The mean of ROC-AUCs on the same images."""
+    """The mean of ROC-AUCs whose influences are among the same images."""
     return RocAuc(float(np.mean([auc.value for auc in aucs])), np.mean([auc.influence for auc in aucs], axis=0))

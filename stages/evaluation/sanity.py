@@ -146,8 +146,8 @@ def _validated_on_changed_images(validation: SplitPredictions, history: pd.DataF
     Within 1 % and 0.001 nats, because sums in another order differ.
     """
     repeats = []
-    for repeat, epochs in history.groupby("repeat"):
-        loss = cross_entropy(validation.probabilities[repeat], validation.labels)
+    for part, (repeat, epochs) in zip(validation.repeats(), history.groupby("repeat"), strict=True):
+        loss = cross_entropy(part.probabilities, part.labels)
         losses = epochs["validation_loss"]
         if np.isfinite(loss) and not np.isclose(losses, loss, rtol=0.01, atol=0.001).any():
             repeats.append(int(repeat))

@@ -48,6 +48,6 @@ def read_study(params: Params) -> StudyResults:
             )
         task = tasks[result.record.task]
         predictions[model] = {
-            split: join_predictions(model, split, task, result.predictions[split]) for split in SPLITS
+            split: join_predictions(result.record, split, task, result.predictions[split]) for split in SPLITS
         }
     return StudyResults(tasks, results, predictions)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.sparse import csr_array
 
-from stages.evaluation.predictions import NO_PREDICTION
+from stages.evaluation.predictions import NO_PREDICTION, RepeatPredictions
 
 BINS = 15  # of confidence, as in Guo et al. 2017
 LOWEST = 1e-7  # probability in a logarithm, as Keras clips it
@@ -40,13 +40,14 @@ class SufficientStatistics:
         class without images. Only the calibration error of a class is over the images that are predicted as this class.
         """
         images = self.actual.sum(axis=0)
+        images = np.where(images > 0, images, np.nan)  # a resample may lack all images of a fold
         scores = {
             "precision": _ratio(self.correct, self.predicted),
             "recall": _ratio(self.correct, self.actual),
             "f1": _ratio(2 * self.correct, self.predicted + self.actual),
         }
         share = self.actual / images
-        present = (self.actual > 0) / (self.actual > 0).sum(axis=0)  # a resample may lack a class
+        present = (self.actual > 0) / np.where(images > 0, (self.actual > 0).sum(axis=0), np.nan)  # or a class
         bins = self.confidence, self.confirmed, self.count
         overall = {
             "accuracy": self.correct.sum(axis=0) / images,
@@ -96,21 +97,19 @@ class GroupStatistics:
 
 
 def in_top_5(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Whether the actual class is among the five most probable, (n,) bool; arguments as of `group_statistics`."""
+    """Whether the actual class is among the five most probable, (n,) bool; labels, predicted: (n,); probabilities: (n, classes)."""
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     # Of equal probabilities the higher label comes first, as in scikit-learn.
     higher = (probabilities > own) | ((probabilities == own) & (np.arange(probabilities.shape[1]) > labels[:, None]))
     return (predicted != NO_PREDICTION) & (higher.sum(axis=1) < 5)
 
 
-def group_statistics(
-    labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray, groups: np.ndarray
-) -> GroupStatistics:
-    """The statistics of one repeat.
+def group_statistics(repeat: RepeatPredictions, group_count: int) -> GroupStatistics:
+    """The statistics of one repeat; an image with NO_PREDICTION adds to `actual` only.
 
-    labels, predicted, groups: (n,) int; an image with NO_PREDICTION adds to `actual` only.
-    probabilities: (n, classes) float32.
+    group_count: of all repeats, whose images may be others.
     """
+    labels, predicted, probabilities = repeat.labels, repeat.predicted, repeat.probabilities
     classes, images = probabilities.shape[1], np.arange(len(labels))
     known, correct = predicted != NO_PREDICTION, predicted == labels
     confidence = probabilities.max(axis=1).astype(np.float64)
@@ -131,6 +130,6 @@ def group_statistics(
     starts = np.cumsum([0, *(height for *_, height in blocks)])
     rows = np.concatenate([start + row[counted] for start, (row, counted, *_) in zip(starts, blocks, strict=False)])
     values = np.concatenate([value[counted] for _, counted, value, _ in blocks])
-    columns = np.concatenate([groups[counted] for _, counted, *_ in blocks])
-    shape = (starts[-1], groups.max() + 1)
+    columns = np.concatenate([repeat.groups[counted] for _, counted, *_ in blocks])
+    shape = (starts[-1], group_count)
     return GroupStatistics(csr_array((values, (rows, columns)), shape=shape), classes)

@@ -1,7 +1,7 @@
 """The examples of a task, and the batches of a training; arrays may be larger than memory."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -36,19 +36,24 @@ class Examples:
 
 
 def split_examples(
-    task: Task, array: np.ndarray, positions: Callable[[np.ndarray], np.ndarray], settings: TrainingConfig
+    task: Task, array: np.ndarray, positions: Callable[[np.ndarray], np.ndarray], settings: TrainingConfig, fold: int = 0
 ) -> dict[str, Examples]:
     """The examples of every split of a task; the settings may limit the training images.
 
-    positions: function from rows of the dataset (n,) to rows of `array` (n,).
+    positions: function from rows of the dataset (n,) to rows of `array` (n,). fold: the validation part.
     """
     examples = {}
     for split in SPLITS:
         limits = (settings.max_train_per_class, settings.train_fraction) if split == "train" else ()
-        rows = task.rows(split, *limits)
+        rows = task.rows(split, *limits, fold=fold)
         index = rows["index"].to_numpy(np.int64)
         examples[split] = Examples(array, positions(index), row_labels(rows), index, len(task.classes))
     return examples
+
+
+def repeat_folds(folds: Sequence[int], repeats: int) -> list[int]:
+    """The fold of each repeat: one after another of `folds`, from the first again if there are more repeats."""
+    return [folds[repeat % len(folds)] for repeat in range(repeats)]
 
 
 def iterate_inputs(examples: Examples, size: int) -> Iterator[np.ndarray]:

@@ -40,13 +40,13 @@ def freeze(backbone: keras.Model, entry: NetworkConfig, lowest_trained: str | No
         freeze_batch_normalization(backbone)
 
 
-def load_head(head: HeadProvenance, classes: int, l2: float = 0.0) -> keras.Model:
-    """A trained head, or probe, with its weights: from features (n, *shape) float32 to probabilities (n, classes).
+def load_head(head: HeadProvenance, repeat: int, classes: int, l2: float = 0.0) -> keras.Model:
+    """A repeat of a trained head, or probe: from features (n, *shape) float32 to probabilities (n, classes).
 
     `UserError` if the weights file is missing, or is not the one that `head` records.
     """
     model = build_untrained_head(head, classes, l2)
-    file = checked_weights(head.name, head.weights_sha256)
+    file = checked_weights(head.name, repeat, head.weights_sha256[repeat])
     if head.kind == "probe":
         probe = read_probe(file)
         set_statistics(model, probe.mean, probe.variance)
@@ -71,14 +71,14 @@ def join_head(name: str, head: keras.Model, lower: keras.Model) -> keras.Model:
 
 
 def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.Model:
-    """A trained model with its stored weights, rebuilt from its record alone.
+    """A trained model with the weights of its best repeat, rebuilt from its record alone.
 
     precision: of the computation, float32 or bfloat16; None for the one that the model was trained in. Returns a model
     from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes) float32. `UserError` if a weights
     file is missing, damaged, or is not the one that the record names.
     """
     provenance, classes = record.provenance, len(record.classes)
-    weights = checked_weights(record.name, record.weights_sha256)
+    weights = checked_weights(record.name, record.best_repeat, record.weights_sha256[record.best_repeat])
     below, above = precisions(record)
     with computing_in(precision or below):
         if record.kind in ("head", "probe"):
@@ -93,7 +93,7 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
         lower = None if record.kind == "network" else up_to_cut(backbone, provenance.cut, provenance.pooling)
     with computing_in(precision or above):
         if record.kind in ("head", "probe"):
-            return join_head(record.name, load_head(HeadProvenance.of(record), classes), lower)
+            return join_head(record.name, load_head(HeadProvenance.of(record), record.best_repeat, classes), lower)
         if record.kind == "network":
             model = build_network(record.name, NetworkConfig(**record.settings), backbone, provenance.cut, classes)
         else:
@@ -102,9 +102,9 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
         return model
 
 
-def checked_weights(model: str, sha256: str) -> Path:
-    """The path of the weights of a model; `UserError` if the file is missing or has another checksum."""
-    file = weights_file(model)
+def checked_weights(model: str, repeat: int, sha256: str) -> Path:
+    """The path of the weights of a repeat of a model; `UserError` if it is missing or has another checksum."""
+    file = weights_file(model, repeat)
     if not file.exists():
         raise UserError(f"{file} is missing. Run `dvc checkout`, or `dvc repro` to train the model.")
     if sha256_of(file) != sha256:

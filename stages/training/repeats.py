@@ -1,12 +1,14 @@
-"""Trains a model several times from different seeds and keeps the best weights and all predictions."""
+"""Trains a model several times, from different seeds and on different folds, and keeps all weights and predictions."""
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from stages.artifacts.costs import Cost
 from stages.artifacts.models import (
@@ -15,7 +17,7 @@ from stages.artifacts.models import (
     ModelResult,
     Predictions,
     Provenance,
-    cross_entropy,
+    cross_entropies,
     write_model,
 )
 from stages.artifacts.tasks import SPLITS
@@ -23,10 +25,12 @@ from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.training.batches import Examples, steps_per_epoch
+from stages.training.batches import Examples, examples_fingerprint, steps_per_epoch
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities, stops_early
 from stages.training.optimizers import compile_model
+
+SIGNIFICANTLY_WORSE = 0.05  # p value
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class BuiltModel:
     factors: dict[str, float] = field(default_factory=dict)
 
 
-Build = Callable[[float], BuiltModel]
+Build = Callable[[int, float], BuiltModel]  # from the number of the repeat, from 0, and the L2 strength
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +74,24 @@ class TrainingSpec:
     """What is trained, and how.
 
     candidates: training settings, each with an L2 strength. If there are several, all are trained in the first repeat,
-    and only the one with the lowest validation loss in the others. examples_fingerprint: of the images and labels.
+    and only the one with the lowest validation loss in the others. folds: the validation part that each repeat holds
+    out.
     """
 
     description: ModelDescription
     candidates: list[tuple[TrainingConfig, float]]
-    examples_fingerprint: str
+    folds: list[int]
 
     @property
     def repeats(self) -> int:
         """Trainings from different seeds."""
-        return self.candidates[0][0].repeats
+        return len(self.folds)
 
-    def fingerprint(self) -> list[Any]:
-        """Everything that the training depends on but the code, as JSON."""
+    def fingerprint(self, data: "dict[int, TrainingData]") -> list[Any]:
+        """Everything that the training depends on but the code, as JSON. data: fold -> examples."""
         candidates = [(settings.model_dump(), l2) for settings, l2 in self.candidates]
-        return [asdict(self.description), candidates, self.examples_fingerprint]
+        examples = [examples_fingerprint(data[fold].examples) for fold in self.folds]
+        return [asdict(self.description), candidates, self.folds, examples]
 
     def repeat_seed(self, number: int) -> int:
         """The seed of a repeat, counted from 0."""
@@ -94,7 +100,10 @@ class TrainingSpec:
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The examples of all splits, and the training examples in all views that the model is trained on."""
+    """The examples of all splits with one fold, and the training examples in all views that a model is trained on.
+
+    Test examples are only predicted, after training.
+    """
 
     examples: dict[str, Examples]
     train_views: Examples
@@ -116,19 +125,24 @@ class Repeat:
     probabilities: dict[str, np.ndarray]
 
 
-def train_repeats(
-    spec: TrainingSpec, build: Build, examples: dict[str, Examples], train_views: Examples
-) -> tuple[keras.Model, ModelResult]:
-    """Train a model `repeats` times from different seeds.
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with the weights of its best repeat, the weights of all repeats, and the result."""
 
-    build: builds the model with an L2 strength; its random weights come from the seed of the repeat. examples: split ->
-    examples; test examples are only predicted, after training. train_views: the training examples in all their views.
+    model: keras.Model
+    weights: list[list[np.ndarray]]
+    result: ModelResult
 
-    Returns the full model with the weights of the repeat with the lowest validation loss, and the result.
+
+def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData]) -> TrainedModel:
+    """Train a model once for each fold of `spec.folds`, each time from another seed.
+
+    build: builds the model of a repeat; its random weights come from the seed of the repeat. data: fold -> examples.
+
     Raises `UserError` if the loss of every repeat is not finite.
     """
-    name, data = spec.description.name, TrainingData(examples, train_views)
-    checkpoints = Checkpoints(name, spec.fingerprint())
+    name = spec.description.name
+    checkpoints = Checkpoints(name, spec.fingerprint(data))
     repeats: list[Repeat] = []
     for number in range(spec.repeats):
         candidates = [repeats[0].candidate] if repeats else list(range(len(spec.candidates)))
@@ -137,25 +151,54 @@ def train_repeats(
             repeat = _train(spec, build, data, candidates, CheckpointSlot(checkpoints, f"epoch-{number}"), number)
             _save(checkpoints, number, repeat)
         repeats.append(repeat)
-    labels = examples["validation"].labels
-    losses = [cross_entropy(repeat.probabilities["validation"], labels) for repeat in repeats]
     settings, l2 = spec.candidates[repeats[0].candidate]
-    if not np.isfinite(losses).any():
+    best = best_repeat(
+        [
+            cross_entropies(repeat.probabilities["validation"], data[fold].examples["validation"].labels)
+            for repeat, fold in zip(repeats, spec.folds, strict=True)
+        ],
+        spec.folds,
+    )
+    if best is None:
         remove_checkpoints(name)
         raise UserError(
             f"{name}: training diverged in every repeat (the loss is infinite or not a number). Lower learning_rate "
             f"(now {settings.learning_rate:g})."
         )
-    best = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
     make_deterministic(spec.description.seed)
     with computing_in(settings.precision):
-        model = build(l2).full_model
+        model = build(best, l2).full_model
     model.set_weights(repeats[best].weights)
-    return model, _result(spec, repeats, best, data, model)
+    return TrainedModel(model, [repeat.weights for repeat in repeats], _result(spec, repeats, best, data, model))
+
+
+def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
+    """The number, from 0, of the repeat that is used and exported; None if the loss of every repeat is not finite.
+
+    losses: of each repeat that of its validation images, (n,) in nats. folds: of each repeat.
+
+    With one fold, the repeat of the lowest loss. Repeats with different folds are validated on different images, and a
+    lower loss may only mean that these are easier. So it is the first repeat that is not significantly worse than the
+    best one: Welch's test (1947, Biometrika 34) of the losses, one-sided, at 5 %.
+    """
+    means = np.array([values.mean() for values in losses])
+    if not np.isfinite(means).any():
+        return None
+    best = int(np.nanargmin(np.where(np.isfinite(means), means, np.nan)))
+    if len(set(folds)) == 1:
+        return best
+    for repeat, values in enumerate(losses):
+        if repeat == best:
+            break
+        if np.isfinite(means[repeat]):
+            p = stats.ttest_ind(values, losses[best], equal_var=False, alternative="greater").pvalue
+            if not p < SIGNIFICANTLY_WORSE:  # p is not a number if no loss varies
+                return repeat
+    return best
 
 
 def _result(
-    spec: TrainingSpec, repeats: list[Repeat], best: int, data: TrainingData, model: keras.Model
+    spec: TrainingSpec, repeats: list[Repeat], best: int, data: dict[int, TrainingData], model: keras.Model
 ) -> ModelResult:
     """The result of finished repeats; `best` is the repeat, from 0, whose weights the model has."""
     description = vars(spec.description).copy()
@@ -163,45 +206,55 @@ def _result(
     epochs = [len(repeat.history) for repeat in repeats]
     seconds = [repeat.seconds for repeat in repeats]
     settings, _ = spec.candidates[repeats[0].candidate]
+    images = sum(len(data[fold].train_views.rows) * count for fold, count in zip(spec.folds, epochs, strict=True))
     return ModelResult(
         record=ModelRecord(
             **description,
             training=settings.model_dump(),
-            fold=0,
-            train_images=len(data.examples["train"].rows),
             repeats=len(repeats),
+            folds=spec.folds,
             best_repeat=best,
+            train_images=len(data[spec.folds[best]].examples["train"].rows),
             epochs=epochs,
             trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
             total_parameters=parameters_below + model.count_params(),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
         ),
-        cost=Cost.measured(float(np.mean(seconds)), len(data.train_views.rows) * sum(epochs) / sum(seconds)),
+        cost=Cost.measured(float(np.mean(seconds)), images / sum(seconds)),
         history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
             ["repeat", *repeats[0].history.columns]
         ],
         predictions={
-            split: Predictions(part.index, np.stack([repeat.probabilities[split] for repeat in repeats]))
-            for split, part in data.examples.items()
+            split: Predictions.of_repeats(
+                [data[fold].examples[split].index for fold in spec.folds],
+                [repeat.probabilities[split] for repeat in repeats],
+            )
+            for split in SPLITS
         },
     )
 
 
 def _train(
-    spec: TrainingSpec, build: Build, data: TrainingData, candidates: list[int], slot: CheckpointSlot, number: int
+    spec: TrainingSpec,
+    build: Build,
+    data: dict[int, TrainingData],
+    candidates: list[int],
+    slot: CheckpointSlot,
+    number: int,
 ) -> Repeat:
     """Train the candidates with these numbers for one repeat; the best on validation predicts all splits."""
     seed, models, runs = spec.repeat_seed(number), [], []
+    fold = data[spec.folds[number]]
     for candidate in candidates:
         settings, l2 = spec.candidates[candidate]
         make_deterministic(seed)
         with computing_in(settings.precision):
-            built = build(l2)
-        compile_model(built.trained, settings, steps_per_epoch(data.train_views, settings), built.factors)
+            built = build(number, l2)
+        compile_model(built.trained, settings, steps_per_epoch(fold.train_views, settings), built.factors)
         models.append(built.full_model)
         runs.append(TrainingRun(built.trained, settings))
     description = f"{spec.description.name} {number + 1}/{spec.repeats}"
-    histories, seconds = fit_runs(runs, data.train_views, data.examples["validation"], seed, description, slot)
+    histories, seconds = fit_runs(runs, fold.train_views, fold.examples["validation"], seed, description, slot)
     losses = [run.final["validation_loss"] for run in runs]
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
     results = [_candidate(spec.candidates[candidate], run) for candidate, run in zip(candidates, runs, strict=True)]
@@ -212,7 +265,7 @@ def _train(
         history=histories[best],
         seconds=seconds,
         weights=models[best].get_weights(),
-        probabilities={split: predict_probabilities(runs[best].model, data.examples[split]) for split in SPLITS},
+        probabilities={split: predict_probabilities(runs[best].model, fold.examples[split]) for split in SPLITS},
     )
 
 
@@ -250,18 +303,25 @@ def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
     return Repeat(**state, history=history, weights=arrays["weights"], probabilities=probabilities)
 
 
-def save_model(model: keras.Model, result: ModelResult) -> str:
+def save_model(trained: TrainedModel) -> str:
     """Write a model to models/ and remove its checkpoints; returns the line that the stage prints at its end.
 
-    The accuracy in this line is that of the stored weights.
+    The accuracies in this line are those of the stored weights.
     """
-    write_model(result, lambda path: save_weights(model, path))
-    remove_checkpoints(result.record.name)
-    record = result.record
-    history = result.history[result.history["repeat"] == record.best_repeat].set_index("epoch")
-    kept = history["validation_loss"].idxmin() if stops_early(TrainingConfig(**record.training)) else history.index[-1]
-    accuracy = history["validation_accuracy"][kept]
+    record, model = trained.result.record, trained.model
+
+    def save(repeat: int, path: Path) -> None:
+        model.set_weights(trained.weights[repeat])
+        save_weights(model, path)
+
+    write_model(trained.result, save)
+    remove_checkpoints(record.name)
+    stops = stops_early(TrainingConfig(**record.training))
+    accuracies = []
+    for _, history in trained.result.history.set_index("epoch").groupby("repeat"):
+        kept = history["validation_loss"].idxmin() if stops else history.index[-1]
+        accuracies.append(history["validation_accuracy"][kept])
     return (
         f"{record.repeats} x {np.mean(record.epochs):.0f} epochs on {record.train_images} images, "
-        f"{result.cost.seconds:.1f} s each, validation accuracy {accuracy:.1%}"
+        f"{trained.result.cost.seconds:.1f} s each, validation accuracy {np.mean(accuracies):.1%}"
     )
