@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 
 from stages.artifacts.images import read_images
@@ -61,7 +62,7 @@ def select_images(entry: TaskConfig, images: pd.DataFrame, classes: TaskClasses,
 
 
 def split_images(candidates: pd.DataFrame, entry: TaskConfig, earlier: pd.DataFrame) -> pd.DataFrame:
-    """The images of the task with their split, group_id and order.
+    """The images of the task with their split, fold, group_id and order.
 
     earlier: the table of the split that images keep; may be empty.
     """
@@ -72,7 +73,8 @@ def split_images(candidates: pd.DataFrame, entry: TaskConfig, earlier: pd.DataFr
         group_id=group_ids(table, entry.near_duplicates == "group"),
     )
     order = table.groupby("label")["position"].rank(method="first").astype(int)
-    return table.assign(split=assign_splits(table, entry.validation, entry.test), order=order)
+    splits = assign_splits(table, entry.validation, entry.test)
+    return table.assign(split=splits, fold=np.where(splits == "validation", 0, -1), order=order)
 
 
 if __name__ == "__main__":

@@ -107,7 +107,11 @@ def make_task(name, first_row) -> Task:
     table = pd.DataFrame({"index": first_row + np.arange(600), "label": labels, "class": [CLASSES[i] for i in labels]})
     table["group_id"] = np.arange(600)
     table = table.assign(
-        sha256="0", split=splits, order=np.arange(600) // 3 + 1, name=[f"image-{row}" for row in table["index"]]
+        sha256="0",
+        split=splits,
+        fold=np.where(splits == "validation", 0, -1),
+        order=np.arange(600) // 3 + 1,
+        name=[f"image-{row}" for row in table["index"]],
     )
     summary = SplitSummary(
         near_duplicates=3, unreadable=1, first_unreadable=[{"name": "a/x|y.jpg", "reason": "<empty>"}]

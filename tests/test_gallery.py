@@ -66,6 +66,7 @@ def write_images(size=16, classes=("cat", NASTY, "007")):
     write_json(folder / "record.json", record)
     number = np.arange(rows) // len(classes)  # of an image in its class
     split = table.assign(split=SPLITS[number], order=PER_CLASS - number, group_id=table["index"], sha256="0", name="x")
+    split["fold"] = np.where(split["split"] == "validation", 0, -1)
     write_task(Task("t", "d", list(classes), sha256, split), pd.DataFrame(columns=NEAR_COLUMNS))
     return pixels
 

@@ -810,6 +810,7 @@ def test_a_smaller_training_set_is_a_subset(images, seed, small, more):
     table = as_table(images, seed)
     table["split"] = assign_splits(table, 0.1, 0.2)
     table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
+    table["fold"] = np.where(table["split"] == "validation", 0, -1)
     task = Task("t", "d", [], "", table)
     few, many = task.rows("train", small), task.rows("train", small + more)
     available = task.rows("train")["label"].value_counts()
@@ -899,7 +900,7 @@ def test_the_stage_writes_a_table_of_the_selected_classes(folder):
 
     task = read_task("t")
     assert (task.dataset, task.classes, task.images_sha256) == ("d", ["bb", "ccc"], images.sha256)
-    assert list(task.table) == ["index", "label", "class", "split", "order", "group_id", "sha256", "name"]
+    assert list(task.table) == ["index", "label", "class", "split", "fold", "order", "group_id", "sha256", "name"]
     assert list(task.table["index"]) == list(range(8, 24))
     assert list(task.table["label"]) == [0] * 8 + [1] * 8
     assert list(task.table["sha256"]) == list(images.table["sha256"][8:])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-WHOLE_NUMBERS = {"index", "label", "order", "group_id"}
+WHOLE_NUMBERS = {"index", "label", "fold", "order", "group_id"}
 
 
 def read_csv(path: Path, columns: list[str]) -> pd.DataFrame:

@@ -12,7 +12,7 @@ from stages.core.errors import UserError
 from stages.core.files import atomic_directory, read_json, reading, write_json
 
 TASKS_FOLDER = Path("data/tasks")
-TASK_COLUMNS = ["index", "label", "class", "split", "order", "group_id", "sha256", "name"]
+TASK_COLUMNS = ["index", "label", "class", "split", "fold", "order", "group_id", "sha256", "name"]
 NEAR_COLUMNS = ["name", "split", "similar_to", "similar_split", "bits"]
 RECORDED = ("dataset", "classes", "images_sha256", "settings")
 SPLITS = ("train", "validation", "test")
@@ -47,8 +47,10 @@ class Task:
     name, dataset: its entry and that of its dataset. classes: class names in the order of the labels 0..n-1.
     images_sha256: checksum of the images that the rows index.
     table: one row per image - index (row of the dataset's images), label, class, split (train, validation, test or
-    excluded), order (rank within the class, by which a smaller training set is chosen), group_id (equal for images
-    of equal content, of one group, or grouped as near duplicates), sha256 of the image, name in the source.
+    excluded), fold (the number of the fold in which the image validates: 0 for those of split validation, from 1 for
+    images of split train that other folds hold out, -1 for all others), order (rank within the class, by which a
+    smaller training set is chosen), group_id (equal for images of equal content, of one group, or grouped as near
+    duplicates), sha256 of the image, name in the source.
     settings: the seed and the entry. While they stay the same, added images do not change the split of the others.
     """
 
@@ -60,12 +62,25 @@ class Task:
     settings: dict[str, Any] = field(default_factory=dict)
     summary: SplitSummary = SplitSummary()
 
-    def rows(self, split: str, max_per_class: int | None = None, fraction: float | None = None) -> pd.DataFrame:
+    @property
+    def folds(self) -> int:
+        """The number of folds: validation parts without a common image. A repeat of a training holds out one."""
+        return int(self.table["fold"].max()) + 1
+
+    def rows(
+        self, split: str, max_per_class: int | None = None, fraction: float | None = None, fold: int = 0
+    ) -> pd.DataFrame:
         """The rows of a split, of each class at most `max_per_class` and this fraction, rounded up.
 
-        A smaller choice is always a subset of a larger one.
+        fold: 0..folds-1. Its images are the rows of split validation; those of split train are all other images that
+        are neither test images nor excluded. A smaller choice is always a subset of a larger one.
         """
-        rows = self.table[self.table["split"] == split]
+        if split == "test":
+            is_chosen = self.table["split"] == "test"
+        else:
+            is_chosen = self.table["split"].isin(["train", "validation"])
+            is_chosen &= (self.table["fold"] == fold) == (split == "validation")
+        rows = self.table[is_chosen]
         order = rows.groupby("label")["order"]
         rank, limit = order.rank(method="first"), order.transform("size").astype(float)
         if fraction is not None:
