@@ -24,6 +24,7 @@ from stages.artifacts.models import (
 from stages.artifacts.tasks import NEAR_COLUMNS, SPLITS, SplitSummary, Task, read_task, write_task
 from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER, Tile, write_tiles
 from stages.core.params import Params
+from stages.evaluation.predictions import SplitPredictions
 
 NASTY = "<script>alert(1)</script>|x"
 CLASSES = ["plain", NASTY, "$_*a*^$\nb"]  # the last is not a formula
@@ -65,8 +66,9 @@ def model_record(name, kind, provenance=None, **changes) -> ModelRecord:
     own |= {"task": "b", "views": None} if kind in ("head", "probe") else {"task": "b"}
     record = ModelRecord(
         name=name, kind=kind, task="b", dataset="d", classes=CLASSES, image_size=16, resize="crop", settings=own,
-        training={} if kind == "probe" else TRAINING, seed=3, fold=0, provenance=replace(origin, **provenance or {}),
-        train_images=240, repeats=2, best_repeat=0, epochs=[3, 3], trained_parameters=10, total_parameters=20,
+        training={} if kind == "probe" else TRAINING, seed=3, provenance=replace(origin, **provenance or {}),
+        repeats=2, folds=[0, 0], best_repeat=0, train_images=240, epochs=[3, 3],
+        trained_parameters=10, total_parameters=20,
     )  # fmt: skip
     return replace(record, **changes)
 
@@ -127,6 +129,13 @@ def random_probabilities(random, labels, accuracy, repeats=2):
     return (probabilities / probabilities.sum(-1, keepdims=True)).astype(np.float32)
 
 
+def split_predictions(labels, probabilities, groups=None, predicts=None) -> SplitPredictions:
+    """Predictions of a split; by default no image is in a group with another, and every repeat predicts all images."""
+    groups = np.arange(len(labels)) if groups is None else groups
+    predicts = np.ones(probabilities.shape[:2], bool) if predicts is None else predicts
+    return SplitPredictions(labels, predicts, probabilities, groups)
+
+
 def make_result(record, accuracy, seconds) -> ModelResult:
     """Random predictions of a given accuracy, and a history that fits them."""
     task, name = read_task(record.task), record.name
@@ -135,7 +144,8 @@ def make_result(record, accuracy, seconds) -> ModelResult:
     for split in SPLITS:
         rows = task.rows(split)
         probabilities = random_probabilities(random, rows["label"].to_numpy(), accuracy, record.repeats)
-        predictions[split] = Predictions(rows["index"].to_numpy(), probabilities)
+        indices = [rows["index"].to_numpy()] * record.repeats
+        predictions[split] = Predictions.of_repeats(indices, list(probabilities))
     history = pd.DataFrame(
         [[repeat, epoch, 1 / epoch, 0.5, 1.5 / epoch, 0.4] for repeat in range(record.repeats) for epoch in (1, 2, 3)],
         columns=["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
@@ -151,7 +161,8 @@ def make_result(record, accuracy, seconds) -> ModelResult:
 
 
 def write_result(result):
-    write_model(result, lambda path: path.write_bytes(b"weights of " + result.record.name.encode()))
+    name = result.record.name
+    write_model(result, lambda repeat, path: path.write_text(f"weights of {name}, repeat {repeat}"))
 
 
 def write_study() -> Params:

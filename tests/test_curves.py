@@ -307,7 +307,7 @@ def test_the_report_has_learning_curves_and_cut_curves(records, tmp_path, monkey
     rising = {"few": 0.9, "some": 0.9, "all": 0.6, "solved-few": 0.6, "solved-all": 0.95}
     write_task(make_task("b", 0), NO_NEAR_DUPLICATES)
     for name, record in records.items():
-        repeated = replace(record, repeats=10, epochs=[3] * 10)
+        repeated = replace(record, repeats=10, folds=[0] * 10, epochs=[3] * 10)
         write_result(make_result(repeated, rising.get(name, 0.7), seconds=1.0))
     for features in ("pools", "lower"):
         write_cost("features", features, Cost(20.0, 50.0, MACHINE))

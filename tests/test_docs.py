@@ -18,7 +18,7 @@ import requests
 import urllib3
 
 from docs import make
-from stages import check, probe
+from stages import check
 from stages.artifacts.costs import Cost
 from stages.artifacts.models import ModelResult
 from stages.artifacts.tasks import SPLITS, Task
@@ -35,11 +35,12 @@ from stages.evaluation.sanity import model_warnings
 from stages.sources import fetch
 from stages.training import full_model
 from stages.training.batches import Examples
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, train_repeats
+from stages.training.probe_repeats import check_size
+from stages.training.repeats import BuiltModel, ModelDescription, TrainingData, TrainingSpec, train_repeats
 from stages.validation.study import SECTIONS, validate_study
 from tests import pipeline
 from tests.conftest import plain, png, write_tree
-from tests.example_results import model_record
+from tests.example_results import model_record, split_predictions
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -245,18 +246,18 @@ def diverged_training() -> str:
         provenance=model_record("scratch", "network").provenance,
     )
 
-    def build(l2: float) -> BuiltModel:
+    def build(_: int, l2: float) -> BuiltModel:
         output = keras.layers.Dense(2, "softmax", kernel_initializer=keras.initializers.Constant(np.nan))
         model = keras.Sequential([keras.Input((2,)), output])
         return BuiltModel(model, model)
 
-    spec = TrainingSpec(description, [(settings, 0.0)], "fingerprint")
-    return error_of(train_repeats, spec, build, dict.fromkeys(SPLITS, examples), examples)
+    data = {0: TrainingData(dict.fromkeys(SPLITS, examples), examples)}
+    return error_of(train_repeats, TrainingSpec(description, [(settings, 0.0)], [0]), build, data)
 
 
 def large_probe() -> str:
     activations = np.broadcast_to(np.float32(0), (30_000, 7, 7, 512))  # of VGG16's last layer, for images of 224 pixels
-    return error_of(probe.check_size, "ridge", examples_of(activations))
+    return error_of(check_size, "ridge", examples_of(activations))
 
 
 def weights_of_another_architecture() -> str:
@@ -265,8 +266,8 @@ def weights_of_another_architecture() -> str:
 
 
 def weights_of_another_commit() -> str:
-    write_tree("models/scratch", {"model.weights.h5": b"weights"})
-    return error_of(full_model.checked_weights, "scratch", "0" * 64)
+    write_tree("models/scratch", {"repeat-0.weights.h5": b"weights"})
+    return error_of(full_model.checked_weights, "scratch", 0, "0" * 64)
 
 
 def features_of_other_images() -> str:
@@ -289,7 +290,7 @@ def predictions(correct: int, repeats: int = 1) -> SplitPredictions:
     """Of a hundred images of two classes; every repeat classifies `correct` of them correctly."""
     predicted = np.where(np.arange(100) < correct, LABELS, 1 - LABELS)
     probabilities = np.tile(np.eye(2, dtype=np.float32)[predicted] * 0.8 + 0.1, (repeats, 1, 1))
-    return SplitPredictions(LABELS, probabilities, np.arange(100))
+    return split_predictions(LABELS, probabilities, np.arange(100))
 
 
 def report_warnings(validation: SplitPredictions, test: SplitPredictions) -> str:
@@ -308,7 +309,7 @@ def one_diverged_repeat() -> str:
 
 
 def one_class_never_predicted() -> str:
-    cats = SplitPredictions(LABELS, np.tile(np.float32([0.9, 0.1]), (1, 100, 1)), np.arange(100))
+    cats = split_predictions(LABELS, np.tile(np.float32([0.9, 0.1]), (1, 100, 1)), np.arange(100))
     return report_warnings(cats, cats)
 
 

@@ -44,6 +44,7 @@ from tests.example_results import (
     make_task,
     records,
     report_files,
+    split_predictions,
     write_result,
     write_study,
 )
@@ -75,10 +76,6 @@ def read_markdown():
 
 
 # Metrics
-
-
-def split_predictions(labels, probabilities, groups=None) -> SplitPredictions:
-    return SplitPredictions(labels, probabilities, np.arange(len(labels)) if groups is None else groups)
 
 
 def metrics_of(labels, probabilities, seed=None):
@@ -456,7 +453,7 @@ def test_a_task_without_models_has_no_recommendation(params):
     recommended = read("recommended/b")
     assert recommended["model"] == read("comparisons")["b"]["recommended"]
     assert {*recommended["sha256"]} == {
-        f"models/{recommended['model']}/{file}" for file in ("record.json", "model.weights.h5")
+        f"models/{recommended['model']}/{file}" for file in ("record.json", "repeat-0.weights.h5")
     }
 
 
@@ -508,16 +505,16 @@ def test_the_order_of_the_predictions_does_not_matter(params):
 @pytest.mark.parametrize("how", ["missing", "foreign", "twice", "validation"])
 def test_predictions_of_the_wrong_images_are_refused(params, how):
     test = read_result("b-head").predictions["test"]
-    index, probabilities = test.index.copy(), test.probabilities
+    index, probabilities, predicts = test.index.copy(), test.probabilities, test.predicts
     if how == "missing":
-        index, probabilities = index[1:], probabilities[:, 1:]
+        index, probabilities, predicts = index[1:], probabilities[:, 1:], predicts[:, 1:]
     elif how == "foreign":
         index[0] = 5
     elif how == "twice":
         index[0] = index[1]
     else:
         index[0] = read_task("b").rows("validation")["index"].iloc[0]
-    change_test_predictions("b-head", index=index, probabilities=probabilities)
+    change_test_predictions("b-head", index=index, probabilities=probabilities, predicts=predicts)
     with pytest.raises(
         UserError, match=r"models/b-head: the test predictions do not belong to the current test images of task 'b'"
     ):
@@ -527,14 +524,14 @@ def test_predictions_of_the_wrong_images_are_refused(params, how):
 def test_predictions_of_the_wrong_classes_are_refused(params):
     probabilities = read_result("b-head").predictions["test"].probabilities
     change_test_predictions("b-head", probabilities=probabilities[:, :, :2])
-    with pytest.raises(UserError, match="has 3 classes"):
+    with pytest.raises(UserError, match="task 'b' has 3 classes"):
         evaluate.main(params)
 
 
 def test_a_subset_of_the_training_images_is_accepted(params):
     result = read_result("b-net")
     train = result.predictions["train"]
-    subset = Predictions(train.index[:30], train.probabilities[:, :30])
+    subset = Predictions(train.index[:30], train.predicts[:, :30], train.probabilities[:, :30])
     write_result(replace(result, predictions={**result.predictions, "train": subset}))
     evaluate.main(params)
     assert read("metrics")["b-net"]["train"]["images"] == 30

@@ -33,7 +33,7 @@ from stages.training.checkpoints import Checkpoints
 from stages.training.fitting import TrainingRun, fit_runs
 from stages.training.heads import add_head, set_statistics
 from stages.training.optimizers import compile_model, learning_rate_factors
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, train_repeats
+from stages.training.repeats import BuiltModel, ModelDescription, TrainingData, TrainingSpec, train_repeats
 from stages.training.schedules import TrainingSchedule
 from stages.training.stacked import can_stack
 from tests.example_results import model_record
@@ -75,20 +75,20 @@ def run_of(settings: TrainingConfig, data: Examples | None = None, model=small_m
 
 
 def trained(
-    name: str, candidates: list[tuple[TrainingConfig, float]], parts=None, build=None, fingerprint=""
+    name: str, candidates: list[tuple[TrainingConfig, float]], parts=None, build=None
 ) -> tuple[keras.Model, ModelResult]:
     """Train the small model, or the one that `build` makes, with every setting of a stage."""
 
-    def build_small(l2: float) -> BuiltModel:
+    def build_small(_: int, l2: float) -> BuiltModel:
         model = small_model(l2=l2)
         return BuiltModel(model, model)
 
     record = vars(model_record(name, "head")).copy()
     description = ModelDescription(**{key: record[key] for key in ModelDescription.__annotations__ if key in record})
     parts = parts or splits()
-    return train_repeats(
-        TrainingSpec(description, candidates, fingerprint), build or build_small, parts, parts["train"]
-    )
+    spec = TrainingSpec(description, candidates, [0] * candidates[0][0].repeats)
+    result = train_repeats(spec, build or build_small, {0: TrainingData(parts, parts["train"])})
+    return result.model, result.result
 
 
 def splits(**sizes: int) -> dict[str, Examples]:
@@ -528,7 +528,7 @@ def test_a_head_on_frozen_features_learns_a_hundred_classes():
         parts[split] = Examples(array, np.arange(count), labels, np.arange(count), 100)
     statistics = channel_statistics(parts["train"].array, parts["train"].rows)
 
-    def build(l2: float) -> BuiltModel:
+    def build(_: int, l2: float) -> BuiltModel:
         features = keras.Input((64,))
         standardize = keras.layers.BatchNormalization(
             center=False, scale=False, epsilon=1e-12, trainable=False, name="standardize"
@@ -603,13 +603,13 @@ def test_a_training_that_is_killed_ten_times_ends_with_the_same_weights(tmp_path
 
 
 def test_a_checkpoint_of_another_training_is_not_resumed():
-    def losses(fingerprint: str, rate: float) -> list[float]:
-        _, result = trained("same", [(training(learning_rate=rate), 0.0)], fingerprint=fingerprint)
+    def losses(rate: float) -> list[float]:
+        _, result = trained("same", [(training(learning_rate=rate), 0.0)])
         return result.history["train_loss"].tolist()
 
-    first = losses("images", 0.01)
-    assert losses("images", 0.01) == first
-    assert losses("images", 0.03) != first
+    first = losses(0.01)
+    assert losses(0.01) == first
+    assert losses(0.03) != first
 
 
 def test_only_code_that_is_imported_decides_whether_a_checkpoint_is_resumed(monkeypatch):

@@ -23,16 +23,16 @@ from stages.evaluation.comparisons import (
 )
 from stages.evaluation.intervals import effective_images, resampled_groups, wilson
 from stages.evaluation.metrics import class_metrics, compute_metrics
-from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.roc_auc import class_roc_aucs
 from stages.evaluation.sufficient_statistics import group_statistics
+from tests.example_results import split_predictions
 
 SIMULATIONS = 1_000
 ERROR = np.sqrt(0.05 * 0.95 / SIMULATIONS)  # standard error of a share of 5 % or 95 % over the simulations
 
 
 @st.composite
-def split_predictions(draw):
+def random_predictions(draw):
     """Predictions of one to three repeats for images of two to seven classes, each with an image; also with ties."""
     classes = draw(st.integers(2, 7))
     random = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -42,7 +42,7 @@ def split_predictions(draw):
     if draw(st.booleans()):
         scores = scores.round()  # ties
     probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
-    return SplitPredictions(labels, probabilities.astype(np.float32), np.arange(len(labels)))
+    return split_predictions(labels, probabilities.astype(np.float32), np.arange(len(labels)))
 
 
 def summing_to_1(probabilities):
@@ -55,7 +55,7 @@ def mean_over_repeats(score, predictions):
     return np.mean([score(*repeat) for repeat in repeats], axis=0)
 
 
-@given(split_predictions())
+@given(random_predictions())
 def test_all_metrics_agree_with_scikit_learn(predictions):
     labels, classes = predictions.labels, range(predictions.classes)
     metrics = compute_metrics(predictions)
@@ -79,7 +79,7 @@ def test_all_metrics_agree_with_scikit_learn(predictions):
         assert metrics[name] == pytest.approx(np.atleast_1d(mean_over_repeats(score, predictions)), abs=1e-5), name
 
 
-@given(split_predictions())
+@given(random_predictions())
 def test_roc_auc_agrees_with_scikit_learn(predictions):
     metrics = compute_metrics(predictions)
     own = [
@@ -90,7 +90,7 @@ def test_roc_auc_agrees_with_scikit_learn(predictions):
     assert metrics["roc_auc"] == pytest.approx([own[1] if predictions.classes == 2 else np.mean(own)], abs=1e-9)
 
 
-@given(split_predictions())
+@given(random_predictions())
 def test_the_variance_of_roc_auc_is_delongs(predictions):
     """By the definition: over all pairs of an image of the class and one of the rest, 1 if higher, 1/2 for a tie."""
     labels, scores = predictions.labels, predictions.probabilities[0]
@@ -105,7 +105,7 @@ def test_the_variance_of_roc_auc_is_delongs(predictions):
         assert auc.influence.sum() == pytest.approx(0, abs=1e-9)
 
 
-@given(split_predictions())
+@given(random_predictions())
 def test_the_calibration_error_matches_its_definition(predictions):
     confidence, correct = predictions.probabilities[0].max(axis=1), predictions.correct[0]
     edges = np.linspace(0, 1, 16)
@@ -114,23 +114,21 @@ def test_the_calibration_error_matches_its_definition(predictions):
         inside = (confidence.astype(float) > low) & (confidence.astype(float) <= high)
         if inside.any():
             expected += inside.mean() * abs(correct[inside].mean() - confidence[inside].mean())
-    first = SplitPredictions(predictions.labels, predictions.probabilities[:1], predictions.groups)
+    first = split_predictions(predictions.labels, predictions.probabilities[:1], predictions.groups)
     assert compute_metrics(first)["calibration_error"] == pytest.approx([expected], abs=1e-6)
 
 
 @settings(deadline=None, max_examples=25)
-@given(split_predictions(), st.integers(1, 9))
+@given(random_predictions(), st.integers(1, 9))
 def test_weighting_images_equals_repeating_them(predictions, seed):
     """The bootstrap in one matrix product, against a bootstrap that draws the images themselves."""
     images = len(predictions.labels)
-    statistics = group_statistics(
-        predictions.labels, predictions.predicted[0], predictions.probabilities[0], predictions.groups
-    )
+    statistics = group_statistics(predictions.repeats()[0], images)
     weights = next(resampled_groups(images, seed))[:, :3]
     weighted = statistics.sums(weights).metrics()
     for column, counts in enumerate(weights.T.astype(int)):
         rows = np.repeat(np.arange(images), counts)
-        drawn = SplitPredictions(predictions.labels[rows], predictions.probabilities[:1, rows], np.arange(images))
+        drawn = split_predictions(predictions.labels[rows], predictions.probabilities[:1, rows], np.arange(images))
         for name, values in compute_metrics(drawn).items():
             if name in weighted:
                 assert weighted[name][:, column] == pytest.approx(values, abs=1e-9, nan_ok=True), name
@@ -205,7 +203,7 @@ def test_both_p_values_have_the_holm_correction_of_statsmodels(wrong, seed):
     predictions = {}
     for number, count in enumerate(wrong):
         correct = (random.permutation(80) >= count)[None]
-        predictions[str(number)] = SplitPredictions(
+        predictions[str(number)] = split_predictions(
             labels, np.stack([correct, ~correct], axis=2).astype(np.float32), np.arange(80)
         )
     pairs = compare_models(predictions, dict.fromkeys(predictions, 0), seed)
@@ -226,7 +224,7 @@ def overconfident(random, images, group_size=1):
         scores = 0.6 * scores + 0.8 * np.repeat(random.normal(size=(groups, 3)), group_size, axis=0)
     scores[np.arange(images), labels] += 1.5
     probabilities = np.exp(2 * scores) / np.exp(2 * scores).sum(axis=1, keepdims=True)
-    return SplitPredictions(labels, probabilities[None].astype(np.float32), np.repeat(np.arange(groups), group_size))
+    return split_predictions(labels, probabilities[None].astype(np.float32), np.repeat(np.arange(groups), group_size))
 
 
 @pytest.mark.parametrize("group_size", [1, 4])
@@ -386,7 +384,7 @@ def test_a_real_difference_is_significant(repeats, deviation):
 def test_what_needs_probabilities_is_unknown_if_a_repeat_diverged():
     labels = np.array([0, 1, 2, 0])
     probabilities = np.stack([np.eye(3)[labels], np.full((4, 3), np.nan)]).astype(np.float32)
-    predictions = SplitPredictions(labels, probabilities, np.arange(4))
+    predictions = split_predictions(labels, probabilities, np.arange(4))
     metrics = compute_metrics(predictions, seed=0)
     for name in ("loss", "roc_auc", "calibration_error"):
         assert np.isnan(metrics[name]).all() and np.isnan(metrics[f"class_{name}_low"]).all()
@@ -399,7 +397,7 @@ def test_what_needs_probabilities_is_unknown_if_a_repeat_diverged():
 def test_perfect_predictions_have_an_accuracy_interval_and_no_bootstrap_interval():
     labels = np.arange(100) % 2
     metrics = compute_metrics(
-        SplitPredictions(labels, np.eye(2, dtype=np.float32)[labels][None], np.arange(100)), seed=0
+        split_predictions(labels, np.eye(2, dtype=np.float32)[labels][None], np.arange(100)), seed=0
     )
     assert metrics["accuracy_low"] == pytest.approx(proportion_confint(100, 100, method="wilson")[0])
     for name in ("roc_auc", "macro_f1", "balanced_accuracy"):
@@ -410,7 +408,7 @@ def test_perfect_predictions_have_an_accuracy_interval_and_no_bootstrap_interval
 def test_one_group_has_only_wilson_intervals():
     labels = np.array([0, 1, 2, 0])
     metrics = compute_metrics(
-        SplitPredictions(labels, np.eye(3, dtype=np.float32)[[0, 1, 2, 1]][None], np.zeros(4, int)), seed=0
+        split_predictions(labels, np.eye(3, dtype=np.float32)[[0, 1, 2, 1]][None], np.zeros(4, int)), seed=0
     )
     assert np.isnan(metrics["macro_f1_low"]) and np.isnan(metrics["roc_auc_low"])
     assert metrics["accuracy_low"] < 0.2 and metrics["accuracy_high"] > 0.9
@@ -421,14 +419,16 @@ def test_resamples_without_a_class_are_ignored_for_that_class():
     labels = np.r_[np.zeros(197, int), 1, 1, 1]
     confidence = np.r_[np.linspace(0.6, 0.9, 197), 0.7, 0.8, 0.9]
     probabilities = np.where(labels[:, None] == [0, 1], confidence[:, None], 1 - confidence[:, None]).astype(np.float32)
-    metrics = compute_metrics(SplitPredictions(labels, probabilities[None], np.arange(200)), seed=0)
+    metrics = compute_metrics(split_predictions(labels, probabilities[None], np.arange(200)), seed=0)
     assert -np.log(0.91) < metrics["class_loss_low"][1] < metrics["class_loss_high"][1] < -np.log(0.69)
     assert np.isnan(metrics["class_f1_low"][1])  # always 1 if the resample has the class
 
 
 def test_a_class_without_images_is_unknown_and_not_part_of_means():
     labels = np.array([0, 1, 0, 1])
-    metrics = compute_metrics(SplitPredictions(labels, np.eye(3, dtype=np.float32)[labels][None], np.arange(4)), seed=0)
+    metrics = compute_metrics(
+        split_predictions(labels, np.eye(3, dtype=np.float32)[labels][None], np.arange(4)), seed=0
+    )
     assert np.isnan(metrics["class_recall"][2]) and np.isnan(metrics["class_f1"][2])
     assert metrics["macro_recall"] == metrics["balanced_accuracy"] == [1]
 
@@ -438,6 +438,6 @@ def test_roc_auc_of_two_classes_is_that_of_the_second():
     scores = np.clip(np.random.default_rng(0).normal(labels, 2), 0, 1).astype(np.float32)
     probabilities = np.stack([1 - scores * np.float32(0.999), scores], axis=1)  # as if rounded: the order differs
     probabilities[:5, 0] = 0.5
-    metrics = compute_metrics(SplitPredictions(labels, probabilities[None], np.arange(40)))
+    metrics = compute_metrics(split_predictions(labels, probabilities[None], np.arange(40)))
     assert metrics["roc_auc"] == metrics["class_roc_auc"][1] == pytest.approx(sk.roc_auc_score(labels, scores))
     assert metrics["class_roc_auc"][0] != metrics["class_roc_auc"][1]

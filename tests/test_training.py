@@ -13,7 +13,6 @@ from stages.artifacts.images import read_images
 from stages.artifacts.models import (
     HeadProvenance,
     ModelRecord,
-    ModelResult,
     cross_entropy,
     read_model_record,
     read_result,
@@ -35,7 +34,15 @@ from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
 from stages.training.full_model import load_full_model, load_head, precisions
 from stages.training.heads import build_head
 from stages.training.optimizers import compile_model
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, save_model, train_repeats
+from stages.training.repeats import (
+    BuiltModel,
+    ModelDescription,
+    TrainedModel,
+    TrainingData,
+    TrainingSpec,
+    save_model,
+    train_repeats,
+)
 from tests.example_results import model_record
 from tests.tiny_study import STUDY, run
 
@@ -149,7 +156,7 @@ def test_candidates_are_recorded_and_the_chosen_one_is_fine_tuned(here):
     ]
     (chosen,) = [candidate for candidate in record.candidates if candidate.chosen]
     assert chosen.learning_rate == record.training["learning_rate"] == 0.01
-    head = load_head(HeadProvenance.of(record), 3, chosen.l2)
+    head = load_head(HeadProvenance.of(record), record.best_repeat, 3, chosen.l2)
     assert record.l2 == chosen.l2 and len(head.losses) == (1 if chosen.l2 else 0)
 
 
@@ -195,7 +202,7 @@ def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
     files = [
         *(f"models/{model}/{file}" for model in ("fresh", "cached") for file in ("history.csv", "record.json")),
         *(f"models/{model}/predictions.npz" for model in ("fresh", "cached")),
-        *(f"models/{model}/model.weights.h5" for model in ("fresh", "cached")),
+        *(f"models/{model}/repeat-{repeat}.weights.h5" for model in ("fresh", "cached") for repeat in (0, 1)),
         *(f"data/features/upper/flatten/{file}" for file in ("features.npy", "above.weights.h5", "record.json")),
     ]
     before = {file: Path(file).read_bytes() for file in files}
@@ -372,10 +379,10 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     assert loss == pytest.approx(history["validation_loss"][best], rel=1e-6)
 
 
-def trained(parts: dict[str, Examples], settings: TrainingConfig, kernel=None) -> tuple[keras.Model, ModelResult]:
+def trained(parts: dict[str, Examples], settings: TrainingConfig, kernel=None) -> TrainedModel:
     """Train a small model, with a constant kernel at first or a random one."""
 
-    def build(l2: float) -> BuiltModel:
+    def build(_: int, l2: float) -> BuiltModel:
         model = small_model()
         if kernel is not None:
             model.layers[1].kernel.assign(np.full((4, 2), kernel))
@@ -385,7 +392,8 @@ def trained(parts: dict[str, Examples], settings: TrainingConfig, kernel=None) -
     description = ModelDescription(
         **{key: getattr(record, key) for key in ModelDescription.__annotations__ if hasattr(record, key)}
     )
-    return train_repeats(TrainingSpec(description, [(settings, 0.0)], ""), build, parts, parts["train"])
+    spec = TrainingSpec(description, [(settings, 0.0)], [0] * settings.repeats)
+    return train_repeats(spec, build, {0: TrainingData(parts, parts["train"])})
 
 
 @pytest.fixture(autouse=True)
@@ -396,7 +404,8 @@ def nowhere_else(tmp_path, monkeypatch):
 
 def test_the_repeat_with_the_lowest_validation_loss_is_kept():
     parts = splits()
-    model, result = trained(parts, training(repeats=4))
+    repeats = trained(parts, training(repeats=4))
+    model, result = repeats.model, repeats.result
     final = result.history.groupby("repeat")["validation_loss"].last()
     best = result.record.best_repeat
     assert best == final.idxmin() and final.nunique() == 4
@@ -408,11 +417,17 @@ def test_the_repeat_with_the_lowest_validation_loss_is_kept():
 @pytest.mark.parametrize("early_stopping", [None, 2])
 def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
     parts = splits(validation=30)
-    model, result = trained(parts, training(repeats=3, epochs=12, learning_rate=0.3, early_stopping=early_stopping))
-    predicted = predict_probabilities(model, parts["validation"]).argmax(axis=1)
-    accuracy = (predicted == parts["validation"].labels).mean()
-    assert save_model(model, result).endswith(f"validation accuracy {accuracy:.1%}")
-    assert weights_file("test").exists()
+    repeats = trained(parts, training(repeats=3, epochs=12, learning_rate=0.3, early_stopping=early_stopping))
+    accuracies = []
+    for weights in repeats.weights:
+        repeats.model.set_weights(weights)
+        predicted = predict_probabilities(repeats.model, parts["validation"]).argmax(axis=1)
+        accuracies.append((predicted == parts["validation"].labels).mean())
+    assert save_model(repeats).endswith(f"validation accuracy {np.mean(accuracies):.1%}")
+    for repeat, weights in enumerate(repeats.weights):
+        stored = small_model()
+        stored.load_weights(weights_file("test", repeat))
+        np.testing.assert_array_equal(stored.get_weights()[0], weights[0])
 
 
 def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():
@@ -423,16 +438,16 @@ def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():
 
 
 def test_test_rows_do_not_change_training():
-    few, _ = trained(splits(test=4), training())
-    many, _ = trained(splits(test=10), training())
-    for left, right in zip(few.get_weights(), many.get_weights(), strict=True):
+    few = trained(splits(test=4), training())
+    many = trained(splits(test=10), training())
+    for left, right in zip(few.model.get_weights(), many.model.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 
 
 def test_fewer_training_images_are_chosen_from_train_only(here):
     task, images = read_task("high"), read_images("digits")
     few, more = (
-        split_examples(task, images.pixels, lambda rows: rows, training(max_train_per_class=most)) for most in (2, 5)
+        split_examples(task, images.pixels, lambda rows: rows, training(max_train_per_class=most), 0) for most in (2, 5)
     )
     assert set(few["train"].index) < set(more["train"].index) <= set(task.rows("train")["index"])
     assert np.bincount(few["train"].labels).tolist() == [2, 2, 2]

@@ -21,7 +21,7 @@ from PIL import Image
 
 from stages import export, predict
 from stages.artifacts.images import read_images
-from stages.artifacts.models import read_model_record, read_result
+from stages.artifacts.models import read_model_record, read_result, weights_file
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import up_to_cut
 from stages.backbones.onnx_export import inference_model, write_onnx
@@ -47,6 +47,10 @@ def stored(name):
     result = read_result(name)
     test = result.predictions["test"]
     return test.index, test.probabilities[result.record.best_repeat]
+
+
+def used_weights(name):
+    return weights_file(name, read_model_record(name).best_repeat)
 
 
 def tolerance_of(name):
@@ -82,7 +86,7 @@ def test_a_record_describes_the_model(here, name):
     record = read_model_record(name)
     assert record.classes == (["0", "1", "2"] if name == "base" else ["7", "8", "9"])
     assert (record.dataset, record.image_size, record.resize) == ("digits", 16, "crop")
-    assert (record.provenance.architecture, record.fold) == ("four_conv", 0)
+    assert (record.provenance.architecture, record.folds) == ("four_conv", [0, 0])
 
 
 # A model is rebuilt from its record, whatever params.yaml says now.
@@ -165,7 +169,7 @@ def test_a_model_is_used_beside_a_study_that_is_invalid_or_missing(here, capsys)
 
 
 def replace_weights(source, target):
-    shutil.copy(f"models/{source}/model.weights.h5", f"models/{target}/model.weights.h5")
+    shutil.copy(used_weights(source), used_weights(target))
 
 
 @pytest.mark.parametrize(("source", "target"), [("above", "fresh"), ("changed", "uncached"), ("top", "part")])
@@ -202,7 +206,7 @@ def test_an_unknown_model_is_answered_with_the_trained_ones(here):
 
 
 def test_a_model_that_is_not_trained_is_named(here):
-    Path("models/above/model.weights.h5").unlink()
+    used_weights("above").unlink()
     with pytest.raises(UserError, match=r"^models/above/model\.weights\.h5 is missing\. Run `dvc checkout`, or"):
         load_full_model(read_model_record("above"))
     shutil.rmtree("models/above")
@@ -346,9 +350,9 @@ def test_a_model_that_does_not_predict_what_is_stored_is_not_exported(here):
     record = read_model_record("base")
     network = load_full_model(record)
     network.get_layer("predictions").kernel.assign(-network.get_layer("predictions").kernel)
-    network.save_weights("models/base/model.weights.h5")
-    sha256 = sha256_of(Path("models/base/model.weights.h5"))
-    write_json(Path("models/base/record.json"), asdict(replace(record, weights_sha256=sha256)))
+    network.save_weights(used_weights("base"))
+    sha256 = sha256_of(used_weights("base"))
+    write_json(Path("models/base/record.json"), asdict(replace(record, weights_sha256=[sha256] * record.repeats)))
     with pytest.raises(
         UserError,
         match=r"^base was not exported: the predictions of the exported model differ from the stored ones by up",

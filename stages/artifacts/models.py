@@ -117,9 +117,9 @@ class ModelRecord:
     chosen one; for a probe, those that decide which images it is solved on and their weights. seed: of the study.
     repeats: trainings from different seeds. folds: the validation part that each held out. best_repeat: the one, from
     0, that is used and exported; see `best_repeat` in training/repeats.py. train_images: how many it was trained on.
-    epochs: of each repeat. trained_parameters, total_parameters: weights that training changed, and all from the image to the probabilities.
-    candidates: settings that were tried, if there was a choice. weights_sha256: of the weights file of each repeat;
-    `write_model` fills it in.
+    epochs: of each repeat. trained_parameters, total_parameters: weights that training changed, and all from the image
+    to the probabilities. candidates: settings that were tried, if there was a choice. weights_sha256: of the weights
+    file of each repeat; `write_model` fills it in.
     """
 
     name: str

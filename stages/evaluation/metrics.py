@@ -25,8 +25,8 @@ def compute_metrics(
     most of the time.
 
     Returns arrays: (1,) for all classes together, (classes,) for names that start with `class_`. `<name>` is the mean
-    over the repeats, each on the images that it predicts, `<name>_std` the sample standard deviation over them (NaN with one repeat), `<name>_low` and
-    `<name>_high` the interval. The metrics:
+    over the repeats, each on the images that it predicts, `<name>_std` the sample standard deviation over them (NaN
+    with one repeat), `<name>_low` and `<name>_high` the interval. The metrics:
 
     accuracy, top5_accuracy; balanced_accuracy: the mean recall of the classes (Brodersen et al. 2010).
     precision, recall, f1: with macro_ the mean over the classes, 0 for a class that is never predicted; with weighted_

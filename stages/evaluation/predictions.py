@@ -93,9 +93,9 @@ def join_predictions(record: ModelRecord, split: str, task: Task, predictions: P
     shape = (record.repeats, len(predictions.index), len(task.classes))
     if predictions.probabilities.shape != shape or predictions.predicts.shape != shape[:2]:
         raise UserError(
-            f"{where} have shape {predictions.probabilities.shape}, but {record.name} has {record.repeats} repeats, "
-            f"task {task.name!r} {len(task.classes)} classes, and the file {len(predictions.index)} images. Run "
-            "`dvc repro`."
+            f"{where} have shape {predictions.probabilities.shape}, but task {task.name!r} has {len(task.classes)} "
+            f"classes, {record.name} has {record.repeats} repeats, and the file lists {len(predictions.index)} images. "
+            "Run `dvc repro`."
         )
     for fold, predicts in zip(record.folds, predictions.predicts, strict=True):
         rows = task.rows(split, fold=fold)["index"]

@@ -97,7 +97,10 @@ class GroupStatistics:
 
 
 def in_top_5(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Whether the actual class is among the five most probable, (n,) bool; labels, predicted: (n,); probabilities: (n, classes)."""
+    """Whether the actual class is among the five most probable, (n,) bool.
+
+    labels, predicted: (n,) int. probabilities: (n, classes) float32.
+    """
     own = np.take_along_axis(probabilities, labels[:, None], axis=1)
     # Of equal probabilities the higher label comes first, as in scikit-learn.
     higher = (probabilities > own) | ((probabilities == own) & (np.arange(probabilities.shape[1]) > labels[:, None]))

@@ -36,7 +36,11 @@ class Examples:
 
 
 def split_examples(
-    task: Task, array: np.ndarray, positions: Callable[[np.ndarray], np.ndarray], settings: TrainingConfig, fold: int = 0
+    task: Task,
+    array: np.ndarray,
+    positions: Callable[[np.ndarray], np.ndarray],
+    settings: TrainingConfig,
+    fold: int,
 ) -> dict[str, Examples]:
     """The examples of every split of a task; the settings may limit the training images.
 
