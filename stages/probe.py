@@ -12,13 +12,16 @@ from stages.backbones.cached_features import read_features
 from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
 from stages.core.errors import UserError
+from stages.core.measurement import process_peak_memory
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.probes.ridge import LARGEST_MATRIX, solve_ridge, solving_multiply_adds
 from stages.probes.selection import accuracy, choose_probe
+from stages.probes.speed import measure_inference
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights, write_probe
 from stages.training.batches import Examples, class_weights, split_examples
+from stages.training.calibration import fit_temperature
 from stages.training.pca import project_features
 
 # The keys of section `training` that decide what a probe is solved on.
@@ -43,7 +46,8 @@ def main(params: Params, name: str) -> str:
     solutions = solve_ridge(standardized, train_views.rows, train_views.targets(), weights, entry.strengths)
     probe, candidates = choose_probe(solutions, standardized, validation.rows, validation.labels)
     probabilities = {split: probe.probabilities(standardized, part.rows) for split, part in examples.items()}
-    seconds = time.perf_counter() - start
+    seconds, peak_memory = time.perf_counter() - start, process_peak_memory()
+    inference = measure_inference(probe, standardized, validation.rows)
 
     stored = ProbeWeights(standardized.mean, standardized.variance, probe.kernel, probe.bias)
     solved = probe.kernel.size + probe.bias.size
@@ -68,11 +72,12 @@ def main(params: Params, name: str) -> str:
         total_parameters=features.record.parameters + solved + stored.mean.size + stored.variance.size,
         multiply_adds=features.record.multiply_adds + probe.kernel.size,
         training_multiply_adds=solving_multiply_adds(len(train_views.rows), len(probe.kernel)),
+        temperature=fit_temperature([(probabilities["validation"], validation.labels)]),
         candidates=candidates,
     )
     result = ModelResult(
         record=record,
-        cost=Cost.measured(seconds, len(train_views.rows) / seconds),
+        cost=Cost.measured(seconds, len(train_views.rows) / seconds, peak_memory, inference),
         history=history_of(probabilities, examples),
         predictions={split: Predictions(examples[split].index, part[None]) for split, part in probabilities.items()},
         pca=project_features(validation, params.seed),

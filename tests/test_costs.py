@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 from keras import layers
 
-from stages.artifacts.costs import Cost
 from stages.artifacts.models import ModelResult, Predictions, read_model_record
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.multiply_adds import multiply_adds, training_multiply_adds
 from stages.evaluation.costs import total_training_multiply_adds
-from tests.example_results import MACHINE, features_record, fine_tune_record, head_record, model_record
+from tests.example_results import features_record, fine_tune_record, head_record, make_cost, model_record
 
 
 @pytest.mark.parametrize(
@@ -98,7 +97,7 @@ def test_the_record_of_a_model_has_its_multiply_adds(here):
 def result_of(record):
     """The result of a model with 10 validation images."""
     validation = Predictions(np.arange(10), np.zeros((2, 10, 3), np.float32))
-    return ModelResult(record, Cost(1.0, 1.0, MACHINE), None, {"validation": validation})
+    return ModelResult(record, make_cost(1.0), None, {"validation": validation})
 
 
 def test_the_total_counts_everything_that_a_model_is_built_on_once():

@@ -19,7 +19,6 @@ import urllib3
 
 from docs import make
 from stages import check, probe
-from stages.artifacts.costs import Cost
 from stages.artifacts.models import ModelResult
 from stages.artifacts.tasks import SPLITS, Task
 from stages.backbones.building import build_backbone
@@ -39,7 +38,7 @@ from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, 
 from stages.validation.study import SECTIONS, validate_study
 from tests import pipeline
 from tests.conftest import plain, png, write_tree
-from tests.example_results import model_record
+from tests.example_results import make_cost, model_record
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -297,7 +296,7 @@ def report_warnings(validation: SplitPredictions, test: SplitPredictions) -> str
     metrics = {name: split_metrics(split, compute_metrics(split)) for name, split in splits.items()}
     history = pd.DataFrame({"repeat": range(len(test.probabilities)), "epoch": 1, "validation_loss": 0.1})
     record = model_record("b-scratch", "network", classes=["cat", "dog"])
-    result = ModelResult(record, Cost(1.0, 1.0, ""), history, {})
+    result = ModelResult(record, make_cost(1.0), history, {})
     return "\n".join(model_warnings(result, splits, metrics, seed=0))
 
 

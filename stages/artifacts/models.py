@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from stages.artifacts.costs import Cost, read_cost, write_cost
+from stages.artifacts.costs import Cost, read_model_cost, write_cost
 from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.tasks import SPLITS, Task
 from stages.core.files import atomic_directory, reading, sha256_of, write_json
@@ -116,7 +116,8 @@ class ModelRecord:
     that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
     was a choice. multiply_adds: of one image, from its pixels to the probabilities. training_multiply_adds: of one
     repeat of this model alone, without what it is built on; with several candidates the mean over the repeats, of which
-    the first trains all of them. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
+    the first trains all of them. temperature: by which logits are divided when the model is used; the stored
+    predictions are without it. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
     """
 
     name: str
@@ -139,6 +140,7 @@ class ModelRecord:
     total_parameters: int
     multiply_adds: int
     training_multiply_adds: int
+    temperature: float
     candidates: list[Candidate] = field(default_factory=list)
     weights_sha256: str = ""
 
@@ -239,7 +241,7 @@ def read_predictions(model: str) -> dict[str, Predictions]:
 def read_result(model: str) -> ModelResult:
     """All of a model but its weights; `UserError` if a part is missing or damaged."""
     folder = MODELS_FOLDER / model
-    record, cost = read_model_record(model), read_cost("models", model)
+    record, cost = read_model_record(model), read_model_cost(model)
     with reading(folder):
         history = pd.read_csv(folder / "history.csv", usecols=HISTORY_COLUMNS)
         if len(history) != sum(record.epochs):

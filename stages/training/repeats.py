@@ -25,8 +25,10 @@ from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.training.batches import Examples, steps_per_epoch
+from stages.training.calibration import fit_temperature
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities, stops_early
+from stages.training.measurement import measure_inference, peak_memory
 from stages.training.optimizers import compile_model
 
 
@@ -179,9 +181,17 @@ def _result(spec: TrainingSpec, repeats: list[Repeat], best: int, data: Training
             total_parameters=parameters_below + model.count_params(),
             multiply_adds=multiply_adds_below + multiply_adds(model),
             training_multiply_adds=_training_multiply_adds(built.trained, repeats, data),
+            temperature=fit_temperature(
+                [(repeat.probabilities["validation"], data.examples["validation"].labels) for repeat in repeats]
+            ),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
         ),
-        cost=Cost.measured(float(np.mean(seconds)), len(data.train_views.rows) * sum(epochs) / sum(seconds)),
+        cost=Cost.measured(
+            float(np.mean(seconds)),
+            len(data.train_views.rows) * sum(epochs) / sum(seconds),
+            peak_memory(),
+            measure_inference(model),
+        ),
         history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
             ["repeat", *repeats[0].history.columns]
         ],
