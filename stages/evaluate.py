@@ -11,7 +11,8 @@ from stages.artifacts.reports import REPORTS_FOLDER, write_table, write_tables
 from stages.core.files import atomic_directory, write_json
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.evaluation.costs import total_seconds
+from stages.evaluation.calibration import reliability
+from stages.evaluation.costs import model_costs
 from stages.evaluation.description import describe_study
 from stages.evaluation.metrics import class_metrics, compute_metrics, model_metrics, summarize
 from stages.evaluation.study_results import StudyResults, read_study
@@ -35,18 +36,20 @@ def main(params: Params) -> str:
             split: compute_metrics(part, params.seed if split == "test" else None, with_roc_auc=split != "train")
             for split, part in predictions.items()
         }
-        metrics[model] = model_metrics(study.results[model], total_seconds(model, study.results), predictions, arrays)
+        metrics[model] = model_metrics(study.results[model], predictions, arrays)
+        metrics[model]["cost"] = model_costs(model, study.results)
         classes[model] = class_metrics(predictions["test"], arrays["test"], study.task_of(model).classes)
 
     write_json(REPORTS_FOLDER / "metrics.json", metrics)
     with atomic_directory(REPORTS_FOLDER / "summary") as folder:
         for model, values in metrics.items():
             write_json(folder / f"{model}.json", summarize(values))
-    write_json(REPORTS_FOLDER / "study.json", describe_study(study))
+    write_json(REPORTS_FOLDER / "study.json", describe_study(study, metrics))
     write_tables(REPORTS_FOLDER / "classes", classes)
     write_model_tables(study, metrics)
     mistakes = {task: task_mistakes(study, task) for task in params.names("tasks")}
     write_tables(REPORTS_FOLDER / "mistakes", mistakes)
+    write_table(REPORTS_FOLDER / "reliability.csv", concat_models(reliability(study)))
     write_table(REPORTS_FOLDER / "pca.csv", pca_table(study.tasks, study.results))
     return f"{len(metrics)} models of {len(study.tasks)} tasks"
 

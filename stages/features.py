@@ -9,7 +9,7 @@ import time
 import keras
 import numpy as np
 
-from stages.artifacts.costs import Cost, write_cost
+from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
 from stages.artifacts.features import FEATURES_FOLDER, FeaturesRecord, write_features_record
 from stages.artifacts.images import read_images
 from stages.artifacts.weights import read_weights_record
@@ -18,10 +18,12 @@ from stages.backbones.cuts import up_to_cut, write_above_cut
 from stages.backbones.extraction import BATCH, FeaturesWriter, extract
 from stages.backbones.inference import fastest_inference, resolve_precision
 from stages.backbones.layer_names import find_layer
+from stages.backbones.multiply_adds import multiply_adds
 from stages.backbones.pretrained import load_backbone
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.features import FeaturesConfig
 from stages.config.parsing import parse_entry
+from stages.core import measurement
 from stages.core.files import atomic_directory
 from stages.core.params import Params
 from stages.core.stage import run_stage
@@ -57,6 +59,7 @@ def main(params: Params, name: str) -> str:
             views=[view.model_dump() for view in entry.views],
             shape=list(part.output.shape[1:]),
             parameters=part.count_params(),
+            multiply_adds=multiply_adds(part),
         )
         for cut, part in zip(cuts, parts, strict=True)
     ]
@@ -77,10 +80,17 @@ def main(params: Params, name: str) -> str:
         for record in records:
             write_above_cut(backbone, record.architecture, record.cut, folder / record.cut / "above.weights.h5")
             write_features_record(folder / record.cut, record)
-    write_cost("features", name, Cost.measured(seconds, rows / seconds))
+    times = {record.cut: measure(part, images.read(index[:BATCH])) for record, part in zip(records, parts, strict=True)}
+    write_cost("features", name, FeaturesCost.measured(seconds, rows / seconds, times))
     sizes = ", ".join(f"{'x'.join(map(str, record.shape))} at {record.cut}" for record in records)
     in_views = f" in {len(views)} views" if entry.views else ""
     return f"{len(index)} images{in_views}, {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
+
+
+def measure(part: keras.Model, images: np.ndarray) -> InferenceTime:
+    """The time of a backbone up to a cut layer. images: some, (n, h, w, 3) uint8."""
+    batch = np.resize(images, (measurement.BATCH, *images.shape[1:]))
+    return InferenceTime.measured(*measurement.milliseconds_per_image(part.predict_on_batch, batch))
 
 
 if __name__ == "__main__":

@@ -13,14 +13,8 @@ from stages.probes.standardization import channel_statistics
 from stages.training.batches import repeat_folds, split_examples
 from stages.training.heads import build_head, set_statistics
 from stages.training.pca import project_features
-from stages.training.repeats import (
-    BuiltModel,
-    ModelDescription,
-    TrainingData,
-    TrainingSpec,
-    save_model,
-    train_repeats,
-)
+from stages.training.repeats import save_model, train_repeats
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 
 
 def main(params: Params, name: str) -> str:
@@ -56,6 +50,7 @@ def main(params: Params, name: str) -> str:
         seed=params.seed,
         provenance=Provenance.on_features(task, record),
         parameters_below=record.parameters,
+        multiply_adds_below=record.multiply_adds,
     )
     trained = train_repeats(TrainingSpec(description, entry.candidates(settings), folds), build, data)
     pca = project_features(data[folds[0]].examples["validation"], params.seed)

@@ -24,9 +24,9 @@ def main(arguments: argparse.Namespace) -> int:
     files = [file for path in arguments.images for file in image_files(path)]
     record = find_model("predict", arguments.model)
     # Not above: the processes that decode images import this module too, and do not need TensorFlow.
-    from stages.training.full_model import load_full_model
+    from stages.training.full_model import load_calibrated_model
 
-    predict = load_full_model(record).predict_on_batch
+    predict = load_calibrated_model(record).predict_on_batch
     unreadable = []
 
     def readable() -> Iterator[Prediction]:

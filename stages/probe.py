@@ -9,10 +9,14 @@ from stages.artifacts.tasks import SPLITS, read_task
 from stages.backbones.cached_features import read_features
 from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
+from stages.core.measurement import process_peak_memory
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.probes.ridge import solving_multiply_adds
+from stages.probes.speed import measure_inference
 from stages.probes.weights import write_probe
 from stages.training.batches import repeat_folds, split_examples
+from stages.training.calibration import fit_temperature
 from stages.training.pca import project_features
 from stages.training.probe_repeats import SolvedProbe, check_size, history_of, solve_probe
 
@@ -33,9 +37,9 @@ def main(params: Params, name: str) -> str:
 
     solved: list[SolvedProbe] = []
     for examples in parts:  # the strength is chosen in the first repeat, as heads choose their settings
-        strengths = [solved[0].l2] if solved else entry.strengths
+        strengths = [solved[0].probe.l2] if solved else entry.strengths
         solved.append(solve_probe(features, examples, views, strengths, settings.class_weights == "balanced"))
-    weights = solved[0].weights
+    memory, weights = process_peak_memory(), solved[0].weights
     solved_parameters = weights.kernel.size + weights.bias.size
     record = ModelRecord(
         name=name,
@@ -56,6 +60,14 @@ def main(params: Params, name: str) -> str:
         epochs=[1] * len(folds),
         trained_parameters=solved_parameters,
         total_parameters=features.record.parameters + solved_parameters + weights.mean.size + weights.variance.size,
+        multiply_adds=features.record.multiply_adds + weights.kernel.size,
+        training_multiply_adds=solving_multiply_adds(views * len(parts[0]["train"].rows), len(weights.kernel)),
+        temperature=fit_temperature(
+            [
+                (repeat.probabilities["validation"], examples["validation"].labels)
+                for repeat, examples in zip(solved, parts, strict=True)
+            ]
+        ),
         candidates=solved[0].candidates,
     )
     seconds = sum(repeat.seconds for repeat in solved)
@@ -63,7 +75,12 @@ def main(params: Params, name: str) -> str:
     histories = [history_of(repeat, part) for repeat, part in zip(solved, parts, strict=True)]
     result = ModelResult(
         record=record,
-        cost=Cost.measured(seconds / len(solved), images / seconds),
+        cost=Cost.measured(
+            seconds / len(solved),
+            images / seconds,
+            memory,
+            measure_inference(solved[0].probe, solved[0].features, parts[0]["validation"].rows),
+        ),
         history=pd.DataFrame([{"repeat": number, "epoch": 1, **row} for number, row in enumerate(histories)]),
         predictions={
             split: Predictions.of_repeats(
@@ -76,8 +93,8 @@ def main(params: Params, name: str) -> str:
     write_model(result, lambda repeat, path: write_probe(path, solved[repeat].weights))
     validation_accuracy = np.mean([row["validation_accuracy"] for row in histories])
     return (
-        f"{len(folds)} x l2 {solved[0].l2:g} of {len(entry.strengths)}, {result.cost.seconds:.1f} s each, validation "
-        f"accuracy {validation_accuracy:.1%}"
+        f"{len(folds)} x l2 {solved[0].probe.l2:g} of {len(entry.strengths)}, {result.cost.seconds:.1f} s each, "
+        f"validation accuracy {validation_accuracy:.1%}"
     )
 
 

@@ -21,7 +21,7 @@ from stages.reporting.style import line_styles
 def main(_: Params) -> str:
     data = ReportData(
         *(read_json(REPORTS_FOLDER / f"{name}.json") for name in ("study", "metrics", "comparisons")),
-        *(read_table(REPORTS_FOLDER / f"{name}.csv") for name in ("history", "pca")),
+        *(read_table(REPORTS_FOLDER / f"{name}.csv") for name in ("history", "pca", "reliability")),
     )
     galleries = {task: read_gallery(task) for task in data.comparisons}
     with reading(REPORTS_FOLDER):
@@ -52,10 +52,10 @@ def draw_models(task: dict[str, Any], data: ReportData) -> dict[str, dict[str, A
     models = {}
     for model, style in line_styles(task["models"]).items():
         confusion = read_table(REPORTS_FOLDER / "confusion" / f"{model}.csv")
-        history = data.history[data.history["model"] == model]
+        history, reliability = (table[table["model"] == model] for table in (data.history, data.reliability))
         models[model] = {
             **data.study["models"][model],
-            "pictures": draw_model(model, history, confusion, task["classes"], style),
+            "pictures": draw_model(model, style, history, reliability, (confusion, task["classes"])),
             "classes": class_rows(read_table(REPORTS_FOLDER / "classes" / f"{model}.csv")),
         }
     return models

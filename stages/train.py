@@ -20,14 +20,8 @@ from stages.core.stage import run_stage
 from stages.training.batches import repeat_folds, split_examples
 from stages.training.full_model import build_network, freeze
 from stages.training.optimizers import learning_rate_factors
-from stages.training.repeats import (
-    BuiltModel,
-    ModelDescription,
-    TrainingData,
-    TrainingSpec,
-    save_model,
-    train_repeats,
-)
+from stages.training.repeats import save_model, train_repeats
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 
 
 def main(params: Params, name: str) -> str:

@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages import compare, evaluate, report
-from stages.artifacts.costs import Cost, write_cost
 from stages.artifacts.tasks import write_task
 from stages.backbones.layer_table import layers_of
 from stages.core.params import Params
@@ -21,7 +20,6 @@ from stages.evaluation.cut_curves import cut_curves, frozen_layers
 from stages.evaluation.learning_curves import ModelCurve, learning_curves
 from stages.reporting.curve_figures import crossover_sentence, cut_title, thin_out
 from tests.example_results import (
-    MACHINE,
     NO_NEAR_DUPLICATES,
     features_record,
     fine_tune_record,
@@ -29,6 +27,7 @@ from tests.example_results import (
     make_result,
     make_task,
     model_record,
+    write_features_cost,
     write_galleries,
     write_result,
 )
@@ -310,7 +309,7 @@ def test_the_report_has_learning_curves_and_cut_curves(records, tmp_path, monkey
         repeated = replace(record, repeats=10, folds=[0] * 10, epochs=[3] * 10)
         write_result(make_result(repeated, rising.get(name, 0.7), seconds=1.0))
     for features in ("pools", "lower"):
-        write_cost("features", features, Cost(20.0, 50.0, MACHINE))
+        write_features_cost(features, *(f"block{cut}_pool" for cut in range(1, 6)))
     write_galleries("b")
     params = Params(
         {"seed": 3, "tasks": {"b": {}}, "networks": dict.fromkeys(records), "features": {"pools": {}, "lower": {}}}

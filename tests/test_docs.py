@@ -19,7 +19,6 @@ import urllib3
 
 from docs import make
 from stages import check
-from stages.artifacts.costs import Cost
 from stages.artifacts.models import ModelResult
 from stages.artifacts.tasks import SPLITS, Task
 from stages.backbones.building import build_backbone
@@ -36,11 +35,12 @@ from stages.sources import fetch
 from stages.training import full_model
 from stages.training.batches import Examples
 from stages.training.probe_repeats import check_size
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingData, TrainingSpec, train_repeats
+from stages.training.repeats import train_repeats
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 from stages.validation.study import SECTIONS, validate_study
 from tests import pipeline
 from tests.conftest import plain, png, write_tree
-from tests.example_results import model_record, split_predictions
+from tests.example_results import make_cost, model_record, split_predictions
 
 ROOT = Path(__file__).parents[1]
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -298,7 +298,7 @@ def report_warnings(validation: SplitPredictions, test: SplitPredictions) -> str
     metrics = {name: split_metrics(split, compute_metrics(split)) for name, split in splits.items()}
     history = pd.DataFrame({"repeat": range(len(test.probabilities)), "epoch": 1, "validation_loss": 0.1})
     record = model_record("b-scratch", "network", classes=["cat", "dog"])
-    result = ModelResult(record, Cost(1.0, 1.0, ""), history, {})
+    result = ModelResult(record, make_cost(1.0), history, {})
     return "\n".join(model_warnings(result, splits, metrics, seed=0))
 
 

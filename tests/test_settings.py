@@ -33,8 +33,9 @@ from stages.training.checkpoints import Checkpoints
 from stages.training.fitting import TrainingRun, fit_runs
 from stages.training.heads import add_head, set_statistics
 from stages.training.optimizers import compile_model, learning_rate_factors
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingData, TrainingSpec, train_repeats
+from stages.training.repeats import train_repeats
 from stages.training.schedules import TrainingSchedule
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 from stages.training.stacked import can_stack
 from tests.example_results import model_record
 

@@ -34,15 +34,8 @@ from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
 from stages.training.full_model import load_full_model, load_head, precisions
 from stages.training.heads import build_head
 from stages.training.optimizers import compile_model
-from stages.training.repeats import (
-    BuiltModel,
-    ModelDescription,
-    TrainedModel,
-    TrainingData,
-    TrainingSpec,
-    save_model,
-    train_repeats,
-)
+from stages.training.repeats import TrainedModel, save_model, train_repeats
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 from tests.example_results import model_record
 from tests.tiny_study import STUDY, run
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pydantic
 
-from stages.artifacts.costs import Cost, read_cost, write_cost
+from stages.artifacts.costs import Cost, read_model_cost, write_cost
 from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.tasks import SPLITS, Task
 from stages.core.files import atomic_directory, reading, sha256_of, write_json
@@ -118,7 +118,10 @@ class ModelRecord:
     repeats: trainings from different seeds. folds: the validation part that each held out. best_repeat: the one, from
     0, that is used and exported; see `best_repeat` in training/repeats.py. train_images: how many it was trained on.
     epochs: of each repeat. trained_parameters, total_parameters: weights that training changed, and all from the image
-    to the probabilities. candidates: settings that were tried, if there was a choice. weights_sha256: of the weights
+    to the probabilities. candidates: settings that were tried, if there was a choice. multiply_adds: of one image, from
+    its pixels to the probabilities. training_multiply_adds: of one repeat of this model alone, without what it is built
+    on; with several candidates the mean over the repeats, of which the first trains all of them. temperature: by which
+    logits are divided when the model is used; the stored predictions are without it. weights_sha256: of the weights
     file of each repeat; `write_model` fills it in.
     """
 
@@ -140,6 +143,9 @@ class ModelRecord:
     epochs: list[int]
     trained_parameters: int
     total_parameters: int
+    multiply_adds: int
+    training_multiply_adds: int
+    temperature: float
     candidates: list[Candidate] = field(default_factory=list)
     weights_sha256: list[str] = field(default_factory=list)
 
@@ -264,7 +270,7 @@ def read_predictions(model: str) -> dict[str, Predictions]:
 def read_result(model: str) -> ModelResult:
     """All of a model but its weights; `UserError` if a part is missing or damaged."""
     folder = MODELS_FOLDER / model
-    record, cost = read_model_record(model), read_cost("models", model)
+    record, cost = read_model_record(model), read_model_cost(model)
     with reading(folder):
         history = pd.read_csv(folder / "history.csv", usecols=HISTORY_COLUMNS)
         if len(history) != sum(record.epochs):

@@ -6,22 +6,26 @@ import numpy as np
 
 from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
-from stages.evaluation.costs import lineage
+from stages.evaluation.costs import lineage, pareto_front
 from stages.evaluation.study_results import StudyResults
 from stages.splitting.summary import summary_sentences
 
+# Those that are the same on every machine.
+PARETO_COSTS = ("total_training_multiply_adds", "multiply_adds")
 
-def describe_study(study: StudyResults) -> dict[str, Any]:
-    """The content of reports/study.json."""
+
+def describe_study(study: StudyResults, metrics: dict[str, Any]) -> dict[str, Any]:
+    """The content of reports/study.json; metrics: model -> its part of metrics.json."""
     return {
-        "tasks": {name: _describe_task(study, name) for name in study.tasks},
+        "tasks": {name: _describe_task(study, name, metrics) for name in study.tasks},
         "models": {model: _describe_model(study, model) for model in study.results},
     }
 
 
-def _describe_task(study: StudyResults, name: str) -> dict[str, Any]:
-    """images: split -> the number of images of each class. notes: sentences."""
+def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
+    """images: split -> the number of images of each class. notes: sentences. pareto_fronts: cost -> models."""
     task, models = study.tasks[name], study.models(name)
+    of_task = {model: metrics[model] for model in models}
     candidates = {model: study.results[model].record.candidates for model in models}
     return {
         "dataset": task.dataset,
@@ -34,6 +38,7 @@ def _describe_task(study: StudyResults, name: str) -> dict[str, Any]:
             *summary_sentences(task.summary),
             *(describe_candidates(model, tried) for model, tried in candidates.items() if tried),
         ],
+        "pareto_fronts": {cost: pareto_front(of_task, cost) for cost in PARETO_COSTS},
         "first_unreadable": task.summary.first_unreadable,
     }
 

@@ -33,3 +33,11 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def quantity(number: float) -> str:
+    """A large number with three significant digits and a prefix: 15_470_000_000 -> `15.5 G`; 512 -> `512`."""
+    for limit, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{float(f'{number / limit:.3g}'):g} {prefix}"
+    return f"{number:.3g}"

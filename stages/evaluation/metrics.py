@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from stages.artifacts.models import ModelResult
+from stages.evaluation.calibration import with_temperature
 from stages.evaluation.formatting import rounded
 from stages.evaluation.intervals import effective_images, percentiles, resampled_groups, unbiased, wilson
 from stages.evaluation.predictions import SplitPredictions
@@ -151,6 +152,16 @@ def split_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray])
     }
 
 
+def calibrated_metrics(predictions: SplitPredictions, temperature: float) -> dict[str, float | None]:
+    """`calibrated_loss` and `calibrated_error`: loss and calibration error of a model in use, at its temperature.
+
+    Means over the repeats; None if a repeat diverged.
+    """
+    metrics = compute_metrics(with_temperature(predictions, temperature), with_roc_auc=False)
+    values = {"calibrated_loss": metrics["loss"][0], "calibrated_error": metrics["calibration_error"][0]}
+    return {name: rounded(value) if np.isfinite(value) else None for name, value in values.items()}
+
+
 def class_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray], classes: list[str]) -> pd.DataFrame:
     """One row for every class: name, number of images and metrics; NaN for unknown values."""
     counts = np.bincount(predictions.labels, minlength=len(classes))
@@ -160,26 +171,21 @@ def class_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray],
 
 def model_metrics(
     result: ModelResult,
-    total_seconds: float,
     predictions: dict[str, SplitPredictions],
     metrics: dict[str, dict[str, np.ndarray]],
 ) -> dict[str, Any]:
-    """The part of metrics.json for one model: every split, training and cost; numbers and None only."""
-    record, cost = result.record, result.cost
+    """The part of metrics.json for one model, without its costs: every split, and training; numbers and None only."""
+    record = result.record
+    parts = {split: split_metrics(predictions[split], values) for split, values in metrics.items()}
+    parts["test"] |= calibrated_metrics(predictions["test"], record.temperature)
     return {
-        **{split: split_metrics(predictions[split], values) for split, values in metrics.items()},
+        **parts,
         "training": {
             "epochs": rounded(np.mean(record.epochs)),
             "repeats": record.repeats,
             "diverged_repeats": len(set().union(*(part.diverged for part in predictions.values()))),
             "images": record.train_images,
-        },
-        "cost": {
-            "seconds": cost.seconds,
-            "total_seconds": round(total_seconds, 3),
-            "images_per_second": cost.images_per_second,
-            "trained_parameters": record.trained_parameters,
-            "total_parameters": record.total_parameters,
+            "temperature": record.temperature,
         },
     }
 

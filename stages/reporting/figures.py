@@ -10,6 +10,7 @@ import matplotlib
 import pandas as pd
 from matplotlib.figure import Figure
 
+from stages.reporting.cost_figures import draw_cost, draw_times
 from stages.reporting.curve_figures import draw_cut_curves, draw_learning_curves
 from stages.reporting.model_figures import draw_line, finish_curves
 from stages.reporting.style import (
@@ -18,12 +19,11 @@ from stages.reporting.style import (
     PALETTE,
     STYLE,
     WIDTH,
-    LineStyle,
     Picture,
+    TaskModels,
     headline,
     layout_legend,
     line_styles,
-    log_axis,
     panel_title,
     percent_axis,
     shortened,
@@ -32,32 +32,14 @@ from stages.reporting.style import (
 
 @dataclass(frozen=True)
 class ReportData:
-    """What evaluate and compare wrote: study.json, metrics.json, comparisons.json, history.csv, pca.csv."""
+    """What evaluate and compare wrote: study.json, metrics.json, comparisons.json, and three tables of these names."""
 
     study: dict[str, Any]
     metrics: dict[str, Any]
     comparisons: dict[str, Any]
     history: pd.DataFrame
     pca: pd.DataFrame
-
-
-@dataclass(frozen=True)
-class TaskModels:
-    """The models of a task: their lines, kinds and metrics, and which one is recommended."""
-
-    task: str
-    styles: dict[str, LineStyle]
-    kinds: dict[str, str]
-    metrics: dict[str, Any]
-    recommended: str
-
-    def accuracy(self, model: str) -> float:
-        """The test accuracy of a model."""
-        return self.metrics[model]["test"]["accuracy"]
-
-    def label(self, model: str) -> str:
-        """The name of a model, marked if it is recommended."""
-        return f"{model} ✓" if model == self.recommended else model
+    reliability: pd.DataFrame
 
 
 def draw_task(task: str, data: ReportData) -> list[Picture]:
@@ -70,7 +52,8 @@ def draw_task(task: str, data: ReportData) -> list[Picture]:
     pictures = []
     with matplotlib.rc_context(STYLE):
         if several:
-            pictures += [draw_accuracy(models, repeats, comparison["test"]), draw_cost(models)]
+            pictures += [draw_accuracy(models, repeats, comparison["test"])]
+            pictures += [draw_cost(models, content["pareto_fronts"]), draw_times(models)]
         if curves := comparison["learning_curves"]:
             pictures.append(draw_learning_curves(task, curves, comparison["crossovers"], data.metrics))
         if comparison["cut_curves"]:
@@ -117,40 +100,6 @@ def leader(best: str, pairs: list[dict]) -> str:
     if not similar:
         return f"{best} is significantly better than every other model"
     return f"{best} leads, but its lead over {similar} other model{'s' if similar > 1 else ''} may be chance"
-
-
-def draw_cost(models: TaskModels) -> Picture:
-    """Test accuracy against seconds: the model's own training, and the total."""
-    legend = layout_legend([*models.styles])
-    figure = Figure(figsize=(WIDTH, 3.1 + legend.height))
-    axes = figure.subplots()
-    for model, style in models.styles.items():
-        test, cost = models.metrics[model]["test"], models.metrics[model]["cost"]
-        color, marker = style.color, MARKERS[models.kinds[model]]
-        own, total = (max(cost[key], 1e-3) for key in ("seconds", "total_seconds"))
-        accuracy = test["accuracy"]
-        axes.plot([own, total], [accuracy] * 2, color=color, linewidth=1, linestyle=":")
-        axes.plot(own, accuracy, marker, color=color, markerfacecolor="white", markersize=6)
-        axes.plot([total] * 2, [test["accuracy_low"], test["accuracy_high"]], color=color, linewidth=1.5)
-        filled = {"color": color, "markeredgecolor": style.edge, "markersize": 7}
-        axes.plot(total, accuracy, marker, label=models.label(model), **filled)
-    log_axis(axes.xaxis)
-    percent_axis(axes.yaxis)
-    axes.set_xlabel("seconds of one repeat (log scale)")
-    axes.set_ylabel("test accuracy")
-    headline(figure, f"{models.task}: accuracy and cost")
-    figure.legend(loc="outside lower center", ncols=legend.columns)
-    values = "; ".join(
-        f"{model} {models.accuracy(model):.1%} in {models.metrics[model]['cost']['total_seconds']:.1f} s"
-        for model in models.styles
-    )
-    return Picture(
-        f"cost-{models.task}.png",
-        figure,
-        "Better models are further up, cheaper ones further left. Filled markers: total time, with everything that the "
-        "model is built on. Hollow markers: training time of the model alone, its cost once the rest exists.",
-        f"Test accuracy against total time for the models of {models.task}: {values}.",
-    )
 
 
 def draw_training_curves(models: TaskModels, history: pd.DataFrame) -> Picture:

@@ -13,11 +13,20 @@ TRAIN_STYLE = LineStyle("#888888", "--", "#888888")
 
 
 def draw_model(
-    model: str, history: pd.DataFrame, confusion: pd.DataFrame, classes: list[str], style: LineStyle
+    model: str,
+    style: LineStyle,
+    history: pd.DataFrame,
+    reliability: pd.DataFrame,
+    confusion: tuple[pd.DataFrame, list[str]],
 ) -> list[Picture]:
-    """The figures of a model. history: of the model; confusion: actual and predicted class of every test image."""
+    """The figures of a model. history, reliability: the rows of the model in the tables that evaluate wrote. confusion:
+    actual and predicted class of every test image; the classes."""
     with matplotlib.rc_context(STYLE):
-        return [draw_training(model, history, style), draw_confusion(model, confusion, classes)]
+        return [
+            draw_training(model, history, style),
+            draw_confusion(model, *confusion),
+            draw_reliability(model, reliability, style),
+        ]
 
 
 def draw_training(model: str, history: pd.DataFrame, style: LineStyle) -> Picture:
@@ -37,6 +46,45 @@ def draw_training(model: str, history: pd.DataFrame, style: LineStyle) -> Pictur
         figure,
         "Accuracy and loss over the epochs. Dashed: training; solid: validation; thin lines: single repeats.",
         f"Train and validation accuracy and loss of {model} over the epochs.",
+    )
+
+
+def draw_reliability(model: str, reliability: pd.DataFrame, style: LineStyle) -> Picture:
+    """The reliability diagram (DeGroot & Fienberg 1983), before and after calibration.
+
+    reliability: rows of bins of confidence.
+    """
+    figure = Figure(figsize=(WIDTH, 2.2), layout="none")
+    accuracy, share = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.22, top=0.89, wspace=0.3)
+    accuracy.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
+    lines = {0: ("before", TRAIN_STYLE), 1: ("after calibration", style)}
+    for calibrated, bins in reliability.groupby("calibrated"):
+        label, line = lines[calibrated]
+        options = {"color": line.color, "linestyle": line.line, "marker": "o", "markersize": 3.5, "label": label}
+        accuracy.plot(bins["confidence"], bins["accuracy"], **options)
+        share.plot(bins["confidence"], bins["images"] / bins["images"].sum(), **options)
+    lowest = min(reliability["confidence"].min(), reliability["accuracy"].min())
+    for axes in (accuracy, share):
+        axes.set_xlim(max(0, lowest - 0.05), 1.02)
+        axes.set_xlabel("predicted probability")
+        percent_axis(axes.xaxis)
+        percent_axis(axes.yaxis)
+    accuracy.set_title("accuracy")
+    share.set_title("share of the images")
+    share.set_ylim(bottom=0)
+    share.legend(loc="best")
+    values = "; ".join(
+        f"{lines[calibrated][0]}: "
+        + ", ".join(f"{row.accuracy:.0%} correct at {row.confidence:.0%}" for row in bins.itertuples())
+        for calibrated, bins in reliability.groupby("calibrated")
+    )
+    return Picture(
+        f"reliability-{model}.png",
+        figure,
+        "Reliability on the test images, all repeats. Left: accuracy by the probability of the predicted class; on the "
+        "gray line a model is as often correct as it is certain. Right: how many images have this probability.",
+        f"Reliability of {model} on the test images. {values}.",
     )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
 from stages.artifacts.tiles import Tile
-from stages.evaluation.formatting import duration, p_value, percent, points
+from stages.evaluation.formatting import duration, p_value, percent, points, quantity
 from stages.reporting.figures import ReportData
 from stages.reporting.style import Picture
 
@@ -20,7 +20,7 @@ from stages.reporting.style import Picture
 COLUMNS = [
     ("test accuracy", "test.accuracy", "interval"),
     ("total time", "cost.total_seconds", "duration"),
-    ("training time", "cost.seconds", "duration"),
+    ("time per image", "cost.milliseconds_per_image", "milliseconds"),
     ("validation accuracy", "validation.accuracy", "interval"),
     ("train accuracy", "train.accuracy", "interval"),
     ("train images", "training.images", "count"),
@@ -32,12 +32,35 @@ COLUMNS = [
     ("balanced accuracy", "test.balanced_accuracy", "interval"),
     ("ROC-AUC", "test.roc_auc", "interval"),
     ("calibration error", "test.calibration_error", "interval"),
+    ("after calibration", "test.calibrated_error", "percent"),
     ("test loss", "test.loss", "number"),
-    ("images/s", "cost.images_per_second", "count"),
-    ("trained parameters", "cost.trained_parameters", "count"),
-    ("all parameters", "cost.total_parameters", "count"),
 ]
-LOWER_IS_BETTER = {"total time", "training time", "test loss", "calibration error"}
+COST_COLUMNS = [
+    ("total time", "cost.total_seconds", "duration"),
+    ("training time", "cost.seconds", "duration"),
+    ("time per image", "cost.milliseconds_per_image", "milliseconds"),
+    ("images/s in batches", "cost.batch_images_per_second", "count"),
+    ("size", "cost.megabytes", "megabytes"),
+    ("peak memory", "cost.peak_memory_mb", "megabytes"),
+    ("multiply-adds per image", "cost.multiply_adds", "quantity"),
+    ("multiply-adds of all training", "cost.total_training_multiply_adds", "quantity"),
+    ("training images/s", "cost.images_per_second", "count"),
+    ("trained parameters", "cost.trained_parameters", "quantity"),
+    ("all parameters", "cost.total_parameters", "quantity"),
+]
+LOWER_IS_BETTER = {
+    *("test loss", "calibration error", "after calibration"),
+    *(header for header, *_ in COST_COLUMNS if "images/s" not in header),
+}
+FORMS = {
+    "duration": duration,
+    "milliseconds": lambda number: f"{number:.3g} ms",
+    "megabytes": lambda number: f"{number:,.3g} MB" if number < 100 else f"{number:,.0f} MB",
+    "quantity": quantity,
+    "percent": percent,
+    "number": lambda number: f"{number:.3f}",
+    "count": lambda number: f"{number:,.0f}",
+}
 MOST_SENTENCES = 5  # on pairs of models in a verdict; more of them are folded
 UNKNOWN = ("-", "", None)
 CLASS_COLUMNS = [
@@ -82,21 +105,29 @@ def task_sections(
                 "name": name,
                 **task,
                 **{key: comparison[key] for key in ("recommended", "verdict", "warnings")},
-                "columns": ["model", "kind", *(header for header, *_ in columns)],
-                "rows": [
-                    {
-                        "model": model,
-                        "kind": data.study["models"][model]["kind"],
-                        "cells": [cell(data.metrics[model], path, form) for _, path, form in columns],
-                    }
-                    for model in ranking
-                ],
+                "table": models_table(data, ranking, columns),
+                "costs": models_table(data, ranking, COST_COLUMNS),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},
                 "pictures": pictures[name],
                 "gallery": galleries[name],
             }
         )
     return sorted(sections, key=lambda section: -len(section["models"]))
+
+
+def models_table(data: ReportData, models: list[str], columns: list[tuple[str, str, str]]) -> dict[str, Any]:
+    """headers, and rows: one for each model with its kind and the cells of the columns; see `COLUMNS`."""
+    return {
+        "headers": ["model", "kind", *(header for header, *_ in columns)],
+        "rows": [
+            {
+                "model": model,
+                "kind": data.study["models"][model]["kind"],
+                "cells": [cell(data.metrics[model], path, form) for _, path, form in columns],
+            }
+            for model in models
+        ],
+    }
 
 
 def task_columns(metrics: dict) -> list[tuple[str, str, str]]:
@@ -115,8 +146,7 @@ def cell(metrics: dict, path: str, form: str) -> tuple[str, str, float | None]:
         return UNKNOWN
     if form == "interval":
         return interval_cell(metrics[group], name)
-    forms = {"duration": duration, "number": lambda number: f"{number:.3f}", "count": lambda number: f"{number:,.0f}"}
-    return forms[form](value), "", value
+    return FORMS[form](value), "", value
 
 
 def interval_cell(metrics: dict, name: str) -> tuple[str, str, float]:

@@ -3,6 +3,7 @@
 import io
 import textwrap
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -79,6 +80,25 @@ def line_style(number: int) -> LineStyle:
 def line_styles(models: list[str]) -> dict[str, LineStyle]:
     """The styles of the models of a task."""
     return {model: line_style(number) for number, model in enumerate(models)}
+
+
+@dataclass(frozen=True)
+class TaskModels:
+    """The models of a task: their lines, kinds and metrics, and which one is recommended."""
+
+    task: str
+    styles: dict[str, LineStyle]
+    kinds: dict[str, str]
+    metrics: dict[str, Any]
+    recommended: str
+
+    def accuracy(self, model: str) -> float:
+        """The test accuracy of a model."""
+        return self.metrics[model]["test"]["accuracy"]
+
+    def label(self, model: str) -> str:
+        """The name of a model, marked if it is recommended."""
+        return f"{model} ✓" if model == self.recommended else model
 
 
 @dataclass(frozen=True)

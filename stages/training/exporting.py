@@ -19,7 +19,8 @@ from stages.artifacts.models import ModelRecord, read_predictions
 from stages.backbones.onnx_export import inference_model
 from stages.backbones.runtime import make_deterministic
 from stages.core.errors import UserError
-from stages.training.full_model import load_full_model, precisions
+from stages.training.calibration import calibrate
+from stages.training.full_model import load_calibrated_model, precisions
 
 CHECKED_IMAGES = 256  # test images at most
 BATCH = 64
@@ -35,9 +36,10 @@ Predictor = Callable[[np.ndarray], np.ndarray]  # from uint8 images (n, h, w, 3)
 class Export:
     """A model ready to be written, and the predictions that its file must give.
 
-    model: of layers of Keras alone, from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes).
-    metadata: class names, image size and resizing. pixels: test images, (n, image_size, image_size, 3) uint8. stored:
-    their probabilities (n, classes) float32 after the training. precision: the coarsest number format behind these.
+    model: of layers of Keras alone, from uint8 images (n, image_size, image_size, 3) to calibrated probabilities
+    (n, classes). metadata: class names, image size and resizing. pixels: test images, (n, image_size, image_size, 3)
+    uint8. stored: their probabilities (n, classes) float32 after the training, calibrated in the same way. precision:
+    the coarsest number format behind these.
     """
 
     model: keras.Model
@@ -59,7 +61,7 @@ class Export:
 
 
 def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
-    """Load a model for its export. precision: of the computation, None for the one it was trained in.
+    """Load a calibrated model for its export. precision: of the computation, None for the one it was trained in.
 
     `UserError` if its weights, its predictions or the images are missing or do not belong together.
     """
@@ -73,10 +75,10 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
     test = read_predictions(record.name)["test"]
     checked = np.unique(np.linspace(0, len(test.index) - 1, CHECKED_IMAGES).round().astype(int))
     return Export(
-        model=inference_model(load_full_model(record, precision), record.name),
+        model=inference_model(load_calibrated_model(record, precision), record.name),
         metadata={"classes": record.classes, "image_size": record.image_size, "resize": record.resize},
         pixels=images.pixels[test.index[checked]],
-        stored=test.probabilities[record.best_repeat][checked],
+        stored=calibrate(test.probabilities[record.best_repeat][checked], record.temperature),
         precision=coarsest_precision(record),
     )
 

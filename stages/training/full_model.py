@@ -1,6 +1,7 @@
 """Full models, from uint8 images to probabilities: a network, or a head joined to its backbone.
 
-The trainings build their models here, and `load_full_model` rebuilds a trained one from its record.
+The trainings build their models here. `load_full_model` rebuilds a trained one from its record;
+`load_calibrated_model` also applies the temperature that was fitted after its training.
 """
 
 from pathlib import Path
@@ -100,6 +101,16 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
             model = join_head(record.name, build_untrained_head(provenance.head, classes), lower)
         load_weights(model, weights, f"models/{record.name}")
         return model
+
+
+def load_calibrated_model(record: ModelRecord, precision: str | None = None) -> keras.Model:
+    """A trained model as it is used: `load_full_model` with its logits divided by the temperature of the record."""
+    model = load_full_model(record, precision)
+    output = model.layers[-1]
+    while isinstance(output, keras.Model):  # a head
+        output = output.layers[-1]
+    output.set_weights([weights / record.temperature for weights in output.get_weights()])
+    return model
 
 
 def checked_weights(model: str, repeat: int, sha256: str) -> Path:

@@ -8,7 +8,7 @@ import numpy as np
 from stages.artifacts.features import CachedFeatures
 from stages.artifacts.models import Candidate, cross_entropy
 from stages.core.errors import UserError
-from stages.probes.ridge import LARGEST_MATRIX, solve_ridge
+from stages.probes.ridge import LARGEST_MATRIX, LinearProbe, solve_ridge
 from stages.probes.selection import accuracy, choose_probe
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights
@@ -19,11 +19,16 @@ from stages.training.batches import Examples, class_weights
 class SolvedProbe:
     """One repeat of a probe. probabilities: split -> (n, classes) float32."""
 
-    l2: float
+    features: StandardizedFeatures
+    probe: LinearProbe
     candidates: list[Candidate]
-    weights: ProbeWeights
     probabilities: dict[str, np.ndarray]
     seconds: float
+
+    @property
+    def weights(self) -> ProbeWeights:
+        """What is stored."""
+        return ProbeWeights(self.features.mean, self.features.variance, self.probe.kernel, self.probe.bias)
 
 
 def solve_probe(
@@ -38,8 +43,7 @@ def solve_probe(
     validation = examples["validation"]
     probe, candidates = choose_probe(solutions, standardized, validation.rows, validation.labels)
     probabilities = {split: probe.probabilities(standardized, part.rows) for split, part in examples.items()}
-    stored = ProbeWeights(standardized.mean, standardized.variance, probe.kernel, probe.bias)
-    return SolvedProbe(probe.l2, candidates, stored, probabilities, time.perf_counter() - start)
+    return SolvedProbe(standardized, probe, candidates, probabilities, time.perf_counter() - start)
 
 
 def check_size(name: str, train_views: Examples) -> None:

@@ -1,7 +1,6 @@
 """Trains a model several times, from different seeds and on different folds, and keeps all weights and predictions."""
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,97 +15,24 @@ from stages.artifacts.models import (
     ModelRecord,
     ModelResult,
     Predictions,
-    Provenance,
     cross_entropies,
     write_model,
 )
 from stages.artifacts.tasks import SPLITS
+from stages.backbones.multiply_adds import multiply_adds, training_multiply_adds
 from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.training.batches import Examples, examples_fingerprint, steps_per_epoch
+from stages.training.batches import steps_per_epoch
+from stages.training.calibration import fit_temperature
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities, stops_early
+from stages.training.measurement import measure_inference, peak_memory
 from stages.training.optimizers import compile_model
+from stages.training.specification import Build, BuiltModel, TrainingData, TrainingSpec
 
 SIGNIFICANTLY_WORSE = 0.05  # p value
-
-
-@dataclass(frozen=True)
-class BuiltModel:
-    """A model built for one repeat.
-
-    full_model: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
-    features, which share their weights with it. factors: of the learning rate of single weights, by their path.
-    """
-
-    full_model: keras.Model
-    trained: keras.Model
-    factors: dict[str, float] = field(default_factory=dict)
-
-
-Build = Callable[[int, float], BuiltModel]  # from the number of the repeat, from 0, and the L2 strength
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelDescription:
-    """What is known of a model before its training; see `ModelRecord`.
-
-    parameters_below: weights of the backbone below the features that the model is trained on.
-    """
-
-    name: str
-    kind: str
-    task: str
-    dataset: str
-    classes: list[str]
-    image_size: int
-    resize: str
-    settings: dict[str, Any]
-    seed: int
-    provenance: Provenance
-    parameters_below: int = 0
-
-
-@dataclass(frozen=True)
-class TrainingSpec:
-    """What is trained, and how.
-
-    candidates: training settings, each with an L2 strength. If there are several, all are trained in the first repeat,
-    and only the one with the lowest validation loss in the others. folds: the validation part that each repeat holds
-    out.
-    """
-
-    description: ModelDescription
-    candidates: list[tuple[TrainingConfig, float]]
-    folds: list[int]
-
-    @property
-    def repeats(self) -> int:
-        """Trainings from different seeds."""
-        return len(self.folds)
-
-    def fingerprint(self, data: "dict[int, TrainingData]") -> list[Any]:
-        """Everything that the training depends on but the code, as JSON. data: fold -> examples."""
-        candidates = [(settings.model_dump(), l2) for settings, l2 in self.candidates]
-        examples = [examples_fingerprint(data[fold].examples) for fold in self.folds]
-        return [asdict(self.description), candidates, self.folds, examples]
-
-    def repeat_seed(self, number: int) -> int:
-        """The seed of a repeat, counted from 0."""
-        return int(np.random.SeedSequence([self.description.seed, number]).generate_state(1)[0])
-
-
-@dataclass(frozen=True)
-class TrainingData:
-    """The examples of all splits with one fold, and the training examples in all views that a model is trained on.
-
-    Test examples are only predicted, after training.
-    """
-
-    examples: dict[str, Examples]
-    train_views: Examples
 
 
 @dataclass(frozen=True)
@@ -167,9 +93,10 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
         )
     make_deterministic(spec.description.seed)
     with computing_in(settings.precision):
-        model = build(best, l2).full_model
-    model.set_weights(repeats[best].weights)
-    return TrainedModel(model, [repeat.weights for repeat in repeats], _result(spec, repeats, best, data, model))
+        built = build(best, l2)
+    built.full_model.set_weights(repeats[best].weights)
+    result = _result(spec, repeats, best, data, built)
+    return TrainedModel(built.full_model, [repeat.weights for repeat in repeats], result)
 
 
 def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
@@ -198,11 +125,13 @@ def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
 
 
 def _result(
-    spec: TrainingSpec, repeats: list[Repeat], best: int, data: dict[int, TrainingData], model: keras.Model
+    spec: TrainingSpec, repeats: list[Repeat], best: int, data: dict[int, TrainingData], built: BuiltModel
 ) -> ModelResult:
     """The result of finished repeats; `best` is the repeat, from 0, whose weights the model has."""
-    description = vars(spec.description).copy()
-    parameters_below = description.pop("parameters_below")
+    model, description = built.full_model, vars(spec.description).copy()
+    parameters_below, multiply_adds_below = (
+        description.pop(f"{name}_below") for name in ("parameters", "multiply_adds")
+    )
     epochs = [len(repeat.history) for repeat in repeats]
     seconds = [repeat.seconds for repeat in repeats]
     settings, _ = spec.candidates[repeats[0].candidate]
@@ -218,9 +147,17 @@ def _result(
             epochs=epochs,
             trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
             total_parameters=parameters_below + model.count_params(),
+            multiply_adds=multiply_adds_below + multiply_adds(model),
+            training_multiply_adds=_training_multiply_adds(built.trained, repeats, data[spec.folds[0]]),
+            temperature=fit_temperature(
+                [
+                    (repeat.probabilities["validation"], data[fold].examples["validation"].labels)
+                    for repeat, fold in zip(repeats, spec.folds, strict=True)
+                ]
+            ),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
         ),
-        cost=Cost.measured(float(np.mean(seconds)), images / sum(seconds)),
+        cost=Cost.measured(float(np.mean(seconds)), images / sum(seconds), peak_memory(), measure_inference(model)),
         history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
             ["repeat", *repeats[0].history.columns]
         ],
@@ -232,6 +169,18 @@ def _result(
             for split in SPLITS
         },
     )
+
+
+def _training_multiply_adds(trained: keras.Model, repeats: list[Repeat], data: TrainingData) -> int:
+    """The multiply-adds of one repeat: a mean over all, with every candidate of the first, as its seconds are.
+
+    An epoch trains on every view of the training images and predicts the validation images.
+    """
+    epochs = sum(len(repeat.history) for repeat in repeats)
+    epochs += sum(candidate["epochs"] for candidate in repeats[0].candidates if not candidate["chosen"])
+    train, validation = len(data.train_views.rows), len(data.examples["validation"].rows)
+    epoch = train * training_multiply_adds(trained) + validation * multiply_adds(trained)
+    return round(epoch * epochs / len(repeats))
 
 
 def _train(

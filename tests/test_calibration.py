@@ -1,0 +1,104 @@
+"""Temperature scaling: probabilities that are as certain as the model is right."""
+
+import numpy as np
+import pytest
+from scipy.special import log_softmax, softmax
+
+from stages.artifacts.images import read_images
+from stages.artifacts.models import read_model_record, read_result
+from stages.artifacts.tasks import read_task
+from stages.training.calibration import BOUNDS, calibrate, fit_temperature
+from stages.training.full_model import load_calibrated_model, load_full_model
+
+
+def predictions(images, scale, seed=0):
+    """Probabilities whose logits are `scale` times those by which the labels were drawn, and the labels."""
+    random = np.random.default_rng(seed)
+    logits = 2 * random.normal(size=(images, 5))
+    labels = np.array([random.choice(5, p=probabilities) for probabilities in softmax(logits, axis=1)])
+    return softmax(scale * logits, axis=1).astype(np.float32), labels
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
+def test_the_temperature_undoes_what_made_a_model_too_certain_or_too_uncertain(scale):
+    assert fit_temperature([predictions(5000, scale)]) == pytest.approx(scale, rel=0.08)
+
+
+def test_many_images_decide_alone():
+    probabilities, labels = predictions(5000, 3.0)
+    temperature = fit_temperature([(probabilities, labels)])
+    logits = np.log(probabilities.astype(float))
+
+    def loss(temperature):
+        return -log_softmax(logits / temperature, axis=1)[np.arange(5000), labels].mean()
+
+    # The minimum of the cross-entropy, within what the prior images add.
+    assert loss(temperature) < min(loss(temperature * 1.05), loss(temperature / 1.05), loss(1.0))
+
+
+def test_few_images_move_the_temperature_by_little():
+    spread = [
+        np.std([np.log(fit_temperature([predictions(images, 1.0, seed)])) for seed in range(20)])
+        for images in (3, 1000)
+    ]
+    assert spread[0] < 0.3 and spread[1] < 0.1
+
+
+@pytest.mark.parametrize("images", [1, 5, 50])
+def test_images_that_are_all_predicted_correctly_do_not_make_a_model_certain(images):
+    probabilities = np.tile(np.float32([0.9, 0.05, 0.05]), (images, 1))
+    temperature = fit_temperature([(probabilities, np.zeros(images, int))])
+    assert 0.3 < temperature < 1
+    # Less certain than that one of twice as many further images would be wrong.
+    assert calibrate(probabilities, temperature)[0, 0] < 1 - 0.1 / (images + 2)
+
+
+@pytest.mark.parametrize("wrong", [0, 1, 20])
+def test_probabilities_of_0_and_1_have_a_temperature(wrong):
+    probabilities, labels = np.tile(np.float32([1, 0, 0]), (20, 1)), np.repeat([1, 0], [wrong, 20 - wrong])
+    temperature = fit_temperature([(probabilities, labels)])
+    assert BOUNDS[0] <= temperature <= BOUNDS[1]
+    assert temperature == 1 if not wrong else temperature > 2
+    assert np.isfinite(calibrate(probabilities, temperature)).all()
+
+
+def test_a_diverged_repeat_does_not_count():
+    good, diverged = predictions(500, 2.0), (np.full((500, 5), np.nan, np.float32), np.zeros(500, int))
+    assert fit_temperature([good, diverged]) == fit_temperature([good])
+    assert fit_temperature([diverged]) == 1
+    assert np.isnan(calibrate(diverged[0], 2.0)).all()
+
+
+def test_repeats_with_other_images_count_together():
+    first, second = predictions(400, 2.0, seed=1), predictions(300, 2.0, seed=2)
+    together = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
+    assert fit_temperature([first, second]) == fit_temperature([tuple(together)])
+
+
+@pytest.mark.parametrize("temperature", [0.2, 3.0])
+def test_calibration_keeps_the_order_of_the_classes(temperature):
+    probabilities, _ = predictions(200, 1.0)
+    scaled = calibrate(probabilities, temperature)
+    np.testing.assert_array_equal(scaled.argsort(axis=1), probabilities.argsort(axis=1))
+    np.testing.assert_allclose(scaled.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(calibrate(scaled, 1 / temperature), probabilities, atol=1e-5)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("name", ["part", "above", "probe", "from-probe"])
+def test_a_model_in_use_is_calibrated_and_classifies_as_before(here, name):
+    result = read_result(name)
+    labels = load_labels("high", result.predictions["validation"].index)
+    validation = [(repeat, labels) for repeat in result.predictions["validation"].probabilities]
+    temperature = read_model_record(name).temperature
+    assert temperature == fit_temperature(validation)
+    pixels = read_images("digits").pixels[result.predictions["test"].index[:50]]
+    record = result.record
+    plain, used = (load(record).predict_on_batch(pixels) for load in (load_full_model, load_calibrated_model))
+    np.testing.assert_allclose(used, calibrate(plain, temperature), atol=1e-5)
+    np.testing.assert_array_equal(used.argmax(axis=1), plain.argmax(axis=1))
+
+
+def load_labels(task, index):
+    """The labels of some rows of the dataset."""
+    return read_task(task).table.set_index("index")["label"].loc[index].to_numpy()
