@@ -114,7 +114,9 @@ class ModelRecord:
     train_images: how many. repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are
     stored: that of the lowest validation loss. epochs: of each repeat. trained_parameters, total_parameters: weights
     that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
-    was a choice. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
+    was a choice. batch_statistics_gap: accuracy on training images with the statistics of training batches minus that
+    in inference, the largest of all repeats; None if no batch normalization was trained. weights_sha256: of
+    `model.weights.h5`; `write_model` fills it in.
     """
 
     name: str
@@ -136,6 +138,7 @@ class ModelRecord:
     trained_parameters: int
     total_parameters: int
     candidates: list[Candidate] = field(default_factory=list)
+    batch_statistics_gap: float | None = None
     weights_sha256: str = ""
 
     @property

@@ -23,6 +23,7 @@ from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
+from stages.training.batch_normalization import batch_statistics_gap
 from stages.training.batches import Examples, steps_per_epoch
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities, stops_early
@@ -105,7 +106,7 @@ class Repeat:
     """One finished repeat, which a resumed stage does not train again.
 
     candidate: the number of the chosen candidate. candidates: the results of all, if there was a choice.
-    probabilities: split -> (n, classes) float32.
+    probabilities: split -> (n, classes) float32. batch_statistics_gap: see the function of this name.
     """
 
     candidate: int
@@ -114,6 +115,7 @@ class Repeat:
     seconds: float
     weights: list[np.ndarray]
     probabilities: dict[str, np.ndarray]
+    batch_statistics_gap: float | None
 
 
 def train_repeats(
@@ -162,6 +164,7 @@ def _result(
     parameters_below = description.pop("parameters_below")
     epochs = [len(repeat.history) for repeat in repeats]
     seconds = [repeat.seconds for repeat in repeats]
+    gaps = [repeat.batch_statistics_gap for repeat in repeats if repeat.batch_statistics_gap is not None]
     settings, _ = spec.candidates[repeats[0].candidate]
     return ModelResult(
         record=ModelRecord(
@@ -175,6 +178,7 @@ def _result(
             trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
             total_parameters=parameters_below + model.count_params(),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
+            batch_statistics_gap=max(gaps, default=None),
         ),
         cost=Cost.measured(float(np.mean(seconds)), len(data.train_views.rows) * sum(epochs) / sum(seconds)),
         history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
@@ -204,6 +208,7 @@ def _train(
     histories, seconds = fit_runs(runs, data.train_views, data.examples["validation"], seed, description, slot)
     losses = [run.final["validation_loss"] for run in runs]
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
+    model, batch_size = runs[best].model, runs[best].settings.batch_size
     results = [_candidate(spec.candidates[candidate], run) for candidate, run in zip(candidates, runs, strict=True)]
     results[best]["chosen"] = True
     return Repeat(
@@ -212,7 +217,8 @@ def _train(
         history=histories[best],
         seconds=seconds,
         weights=models[best].get_weights(),
-        probabilities={split: predict_probabilities(runs[best].model, data.examples[split]) for split in SPLITS},
+        probabilities={split: predict_probabilities(model, data.examples[split]) for split in SPLITS},
+        batch_statistics_gap=batch_statistics_gap(model, data.examples["train"], batch_size, seed),
     )
 
 
@@ -233,7 +239,7 @@ def _candidate(candidate: tuple[TrainingConfig, float], run: TrainingRun) -> dic
 
 
 def _save(checkpoints: Checkpoints, number: int, repeat: Repeat) -> None:
-    state = {key: getattr(repeat, key) for key in ("candidate", "candidates", "seconds")}
+    state = {key: getattr(repeat, key) for key in ("candidate", "candidates", "seconds", "batch_statistics_gap")}
     state["history"] = repeat.history.to_dict("list")
     arrays = {split: [probabilities] for split, probabilities in repeat.probabilities.items()}
     checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights})
