@@ -121,8 +121,9 @@ class ModelRecord:
     to the probabilities. candidates: settings that were tried, if there was a choice. multiply_adds: of one image, from
     its pixels to the probabilities. training_multiply_adds: of one repeat of this model alone, without what it is built
     on; with several candidates the mean over the repeats, of which the first trains all of them. temperature: by which
-    logits are divided when the model is used; the stored predictions are without it. weights_sha256: of the weights
-    file of each repeat; `write_model` fills it in.
+    logits are divided when the model is used; the stored predictions are without it. batch_statistics_gap: accuracy on
+    training images with the statistics of training batches minus that in inference, the largest of all repeats; None if
+    no batch normalization was trained. weights_sha256: of the weights file of each repeat; `write_model` fills it in.
     """
 
     name: str
@@ -147,6 +148,7 @@ class ModelRecord:
     training_multiply_adds: int
     temperature: float
     candidates: list[Candidate] = field(default_factory=list)
+    batch_statistics_gap: float | None = None
     weights_sha256: list[str] = field(default_factory=list)
 
     @property

@@ -10,6 +10,7 @@ from stages.artifacts.models import ModelResult, cross_entropy
 from stages.evaluation.formatting import interval, p_value, percent
 from stages.evaluation.predictions import SplitPredictions
 
+LARGEST_STATISTICS_GAP = 0.03
 SHUFFLES = 1_000
 SHUFFLED_ABOVE = 0.01  # a flag, not a test of one hypothesis: every model of a study is checked
 
@@ -27,6 +28,7 @@ def model_warnings(
         *_learned_nothing(test, seed),
         *_diverged(predictions, history),
         *split_mismatch(metrics["validation"], metrics["test"]),
+        *_untypical_statistics(result.record.batch_statistics_gap),
         *_validated_on_changed_images(predictions["validation"], history),
         *_never_predicted(test.predicted[result.record.best_repeat], result.record.classes),
     ]
@@ -137,6 +139,17 @@ def split_mismatch(validation: dict[str, Any], test: dict[str, Any]) -> list[str
         f"validation accuracy {percent(validation['accuracy'])} and test accuracy {percent(test['accuracy'])} differ "
         f"by more than chance explains (99 % interval of the difference {interval(low, high)} points). The splits may "
         "not be alike, or too many choices were made on the validation images."
+    ]
+
+
+def _untypical_statistics(gap: float | None) -> list[str]:
+    """The accuracy on training images drops in inference; gap: see `ModelRecord.batch_statistics_gap`."""
+    if gap is None or gap <= LARGEST_STATISTICS_GAP:
+        return []
+    return [
+        f"on training images, the accuracy with the stored statistics of batch normalization is {100 * gap:.1f} points "
+        "lower than with the statistics of each training batch, so the model predicts worse than it has learned. Use a "
+        "larger batch_size, or train_batch_normalization: false."
     ]
 
 

@@ -10,6 +10,9 @@ import numpy as np
 from stages.artifacts.tasks import SPLITS, Task, row_labels
 from stages.config.training import TrainingConfig
 
+# In inference; the activations of images take many times the bytes of the images.
+IMAGES_PER_CALL, FEATURES_PER_CALL, BYTES_PER_CALL = 64, 1024, 16 * 2**20
+
 
 @dataclass(frozen=True)
 class Examples:
@@ -17,6 +20,7 @@ class Examples:
 
     array: (m, ...) uint8 images or float features, possibly memory-mapped. rows: (n,) rows of the array.
     labels: (n,) int32. index: (n,) rows of the dataset, which are stored with the predictions. classes: of the task.
+    views: in which every example occurs; all examples in one view, then all in the next.
     """
 
     array: np.ndarray
@@ -24,11 +28,13 @@ class Examples:
     labels: np.ndarray
     index: np.ndarray
     classes: int
+    views: int = 1
 
     def with_views(self, views: int, images: int) -> "Examples":
         """Every example in this many views; the array holds all `images` in one view, then all in the next."""
         rows = np.concatenate([self.rows + view * images for view in range(views)])
-        return replace(self, rows=rows, labels=np.tile(self.labels, views), index=np.tile(self.index, views))
+        labels, index = np.tile(self.labels, views), np.tile(self.index, views)
+        return replace(self, rows=rows, labels=labels, index=index, views=views)
 
     def targets(self) -> np.ndarray:
         """The labels one-hot, (n, classes) float32."""
@@ -67,6 +73,13 @@ def iterate_inputs(examples: Examples, size: int) -> Iterator[np.ndarray]:
     """
     for start in range(0, len(examples.rows), size):
         yield np.asarray(examples.array[examples.rows[start : start + size]])
+
+
+def inference_batch_size(array: np.ndarray) -> int:
+    """Examples of an array (n, ...) in one call of a model in inference mode."""
+    if array.dtype == np.uint8:
+        return IMAGES_PER_CALL
+    return int(np.clip(rows_within(array, BYTES_PER_CALL), IMAGES_PER_CALL, FEATURES_PER_CALL))
 
 
 class Batch(NamedTuple):

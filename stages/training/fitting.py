@@ -12,12 +12,11 @@ from tqdm import tqdm
 
 from stages.artifacts.models import cross_entropy
 from stages.config.training import TrainingConfig
-from stages.training.batches import Examples, TrainingBatches, iterate_inputs, rows_within
+from stages.training.batch_normalization import StatisticsEstimator, StatisticsSample, trained_normalization
+from stages.training.batches import Examples, TrainingBatches, inference_batch_size, iterate_inputs
 from stages.training.checkpoints import CheckpointSlot
 from stages.training.stacked import StackedTrainer, can_stack
 
-# In inference; the activations of images take many times the bytes of the images.
-IMAGES_PER_CALL, FEATURES_PER_CALL, BYTES_PER_CALL = 64, 1024, 16 * 2**20
 # An interrupt is handled between two calls of the training function. A step on features takes milliseconds.
 STEPS_PER_CALL = 32
 PLATEAU_FACTOR = 0.2  # He et al. (2016) and most papers since divide by 5 or 10
@@ -114,9 +113,9 @@ def fit_runs(
     is saved.
 
     A history has one row for each epoch: training figures are means over the batches of the epoch, with dropout,
-    augmentation, penalties and label smoothing; validation figures are of the weights at the end of the epoch. With
-    early stopping a model ends with the weights of its lowest validation loss. A loss that is not finite ends the
-    training.
+    augmentation, penalties and label smoothing; validation figures are of the weights at the end of the epoch, for
+    which the statistics of trained batch normalization are estimated anew. With early stopping a model ends with the
+    weights of its lowest validation loss. A loss that is not finite ends the training.
     """
     settings = runs[0].settings
     batches = TrainingBatches(train, settings, seed)
@@ -150,23 +149,26 @@ class _KerasBatches(keras.utils.PyDataset):
 
 
 class _EndOfEpoch(keras.callbacks.Callback):
-    """Computes validation metrics, records the epoch, saves the state, and stops or slows the training.
+    """Ends an epoch: statistics of batch normalization, validation, record, saved state; stops or slows the training.
 
     Keras's EarlyStopping, ReduceLROnPlateau and BackupAndRestore do not save the state of callbacks: a training that
     they resume forgets its best weights and its patience.
     """
 
-    def __init__(self, run: TrainingRun, validation: Examples, save: Callable[[], None], progress: tqdm):
+    def __init__(self, run: TrainingRun, batches: TrainingBatches, validation: Examples, end: Callable[[], None]):
         super().__init__()
-        self.run, self.validation, self.save, self.progress = run, validation, save, progress
+        self.run, self.validation, self.end = run, validation, end
+        self.estimator = StatisticsEstimator(run.model) if trained_normalization(run.model) else None
+        self.sample = StatisticsSample.of(batches)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """See the class."""
+        if self.estimator:
+            self.estimator.estimate(self.sample)
         probabilities = predict_probabilities(self.model, self.validation)
         _record(self.run, (logs["loss"], logs["accuracy"]), probabilities, self.validation.labels)
         self.model.stop_training = self.run.ended
-        _show(self.progress, self.run)
-        self.save()
+        self.end()
 
 
 def _fit_with_keras(
@@ -178,6 +180,11 @@ def _fit_with_keras(
     progress.update(first)
     if run.ended:
         return clock.seconds
+
+    def end() -> None:
+        _show(progress, run)
+        _save([run], clock, slot)
+
     # Each call of the training function costs Keras about a millisecond: heads take twice as long with single steps.
     run.model.steps_per_execution = _steps_per_call(batches)
     run.model.fit(
@@ -187,7 +194,7 @@ def _fit_with_keras(
         steps_per_epoch=batches.steps_per_epoch,
         shuffle=False,
         verbose=0,
-        callbacks=[_EndOfEpoch(run, validation, lambda: _save([run], clock, slot), progress)],
+        callbacks=[_EndOfEpoch(run, batches, validation, end)],
     )
     return clock.seconds
 
@@ -211,7 +218,7 @@ def _fit_stacked(
     clock = _Clock(_restore(runs, slot))
     first = max(len(run.history) for run in runs)
     progress.update(first)
-    active, trainer = runs, StackedTrainer([run.model for run in runs])
+    active, trainer, sample = runs, StackedTrainer([run.model for run in runs]), StatisticsSample.of(batches)
     for epoch in range(1, runs[0].settings.epochs + 1):
         # Also of epochs before a resumed one: the last digits of a sum may depend on how many models are stacked.
         still_training = [run for run in active if run.trains_in(epoch)]
@@ -223,6 +230,7 @@ def _fit_stacked(
         if epoch <= first:
             continue
         figures = trainer.train_epoch(batches, epoch - 1)
+        trainer.estimate_statistics(sample)
         probabilities = _join(trainer.predict(inputs) for inputs in _inputs(validation))
         for number, run in enumerate(active):
             if not run.ended:
@@ -298,7 +306,4 @@ def _join(parts: Iterable[np.ndarray]) -> np.ndarray:
 
 def _inputs(examples: Examples) -> Iterable[np.ndarray]:
     """The inputs of examples in batches for inference."""
-    if examples.array.dtype == np.uint8:
-        return iterate_inputs(examples, IMAGES_PER_CALL)
-    size = int(np.clip(rows_within(examples.array, BYTES_PER_CALL), IMAGES_PER_CALL, FEATURES_PER_CALL))
-    return iterate_inputs(examples, size)
+    return iterate_inputs(examples, inference_batch_size(examples.array))

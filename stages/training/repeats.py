@@ -24,6 +24,7 @@ from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
+from stages.training.batch_normalization import batch_statistics_gap
 from stages.training.batches import steps_per_epoch
 from stages.training.calibration import fit_temperature
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
@@ -40,7 +41,7 @@ class Repeat:
     """One finished repeat, which a resumed stage does not train again.
 
     candidate: the number of the chosen candidate. candidates: the results of all, if there was a choice.
-    probabilities: split -> (n, classes) float32.
+    probabilities: split -> (n, classes) float32. batch_statistics_gap: see the function of this name.
     """
 
     candidate: int
@@ -49,6 +50,7 @@ class Repeat:
     seconds: float
     weights: list[np.ndarray]
     probabilities: dict[str, np.ndarray]
+    batch_statistics_gap: float | None
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,7 @@ def _result(
     )
     epochs = [len(repeat.history) for repeat in repeats]
     seconds = [repeat.seconds for repeat in repeats]
+    gaps = [repeat.batch_statistics_gap for repeat in repeats if repeat.batch_statistics_gap is not None]
     settings, _ = spec.candidates[repeats[0].candidate]
     images = sum(len(data[fold].train_views.rows) * count for fold, count in zip(spec.folds, epochs, strict=True))
     return ModelResult(
@@ -156,6 +159,7 @@ def _result(
                 ]
             ),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
+            batch_statistics_gap=max(gaps, default=None),
         ),
         cost=Cost.measured(float(np.mean(seconds)), images / sum(seconds), peak_memory(), measure_inference(model)),
         history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
@@ -206,6 +210,7 @@ def _train(
     histories, seconds = fit_runs(runs, fold.train_views, fold.examples["validation"], seed, description, slot)
     losses = [run.final["validation_loss"] for run in runs]
     best = int(np.argmin(np.where(np.isfinite(losses), losses, np.inf)))
+    model, batch_size = runs[best].model, runs[best].settings.batch_size
     results = [_candidate(spec.candidates[candidate], run) for candidate, run in zip(candidates, runs, strict=True)]
     results[best]["chosen"] = True
     return Repeat(
@@ -214,7 +219,8 @@ def _train(
         history=histories[best],
         seconds=seconds,
         weights=models[best].get_weights(),
-        probabilities={split: predict_probabilities(runs[best].model, fold.examples[split]) for split in SPLITS},
+        probabilities={split: predict_probabilities(model, fold.examples[split]) for split in SPLITS},
+        batch_statistics_gap=batch_statistics_gap(model, fold.examples["train"], batch_size, seed),
     )
 
 
@@ -235,7 +241,7 @@ def _candidate(candidate: tuple[TrainingConfig, float], run: TrainingRun) -> dic
 
 
 def _save(checkpoints: Checkpoints, number: int, repeat: Repeat) -> None:
-    state = {key: getattr(repeat, key) for key in ("candidate", "candidates", "seconds")}
+    state = {key: getattr(repeat, key) for key in ("candidate", "candidates", "seconds", "batch_statistics_gap")}
     state["history"] = repeat.history.to_dict("list")
     arrays = {split: [probabilities] for split, probabilities in repeat.probabilities.items()}
     checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights})

@@ -13,6 +13,12 @@ import numpy as np
 from keras import layers
 
 from stages.core.prefetch import prefetch
+from stages.training.batch_normalization import (
+    StatisticsSample,
+    moving_statistics,
+    pool_moments,
+    using_batch_statistics,
+)
 from stages.training.batches import Batch, TrainingBatches, rows_within
 from stages.training.optimizers import make_optimizer, optimizer_class
 
@@ -61,13 +67,8 @@ class StackedTrainer:
             [[getattr(weight.regularizer, "l2", 0.0) for weight in model.trainable_variables] for model in models],
             np.float32,
         )
-        moving = {
-            id(variable)
-            for layer in first.layers
-            if isinstance(layer, layers.BatchNormalization) and layer.trainable
-            for variable in layer.non_trainable_variables
-        }
-        # Positions of running means and variances among the variables without a gradient.
+        moving = set(map(id, moving_statistics(first)))
+        # Positions of means and variances, in turn, among the variables without a gradient.
         self._moving = [
             position for position, variable in enumerate(first.non_trainable_variables) if id(variable) in moving
         ]
@@ -76,7 +77,7 @@ class StackedTrainer:
         self._rates = keras.Variable(np.zeros(len(models), np.float32), trainable=False)
         self._optimizer = _optimizer_with_rates(first.optimizer, self._rates)
         self._optimizer.build(self._weights)
-        self._train_function = self._predict_function = None
+        self._train_function = self._predict_function = self._moments_function = None
 
     def train_epoch(self, batches: TrainingBatches, epoch: int) -> np.ndarray:
         """Train all models for an epoch, counted from 0; returns (models, 2): mean loss with penalties, accuracy."""
@@ -97,22 +98,23 @@ class StackedTrainer:
 
     def predict(self, inputs: np.ndarray) -> np.ndarray:
         """Probabilities (models, n, classes) of a batch, in inference mode, after an epoch."""
-        import tensorflow as tf
-
         if self._predict_function is None:
-            signature = [tf.TensorSpec((None, *inputs.shape[1:]), inputs.dtype)]
+            self._predict_function = self._compile_inference(inputs)
+        return self._predict_function(inputs)[0].numpy()
 
-            @tf.function(input_signature=signature, autograph=False)
-            def predict(inputs: tf.Tensor) -> tf.Tensor:
-                def predict_one(variables: tuple[list, list]) -> tf.Tensor:
-                    weights, statistics = variables
-                    others = self._untrained_variables(statistics)
-                    return self.models[0].stateless_call(weights, others, inputs, training=False)[0]
-
-                return tf.vectorized_map(predict_one, (_values(self._weights), _values(self._statistics)))
-
-            self._predict_function = predict.get_concrete_function()
-        return self._predict_function(inputs).numpy()
+    def estimate_statistics(self, sample: StatisticsSample) -> None:
+        """Replace the statistics of trained batch normalization, if there is any, by those of the sample."""
+        if not self._moving:
+            return
+        moments = []
+        for inputs in sample:
+            if self._moments_function is None:
+                with using_batch_statistics(self.models[0]):
+                    self._moments_function = self._compile_inference(inputs)
+            moments.append([values.numpy() for values in self._moments_function(inputs)[1]])
+        for variable, value in zip(self._statistics, pool_moments(moments), strict=True):
+            variable.assign(value)
+        self._store()
 
     def _statistics_of(self, model: keras.Model) -> list[keras.Variable]:
         return [model.non_trainable_variables[position] for position in self._moving]
@@ -162,6 +164,22 @@ class StackedTrainer:
 
         # A concrete function: TensorFlow warns when a function is traced for every model.
         return steps.get_concrete_function()
+
+    def _compile_inference(self, example: np.ndarray) -> Any:
+        """A function of inputs (n, ...): probabilities (models, n, classes), and statistics after it (models, ...)."""
+        import tensorflow as tf
+
+        @tf.function(input_signature=[tf.TensorSpec((None, *example.shape[1:]), example.dtype)], autograph=False)
+        def infer(inputs: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor]]:
+            def infer_one(variables: tuple[list, list]) -> tuple[tf.Tensor, list[tf.Tensor]]:
+                weights, statistics = variables
+                others = self._untrained_variables(statistics)
+                probabilities, updated = self.models[0].stateless_call(weights, others, inputs, training=False)
+                return probabilities, [tf.convert_to_tensor(updated[position]) for position in self._moving]
+
+            return tf.vectorized_map(infer_one, (_values(self._weights), _values(self._statistics)))
+
+        return infer.get_concrete_function()
 
     def _step(self, batch: Batch, rates: "tf.Tensor") -> "tf.Tensor":
         """Train on one batch; returns the loss times the size of the batch and the correct predictions, (models, 2)."""
