@@ -12,20 +12,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from hypothesis import settings
 from PIL import Image
 
 from stages.core import measurement
+from tests import pipeline
 from tests.tiny_study import ORDER, run
 
-# On a busy machine an example may take long.
-settings.register_profile("without deadline", deadline=None)
-settings.load_profile("without deadline")
+if os.name == "posix":
+    from tests import forked_python
 
-# The longest files start first, so that both processes end at about the same time.
+    pipeline.programs = forked_python.programs
+
+# On a busy machine an example may take long. Each run tries other examples.
+settings.register_profile("of this project", deadline=None, max_examples=50)
+settings.load_profile("of this project")
+
+# The longest files start first, so that both processes end at about the same time. Only one process runs the study of
+# the fixture `ran`; so that the other does not wait for it, files that need it do not follow each other.
 FIRST = [
-    "test_end_to_end.py", "test_experiments.py", "test_architecture.py", "test_real_photographs.py", "test_using.py",
-    "test_training.py", "test_real_sources.py",
+    "test_end_to_end.py", "test_interruption.py", "test_experiments.py", "test_using.py", "test_settings.py",
+    "test_training.py", "test_networks.py", "test_real_photographs.py", "test_real_sources.py", "test_architecture.py",
+    "test_statistics.py", "test_recommend.py", "test_memory.py",
 ]  # fmt: skip
 
 
@@ -126,15 +135,20 @@ def write_archive(path, files):
 
 
 @pytest.fixture(scope="session")
-def ran(tmp_path_factory):
-    """A folder in which the tiny study has run; tests work in copies of it."""
-    folder = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(measurement, "SECONDS", 0)  # the fewest runs are enough
-        for stage, entry in ORDER:
-            run(stage, entry)
-    return folder
+def ran(tmp_path_factory, worker_id):
+    """A folder in which the tiny study has run, once for all processes of the tests; tests work in copies of it."""
+    base = tmp_path_factory.getbasetemp()
+    finished = (base if worker_id == "master" else base.parent) / "finished-study"
+    with FileLock(finished.with_suffix(".lock")):
+        if not finished.exists():
+            folder = tmp_path_factory.mktemp("study")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.chdir(folder)
+                patch.setattr(measurement, "SECONDS", 0)  # the fewest runs are enough
+                for stage, entry in ORDER:
+                    run(stage, entry)
+            folder.rename(finished)
+    return finished
 
 
 @pytest.fixture

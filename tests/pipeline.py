@@ -33,9 +33,14 @@ def commit(folder: Path) -> None:
     run(folder, "git", "commit", "-q", "--allow-empty", "-m", "test")
 
 
+def programs() -> Path:
+    """The folder of this process's `python` and `dvc`. tests/conftest.py replaces them by those that start at once."""
+    return Path(sys.executable).parent
+
+
 def environment() -> dict[str, str]:
-    """The environment of the tests, with their Python as `python`."""
-    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    """The environment of the tests, with their Python as `python` and their DVC as `dvc`."""
+    return {**os.environ, "PATH": f"{programs()}{os.pathsep}{os.environ['PATH']}"}
 
 
 def run(folder: Path, *command: str, fails: bool = False) -> subprocess.CompletedProcess:
@@ -46,7 +51,7 @@ def run(folder: Path, *command: str, fails: bool = False) -> subprocess.Complete
 
 
 def dvc(folder: Path, *arguments: str, fails: bool = False) -> subprocess.CompletedProcess:
-    return run(folder, sys.executable, "-m", "dvc", *arguments, fails=fails)
+    return run(folder, "dvc", *arguments, fails=fails)
 
 
 IN_ONE_PROCESS = """
@@ -61,9 +66,9 @@ for stage, *entry in {entries}:
 
 def run_in_one_process(folder: Path, stages: list[str]) -> subprocess.CompletedProcess:
     """Check the study, run stages in the given order in one process, which saves seconds a stage, and commit to DVC."""
-    checked = run(folder, sys.executable, "-m", "stages.check", "--clean")
+    checked = run(folder, "python", "-m", "stages.check", "--clean")
     entries = [stage.replace("prepare_folder", "prepare").split("@") for stage in stages]
-    done = run(folder, sys.executable, "-c", IN_ONE_PROCESS.format(entries=entries))
+    done = run(folder, "python", "-c", IN_ONE_PROCESS.format(entries=entries))
     dvc(folder, "commit", "-f", "check", *stages)
     done.stdout = checked.stdout + done.stdout
     return done

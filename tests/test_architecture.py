@@ -122,7 +122,7 @@ def project(copy):
     folders = read_yaml(in_page)["folders"]
     folders["photos"]["max_unreadable"] = 0.2
     (copy / "params.yaml").write_text(json.dumps(STUDY | {"folders": folders}))
-    done = run(copy, sys.executable, "-c", IN_ONE_PROCESS.format(stages=STAGES))
+    done = run(copy, "python", "-c", IN_ONE_PROCESS.format(stages=STAGES))
     (copy / "moved.json").write_text(done.stdout.splitlines()[-1])
     return copy
 
@@ -159,7 +159,7 @@ def test_an_added_source_gives_images_through_prepare_and_is_in_the_page_of_keys
     assert [line.split(",")[2] for line in table[1:]] == ["cat"] * 3 + ["dog"] * 3
     quarantine = (images / "quarantine.csv").read_text().splitlines()
     assert quarantine[1:] == ["nameless.png,,the file name has no _ after the class"]
-    run(project, sys.executable, "-m", "docs.make")
+    run(project, "python", "-m", "docs.make")
     assert "`source: names`: A folder of images" in (project / "docs/studies.md").read_text()
 
 

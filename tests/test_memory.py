@@ -11,12 +11,14 @@ import pytest
 from PIL import Image
 from ruamel.yaml import YAML
 
+from stages import download, weights
 from stages.backbones.building import build_backbone
 from stages.core.files import sha256_of
+from stages.core.params import Params
 
 ROOT = Path(__file__).parents[1]
-FEW, MANY, SIZE = 2_000, 20_000, 64
-PIXELS = (MANY - FEW) * SIZE * SIZE * 3  # bytes: 221 MB
+FEW, MANY, SIZE = 1_000, 7_000, 112
+PIXELS = (MANY - FEW) * SIZE * SIZE * 3  # bytes: 226 MB
 # The tables are in memory: some hundred bytes for each image.
 TOLERANCE = 0.15 * PIXELS
 
@@ -60,8 +62,10 @@ def project(folder: Path, images: int) -> Path:
         **{section: {} for section in ("probes", "heads", "fine_tunes")},
     }
     YAML(typ="safe").dump(study, folder / "params.yaml")
-    peak(folder, "-m", "stages.download", "noise")
-    peak(folder, "-m", "stages.weights", "own")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        download.main(Params(study), "noise")
+        weights.main(Params(study), "own")
     return folder
 
 

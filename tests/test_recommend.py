@@ -20,8 +20,6 @@ from stages.training.exporting import TOLERANCES
 from tests.pipeline import ROOT
 from tests.tiny_study import STUDY
 
-pytestmark = pytest.mark.numeric
-
 FOLDER = Path("exports/recommended/high")
 PARAMS = Params(STUDY)
 
@@ -30,6 +28,7 @@ def choose(model, task="high"):
     write_json(Path(f"reports/recommended/{task}.json"), {"model": model})
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("model", ["part", "above", "changed"])  # a network in bfloat16, a head, a fine-tune
 def test_the_file_predicts_what_the_model_predicted_after_its_training(here, model):
     choose(model)

@@ -38,8 +38,6 @@ from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
 from tests.pipeline import ROOT, edit_study
 
-pytestmark = pytest.mark.numeric
-
 MODELS = ["base", "part", "frozen", "fresh", "above", "choice", "probe", "cached", "uncached", "changed", "from-probe"]
 
 
@@ -83,6 +81,7 @@ def photos(here):
     return folder, probabilities
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_predicts_what_it_predicted_after_its_training(here, name):
     check_predictions(name)
@@ -231,6 +230,7 @@ def predicted(capsys, *images, model="above", **options) -> tuple[int, str, str]
     return code, said.out, said.err
 
 
+@pytest.mark.numeric
 def test_files_and_folders_are_predicted_in_order_with_the_probabilities_of_the_test(photos, capsys):
     folder, probabilities = photos
     code, out, _ = predicted(capsys, folder / "004.png", folder, format="json")
@@ -261,6 +261,7 @@ def test_text_has_a_line_for_each_image(photos, capsys):
     assert out.startswith(f"{folder}/000.png: {best} ") and out.endswith(" %\n") and out.count("\n") == 1
 
 
+@pytest.mark.numeric
 def test_images_are_cropped_as_the_training_images_were(here, capsys):
     pixels = read_images("digits").pixels[stored("above")[0][0]]
     wide = np.concatenate([np.zeros_like(pixels), pixels, np.zeros_like(pixels)], axis=1)
@@ -323,6 +324,7 @@ for name in sys.argv[1:]:
 """
 
 
+@pytest.mark.numeric
 def test_an_exported_model_needs_nothing_of_the_project_and_predicts_the_same(here, capsys):
     names = ["part", "above", "probe", "changed"]
     pixels = read_images("digits").pixels[stored("part")[0]]
@@ -394,6 +396,7 @@ def test_without_its_images_a_model_is_not_exported(here):
         exported("base")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize(
     "architecture",
     ["four_conv", "vgg16", "mobilenet_v2", "densenet121", "efficientnet_b0", "convnext_tiny", "mobilenet_v3_small"],
@@ -406,6 +409,7 @@ def test_the_exported_preprocessing_is_that_of_the_architecture(architecture):
     np.testing.assert_allclose(pixels @ kernel + bias, expected, rtol=1e-6, atol=3e-5)
 
 
+@pytest.mark.numeric
 def test_every_preprocessing_is_an_affine_map_of_the_channels():
     pixels = np.random.default_rng(1).integers(0, 256, (50, 3), dtype=np.uint8)
     for architecture in ARCHITECTURES:
@@ -415,6 +419,7 @@ def test_every_preprocessing_is_an_affine_map_of_the_channels():
         np.testing.assert_allclose(pixels @ kernel + bias, expected, rtol=1e-6, atol=3e-5, err_msg=architecture)
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("architecture", ["convnext_tiny", "efficientnet_v2_b0"])
 def test_a_published_network_is_exported_as_it_is(architecture, tmp_path):
     """Its lower quarter, which has all kinds of its layers: the whole of it takes a minute to convert."""
