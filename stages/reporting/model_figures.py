@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stages.reporting.style import NAMES_UP_TO, STYLE, WIDTH, LineStyle, Picture, log_axis, percent_axis, shortened
 
@@ -68,8 +69,10 @@ def draw_reliability(model: str, reliability: pd.DataFrame, style: LineStyle) ->
     for axes in (accuracy, share):
         axes.set_xlim(max(0, lowest - 0.05), 1.02)
         axes.set_xlabel("predicted probability")
-        percent_axis(axes.xaxis)
         percent_axis(axes.yaxis)
+        percent_axis(axes.xaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    accuracy.set_ylim(accuracy.get_xlim())
     accuracy.set_title("accuracy")
     share.set_title("share of the images")
     share.set_ylim(bottom=0)
