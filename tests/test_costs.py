@@ -132,32 +132,40 @@ def test_the_total_counts_everything_that_a_model_is_built_on_once():
 # Measured costs.
 
 
-def test_speed_is_the_median_of_many_runs_after_a_warm_up(monkeypatch):
-    monkeypatch.setattr(measurement, "SECONDS", 0)
-    clock, calls = [0.0], []
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests advance; measuring ends after the fewest runs unless a test says otherwise."""
+    clock = [0.0]
     monkeypatch.setattr(measurement.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measurement, "SHORTEST", 0.0)
+    monkeypatch.setattr(measurement, "LONGEST", 0.0)
+    return clock
+
+
+def test_speed_is_the_median_of_runs_after_a_warm_up(clock):
+    calls = []
 
     def run(images):
         calls.append(len(images))
         # The first two calls of a size compile; one later call is interrupted.
-        number = calls.count(len(images))
-        clock[0] += 100.0 if number in (1, 2, 5) else 0.002 * len(images)
+        clock[0] += 100.0 if calls.count(len(images)) in (1, 2, 5) else 0.002 * len(images)
 
     assert milliseconds_per_image(run, np.zeros((32, 4))) == (pytest.approx(2.0), pytest.approx(2.0))
     assert calls == [1] * 9 + [32] * 9
 
 
-def test_fast_functions_run_until_the_time_is_over(monkeypatch):
-    monkeypatch.setattr(measurement, "SECONDS", 1.0)
-    clock, calls = [0.0], []
-    monkeypatch.setattr(measurement.time, "perf_counter", lambda: clock[0])
+@pytest.mark.parametrize(("growth", "runs"), [(0.0, 50), (0.01, 100)])
+def test_a_fast_function_runs_longer_if_its_speed_changes(clock, monkeypatch, growth, runs):
+    monkeypatch.setattr(measurement, "SHORTEST", 0.5)
+    monkeypatch.setattr(measurement, "LONGEST", 1.5)
+    calls = []
 
     def run(images):
         calls.append(len(images))
-        clock[0] += 0.01
+        clock[0] += 0.01 * (1 + growth * len(calls))
 
     milliseconds_per_image(run, np.zeros((32, 4)))
-    assert 100 <= calls.count(1) - 2 <= 101
+    assert calls.count(1) - 2 == pytest.approx(runs, abs=6)
 
 
 def test_the_peak_memory_of_a_process_grows_by_what_it_uses():

@@ -57,7 +57,7 @@ def draw_reliability(model: str, reliability: pd.DataFrame, style: LineStyle) ->
     """
     figure = Figure(figsize=(WIDTH, 2.2), layout="none")
     accuracy, share = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.22, top=0.89, wspace=0.3)
+    figure.subplots_adjust(left=0.12, right=0.96, bottom=0.22, top=0.89, wspace=0.3)
     accuracy.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     lines = {0: ("before", TRAIN_STYLE), 1: ("after calibration", style)}
     for calibrated, bins in reliability.groupby("calibrated"):
