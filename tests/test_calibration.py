@@ -7,7 +7,7 @@ from scipy.special import log_softmax, softmax
 from stages.artifacts.images import read_images
 from stages.artifacts.models import read_model_record, read_result
 from stages.artifacts.tasks import read_task
-from stages.training.calibration import BOUNDS, calibrate, fit_temperature
+from stages.training.calibration import BOUNDS, at_temperature, fit_temperature
 from stages.training.full_model import load_calibrated_model, load_full_model
 
 
@@ -50,7 +50,7 @@ def test_images_that_are_all_predicted_correctly_do_not_make_a_model_certain(ima
     temperature = fit_temperature([(probabilities, np.zeros(images, int))])
     assert 0.3 < temperature < 1
     # Less certain than that one of twice as many further images would be wrong.
-    assert calibrate(probabilities, temperature)[0, 0] < 1 - 0.1 / (images + 2)
+    assert at_temperature(probabilities, temperature)[0, 0] < 1 - 0.1 / (images + 2)
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 20])
@@ -59,14 +59,14 @@ def test_probabilities_of_0_and_1_have_a_temperature(wrong):
     temperature = fit_temperature([(probabilities, labels)])
     assert BOUNDS[0] <= temperature <= BOUNDS[1]
     assert temperature == 1 if not wrong else temperature > 2
-    assert np.isfinite(calibrate(probabilities, temperature)).all()
+    assert np.isfinite(at_temperature(probabilities, temperature)).all()
 
 
 def test_a_diverged_repeat_does_not_count():
     good, diverged = predictions(500, 2.0), (np.full((500, 5), np.nan, np.float32), np.zeros(500, int))
     assert fit_temperature([good, diverged]) == fit_temperature([good])
     assert fit_temperature([diverged]) == 1
-    assert np.isnan(calibrate(diverged[0], 2.0)).all()
+    assert np.isnan(at_temperature(diverged[0], 2.0)).all()
 
 
 def test_repeats_with_other_images_count_together():
@@ -78,10 +78,10 @@ def test_repeats_with_other_images_count_together():
 @pytest.mark.parametrize("temperature", [0.2, 3.0])
 def test_calibration_keeps_the_order_of_the_classes(temperature):
     probabilities, _ = predictions(200, 1.0)
-    scaled = calibrate(probabilities, temperature)
+    scaled = at_temperature(probabilities, temperature)
     np.testing.assert_array_equal(scaled.argsort(axis=1), probabilities.argsort(axis=1))
     np.testing.assert_allclose(scaled.sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(calibrate(scaled, 1 / temperature), probabilities, atol=1e-5)
+    np.testing.assert_allclose(at_temperature(scaled, 1 / temperature), probabilities, atol=1e-5)
 
 
 @pytest.mark.numeric
@@ -95,7 +95,7 @@ def test_a_model_in_use_is_calibrated_and_classifies_as_before(here, name):
     pixels = read_images("digits").pixels[result.predictions["test"].index[:50]]
     record = result.record
     plain, used = (load(record).predict_on_batch(pixels) for load in (load_full_model, load_calibrated_model))
-    np.testing.assert_allclose(used, calibrate(plain, temperature), atol=1e-5)
+    np.testing.assert_allclose(used, at_temperature(plain, temperature), atol=1e-5)
     np.testing.assert_array_equal(used.argmax(axis=1), plain.argmax(axis=1))
 
 

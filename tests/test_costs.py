@@ -7,12 +7,26 @@ import numpy as np
 import pytest
 from keras import layers
 
+from stages.artifacts.costs import InferenceTime, read_features_cost, read_model_cost
 from stages.artifacts.models import ModelResult, Predictions, read_model_record
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.multiply_adds import multiply_adds, training_multiply_adds
-from stages.evaluation.costs import total_training_multiply_adds
-from tests.example_results import features_record, fine_tune_record, head_record, make_cost, model_record
+from stages.core import measurement
+from stages.core.measurement import milliseconds_per_image, process_peak_memory
+from stages.evaluation.costs import inference_time, model_costs, pareto_front, total_training_multiply_adds
+from stages.evaluation.formatting import quantity
+from stages.reporting.cost_figures import draw_cost, draw_times
+from stages.reporting.style import TaskModels, line_styles
+from stages.training.measurement import measure_inference
+from tests.example_results import (
+    features_record,
+    fine_tune_record,
+    head_record,
+    make_cost,
+    model_record,
+    write_features_cost,
+)
 
 
 @pytest.mark.parametrize(
@@ -113,3 +127,126 @@ def test_the_total_counts_everything_that_a_model_is_built_on_once():
     two_views = head_record("b-head", replace(high, views=[{"flip": "horizontal"}]), training_multiply_adds=10**6)
     results["b-head"] = result_of(two_views)
     assert total_training_multiply_adds("b-head", results) == 10**9 + 10**6 + (2 * 240 + 10) * 1000
+
+
+# Measured costs.
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that tests advance; measuring ends after the fewest runs unless a test says otherwise."""
+    clock = [0.0]
+    monkeypatch.setattr(measurement.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measurement, "SHORTEST", 0.0)
+    monkeypatch.setattr(measurement, "LONGEST", 0.0)
+    return clock
+
+
+def test_speed_is_the_median_of_runs_after_a_warm_up(clock):
+    calls = []
+
+    def run(images):
+        calls.append(len(images))
+        # The first two calls of a size compile; one later call is interrupted.
+        clock[0] += 100.0 if calls.count(len(images)) in (1, 2, 5) else 0.002 * len(images)
+
+    assert milliseconds_per_image(run, np.zeros((32, 4))) == (pytest.approx(2.0), pytest.approx(2.0))
+    assert calls == [1] * 9 + [32] * 9
+
+
+@pytest.mark.parametrize(("growth", "runs"), [(0.0, 50), (0.01, 100)])
+def test_a_fast_function_runs_longer_if_its_speed_changes(clock, monkeypatch, growth, runs):
+    monkeypatch.setattr(measurement, "SHORTEST", 0.5)
+    monkeypatch.setattr(measurement, "LONGEST", 1.5)
+    calls = []
+
+    def run(images):
+        calls.append(len(images))
+        clock[0] += 0.01 * (1 + growth * len(calls))
+
+    milliseconds_per_image(run, np.zeros((32, 4)))
+    assert calls.count(1) - 2 == pytest.approx(runs, abs=6)
+
+
+def test_the_peak_memory_of_a_process_grows_by_what_it_uses():
+    before = process_peak_memory()
+    block = np.ones(int(before * 1e6 / 8) + 10_000_000)  # larger than all so far
+    assert process_peak_memory() > before + 50 and block.any()
+
+
+def test_the_time_of_a_head_is_without_that_of_a_call(monkeypatch):
+    """The time of a run depends here on the model alone: 5 ms for a head, 3 ms for a model that does nothing."""
+    monkeypatch.setattr(
+        "stages.training.measurement.milliseconds_per_image",
+        lambda run, images: (5.0, 0.5) if run.__self__.name == "head" else (3.0, 0.1),
+    )
+    features, images = keras.Input((6,)), keras.Input((4, 4, 3), dtype="uint8")
+    head = keras.Model(features, layers.Dense(2)(features), name="head")
+    assert measure_inference(head) == InferenceTime(2.0, 0.4)
+    full = keras.Model(images, layers.Dense(2)(layers.Flatten()(layers.Rescaling(1.0)(images))), name="head")
+    assert measure_inference(full) == InferenceTime(5.0, 0.5)
+
+
+def test_a_head_in_use_takes_the_time_of_its_backbone_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_features_cost("f", "flatten")
+    head, network = result_of(head_record("b-head", features_record())), result_of(model_record("b-net", "network"))
+    assert inference_time(head) == InferenceTime(4.5, 1.1)
+    assert inference_time(network) == InferenceTime(0.5, 0.1)
+    costs = model_costs("b-net", {"b-net": network})
+    assert (costs["milliseconds_per_image"], costs["batch_images_per_second"]) == (0.5, 10_000)
+    assert (costs["megabytes"], costs["peak_memory_mb"]) == (20 * 4 / 1e6, 800)
+
+
+def test_stages_measure_time_and_memory(here):
+    features = read_features_cost("several")
+    assert {*features.inference} == {"fc1", "conv3"}
+    for time in [*features.inference.values(), *(read_model_cost(name).inference for name in ("base", "cached"))]:
+        assert 0 < time.batched < time.single
+    own, below = read_model_cost("probe").inference, features.inference["conv3"]
+    assert 0 < own.single < below.single
+    assert read_model_cost("base").peak_memory > 100
+
+
+# The Pareto front.
+
+
+def example_metrics(**models):
+    return {
+        name: {
+            "test": {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.05},
+            "cost": {
+                "multiply_adds": cost, "total_training_multiply_adds": 100 * cost, "seconds": 1.0,
+                "total_seconds": 2.0, "milliseconds_per_image": 3.0,
+            },
+        }
+        for name, (accuracy, cost) in models.items()
+    }  # fmt: skip
+
+
+def test_no_model_is_cheaper_and_more_accurate_than_one_on_the_front():
+    metrics = example_metrics(
+        best=(0.9, 100), cheap=(0.7, 1), middle=(0.8, 10), worse=(0.75, 20), dear=(0.9, 200), equal=(0.8, 10)
+    )
+    assert pareto_front(metrics, "multiply_adds") == ["cheap", "middle", "equal", "best"]
+
+
+@pytest.mark.parametrize("prices", [(10**6, 10**6), (1, 10**15), (2 * 10**8, 3 * 10**8)])
+def test_the_figures_of_cost_show_every_model_on_a_readable_scale(prices):
+    metrics = example_metrics(one=(0.8, prices[0]), two=(0.9, prices[1]))
+    models = TaskModels("b", line_styles([*metrics]), dict.fromkeys(metrics, "head"), metrics, "two")
+    fronts = {cost: pareto_front(metrics, cost) for cost in ("total_training_multiply_adds", "multiply_adds")}
+    picture = draw_cost(models, fronts)
+    for axes in picture.figure.axes:
+        low, high = axes.get_xlim()
+        drawn = [x for line in axes.lines for x in line.get_xdata()]
+        ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
+        assert low < min(drawn) and max(drawn) < high and 1 <= len(ticks) <= 12
+    assert "one" in draw_times(models).alt
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(15_470_000_000, "15.5 G"), (300_774_272, "301 M"), (1e12, "1 T"), (4640, "4.64 k"), (0, "0")]
+)
+def test_large_numbers_have_prefixes(number, text):
+    assert quantity(number) == text

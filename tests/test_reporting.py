@@ -609,8 +609,8 @@ def test_the_report_reads_only_what_evaluate_and_compare_wrote(params):
         assert sentence in html.unescape(page)
     pictures = {path.name: path.read_bytes() for path in Path("reports/figures").iterdir()}
     assert {*pictures} == {
-        "accuracy-b.png", "cost-b.png", "curves-b.png", "pca-b.png",
-        *(f"{kind}-{model}.png" for model in records() for kind in ("training", "confusion")),
+        "accuracy-b.png", "cost-b.png", "time-b.png", "curves-b.png", "pca-b.png",
+        *(f"{kind}-{model}.png" for model in records() for kind in ("training", "confusion", "reliability")),
     }  # fmt: skip
     assert {*re.findall(r"\]\(figures/([^)]*)\)", text)} == {*pictures}
     embedded = re.findall(r'<img src="data:image/png;base64,([^"]*)" alt="([^"]+)">', page)

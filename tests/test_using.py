@@ -33,7 +33,7 @@ from stages.core.files import sha256_of, write_json
 from stages.reporting.predictions import Prediction, write_csv, write_text
 from stages.reporting.predictions import write_json as write_json_predictions
 from stages.training import exporting
-from stages.training.calibration import calibrate
+from stages.training.calibration import at_temperature
 from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
 from tests.pipeline import ROOT, edit_study
@@ -55,7 +55,7 @@ def used_weights(name):
 def calibrated(name):
     """The same at the temperature of the model: what it predicts in use."""
     index, probabilities = stored(name)
-    return index, calibrate(probabilities, read_model_record(name).temperature)
+    return index, at_temperature(probabilities, read_model_record(name).temperature)
 
 
 def tolerance_of(name):

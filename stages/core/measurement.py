@@ -7,14 +7,16 @@ from collections.abc import Callable
 import numpy as np
 
 BATCH = 32
-WARM_UP, LEAST_RUNS, SECONDS = 2, 7, 0.3
+WARM_UP, LEAST_RUNS = 2, 7
+SHORTEST, LONGEST = 0.3, 1.0  # seconds
+STABLE = 0.05  # difference between the medians of the first and the second half of the runs, as a share
 
 
 def milliseconds_per_image(run: Callable[[np.ndarray], object], images: np.ndarray) -> tuple[float, float]:
     """Milliseconds that a function takes per image: for one image at a time, and for batches of 32.
 
-    images: (32, ...), what the function takes. Each figure is the median of at least `LEAST_RUNS` runs, and of as many
-    as fit into `SECONDS`, after `WARM_UP` runs that do not count.
+    images: (32, ...), what the function takes. Each figure is the median of at least `LEAST_RUNS` runs, after `WARM_UP`
+    runs that do not count. They go on for at least `SHORTEST` seconds; then until they are `STABLE`, or `LONGEST` ends.
     """
     return _median_milliseconds(run, images[:1]), _median_milliseconds(run, images) / len(images)
 
@@ -22,12 +24,18 @@ def milliseconds_per_image(run: Callable[[np.ndarray], object], images: np.ndarr
 def _median_milliseconds(run: Callable[[np.ndarray], object], images: np.ndarray) -> float:
     for _ in range(WARM_UP):
         run(images)
-    seconds, start = [], time.perf_counter()
-    while len(seconds) < LEAST_RUNS or time.perf_counter() - start < SECONDS:
-        before = time.perf_counter()
+    seconds, total = [], 0.0
+    while len(seconds) < LEAST_RUNS or total < SHORTEST or (total < LONGEST and not _stable(seconds)):
+        start = time.perf_counter()
         run(images)
-        seconds.append(time.perf_counter() - before)
+        seconds.append(time.perf_counter() - start)
+        total += seconds[-1]
     return 1000 * float(np.median(seconds))
+
+
+def _stable(seconds: list[float]) -> bool:
+    first, second = (np.median(half) for half in np.array_split(seconds, 2))
+    return abs(first - second) <= STABLE * second
 
 
 def process_peak_memory() -> float | None:

@@ -7,14 +7,14 @@ import pandas as pd
 
 from stages.evaluation.predictions import NO_PREDICTION, SplitPredictions
 from stages.evaluation.study_results import StudyResults
-from stages.training.calibration import calibrate
+from stages.training.calibration import at_temperature
 
 RELIABILITY_BINS = 10  # fewer than for the calibration error, so that more images are in each
 
 
 def with_temperature(predictions: SplitPredictions, temperature: float) -> SplitPredictions:
     """The predictions of a model in use, at its temperature."""
-    return replace(predictions, probabilities=calibrate(predictions.probabilities, temperature))
+    return replace(predictions, probabilities=at_temperature(predictions.probabilities, temperature))
 
 
 def reliability(study: StudyResults) -> dict[str, pd.DataFrame]:

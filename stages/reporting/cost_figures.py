@@ -1,10 +1,13 @@
 """The figures of what the models of a task cost: time, and accuracy against training and inference."""
 
+import math
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from stages.evaluation.formatting import duration
-from stages.reporting.style import MARKERS, WIDTH, Picture, TaskModels, headline, layout_legend, log_axis, percent_axis
+from stages.reporting.style import MARKERS, WIDTH, Picture, TaskModels, headline, layout_legend, percent_axis
 
 LIGHT = "#bbbbbb"
 FRONT_COLOR = "#555555"
@@ -71,7 +74,7 @@ def draw_cost(models: TaskModels, fronts: dict[str, list[str]]) -> Picture:
             filled = {"color": style.color, "markeredgecolor": style.edge, "markersize": 7}
             axes.plot(prices[model], models.accuracy(model), marker, label=models.label(model), **filled)
         draw_front(axes, [(prices[model], models.accuracy(model)) for model in front])
-        log_axis(axes.xaxis)
+        price_axis(axes, list(prices.values()))
         percent_axis(axes.yaxis)
         axes.set_xlabel(label)
         axes.set_ylabel("test accuracy")
@@ -91,6 +94,20 @@ def draw_cost(models: TaskModels, fronts: dict[str, list[str]]) -> Picture:
         "are the same on every machine.",
         f"Test accuracy against multiply-adds for the models of {models.task}. On the Pareto front: {names}.",
     )
+
+
+def price_axis(axes: Axes, prices: list[float]) -> None:
+    """A log scale with plain numbers. Models on one backbone cost nearly the same: they are drawn in one place."""
+    middle, half = math.sqrt(min(prices) * max(prices)), max(1.15 * math.sqrt(max(prices) / min(prices)), 2.3)
+    low, high = middle / half, middle * half
+    steps = (1, 2, 5) if high / low < 200 else (1,)
+    every = 1 + math.floor(math.log10(high / low) / 8)  # at most about eight ticks
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, every)
+    axes.set_xscale("log")
+    axes.set_xlim(low, high)
+    axes.xaxis.set_major_locator(FixedLocator([step * 10.0**decade for decade in decades for step in steps]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def draw_front(axes: Axes, points: list[tuple[float, float]]) -> None:

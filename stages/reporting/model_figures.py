@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from stages.reporting.style import NAMES_UP_TO, STYLE, WIDTH, LineStyle, Picture, log_axis, percent_axis, shortened
 
@@ -56,7 +57,7 @@ def draw_reliability(model: str, reliability: pd.DataFrame, style: LineStyle) ->
     """
     figure = Figure(figsize=(WIDTH, 2.2), layout="none")
     accuracy, share = figure.subplots(1, 2)
-    figure.subplots_adjust(left=0.12, right=0.98, bottom=0.22, top=0.89, wspace=0.3)
+    figure.subplots_adjust(left=0.12, right=0.96, bottom=0.22, top=0.89, wspace=0.3)
     accuracy.plot([0, 1], [0, 1], color="#bbbbbb", linewidth=1)
     lines = {0: ("before", TRAIN_STYLE), 1: ("after calibration", style)}
     for calibrated, bins in reliability.groupby("calibrated"):
@@ -68,8 +69,10 @@ def draw_reliability(model: str, reliability: pd.DataFrame, style: LineStyle) ->
     for axes in (accuracy, share):
         axes.set_xlim(max(0, lowest - 0.05), 1.02)
         axes.set_xlabel("predicted probability")
-        percent_axis(axes.xaxis)
         percent_axis(axes.yaxis)
+        percent_axis(axes.xaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    accuracy.set_ylim(accuracy.get_xlim())
     accuracy.set_title("accuracy")
     share.set_title("share of the images")
     share.set_ylim(bottom=0)

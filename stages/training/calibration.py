@@ -39,7 +39,7 @@ def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]]) -> float:
     return round(float(np.exp(fitted.x)), 4)
 
 
-def calibrate(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities (..., classes) at a temperature, float32; what is not finite stays so."""
     return softmax(_logits(probabilities) / temperature, axis=-1).astype(np.float32)
 

@@ -19,7 +19,7 @@ from stages.artifacts.models import ModelRecord, read_predictions
 from stages.backbones.onnx_export import inference_model
 from stages.backbones.runtime import make_deterministic
 from stages.core.errors import UserError
-from stages.training.calibration import calibrate
+from stages.training.calibration import at_temperature
 from stages.training.full_model import load_calibrated_model, precisions
 
 CHECKED_IMAGES = 256  # test images at most
@@ -78,7 +78,7 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
         model=inference_model(load_calibrated_model(record, precision), record.name),
         metadata={"classes": record.classes, "image_size": record.image_size, "resize": record.resize},
         pixels=images.pixels[test.index[checked]],
-        stored=calibrate(test.probabilities[record.best_repeat][checked], record.temperature),
+        stored=at_temperature(test.probabilities[record.best_repeat][checked], record.temperature),
         precision=coarsest_precision(record),
     )
 
