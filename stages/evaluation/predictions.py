@@ -38,6 +38,11 @@ class SplitPredictions:
         return self.predicted == self.labels
 
     @property
+    def predicts(self) -> np.ndarray:
+        """Whether a repeat predicted an image, (repeats, n) bool."""
+        return np.ones(self.correct.shape, bool)
+
+    @property
     def classes(self) -> int:
         """The number of classes."""
         return self.probabilities.shape[2]
