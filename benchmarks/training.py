@@ -110,6 +110,7 @@ def features_record(architecture: str, image_size: int, cut: str, shape: list[in
         views=[],
         shape=shape,
         parameters=0,
+        multiply_adds=0,
     )
 
 

@@ -11,7 +11,7 @@ from stages.artifacts.reports import REPORTS_FOLDER, write_table, write_tables
 from stages.core.files import atomic_directory, write_json
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.evaluation.costs import total_seconds
+from stages.evaluation.costs import total_costs
 from stages.evaluation.description import describe_study
 from stages.evaluation.metrics import class_metrics, compute_metrics, model_metrics, summarize
 from stages.evaluation.study_results import StudyResults, read_study
@@ -35,7 +35,7 @@ def main(params: Params) -> str:
             split: compute_metrics(part, params.seed if split == "test" else None, with_roc_auc=split != "train")
             for split, part in predictions.items()
         }
-        metrics[model] = model_metrics(study.results[model], total_seconds(model, study.results), predictions, arrays)
+        metrics[model] = model_metrics(study.results[model], total_costs(model, study.results), predictions, arrays)
         classes[model] = class_metrics(predictions["test"], arrays["test"], study.task_of(model).classes)
 
     write_json(REPORTS_FOLDER / "metrics.json", metrics)

@@ -18,6 +18,7 @@ from stages.backbones.cuts import up_to_cut, write_above_cut
 from stages.backbones.extraction import BATCH, FeaturesWriter, extract
 from stages.backbones.inference import fastest_inference, resolve_precision
 from stages.backbones.layer_names import find_layer
+from stages.backbones.multiply_adds import multiply_adds
 from stages.backbones.pretrained import load_backbone
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.features import FeaturesConfig
@@ -57,6 +58,7 @@ def main(params: Params, name: str) -> str:
             views=[view.model_dump() for view in entry.views],
             shape=list(part.output.shape[1:]),
             parameters=part.count_params(),
+            multiply_adds=multiply_adds(part),
         )
         for cut, part in zip(cuts, parts, strict=True)
     ]

@@ -44,6 +44,7 @@ def main(params: Params, name: str) -> str:
         seed=params.seed,
         provenance=Provenance.on_features(task, record),
         parameters_below=record.parameters,
+        multiply_adds_below=record.multiply_adds,
     )
     spec = TrainingSpec(description, entry.candidates(settings), examples_fingerprint(examples))
     head, result = train_repeats(spec, build, examples, train_views)

@@ -14,7 +14,7 @@ from stages.config.probes import ProbeConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.probes.ridge import LARGEST_MATRIX, solve_ridge
+from stages.probes.ridge import LARGEST_MATRIX, solve_ridge, solving_multiply_adds
 from stages.probes.selection import accuracy, choose_probe
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights, write_probe
@@ -66,6 +66,8 @@ def main(params: Params, name: str) -> str:
         epochs=[1],
         trained_parameters=solved,
         total_parameters=features.record.parameters + solved + stored.mean.size + stored.variance.size,
+        multiply_adds=features.record.multiply_adds + probe.kernel.size,
+        training_multiply_adds=solving_multiply_adds(len(train_views.rows), len(probe.kernel)),
         candidates=candidates,
     )
     result = ModelResult(

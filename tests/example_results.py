@@ -50,7 +50,7 @@ def features_record(**changes) -> FeaturesRecord:
     record = FeaturesRecord(
         name="f", dataset="d", images_sha256="0", images=600, image_size=16, resize="crop", backbone="a-net",
         weights_sha256="1", architecture="four_conv", cut="flatten", pooling="none", precision="float32",
-        storage="float16", views=[], shape=[1024], parameters=100,
+        storage="float16", views=[], shape=[1024], parameters=100, multiply_adds=1000,
     )  # fmt: skip
     return replace(record, **changes)
 
@@ -67,6 +67,7 @@ def model_record(name, kind, provenance=None, **changes) -> ModelRecord:
         name=name, kind=kind, task="b", dataset="d", classes=CLASSES, image_size=16, resize="crop", settings=own,
         training={} if kind == "probe" else TRAINING, seed=3, fold=0, provenance=replace(origin, **provenance or {}),
         train_images=240, repeats=2, best_repeat=0, epochs=[3, 3], trained_parameters=10, total_parameters=20,
+        multiply_adds=2000, training_multiply_adds=3_000_000,
     )  # fmt: skip
     return replace(record, **changes)
 

@@ -26,7 +26,7 @@ class FeaturesRecord:
     how many. architecture, image_size, resize, cut, pooling: how images go through the backbone; its preprocessing
     belongs to the architecture. precision: of the computation. storage: dtype of the array. views: how the images were
     changed for each view but the first, which holds the images as they are. shape: of the features of one image.
-    parameters: weights of the backbone up to the cut layer.
+    parameters: weights of the backbone up to the cut layer. multiply_adds: of one image up to the cut layer.
     """
 
     name: str
@@ -45,6 +45,7 @@ class FeaturesRecord:
     views: list[dict[str, Any]]
     shape: list[int]
     parameters: int
+    multiply_adds: int
 
     def views_used(self, limit: int | None) -> int:
         """The number of views that a model trains on; limit: its setting, None for all views."""

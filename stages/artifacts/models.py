@@ -114,7 +114,9 @@ class ModelRecord:
     train_images: how many. repeats: trainings from different seeds. best_repeat: the one, from 0, whose weights are
     stored: that of the lowest validation loss. epochs: of each repeat. trained_parameters, total_parameters: weights
     that training changed, and all from the image to the probabilities. candidates: settings that were tried, if there
-    was a choice. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
+    was a choice. multiply_adds: of one image, from its pixels to the probabilities. training_multiply_adds: of one
+    repeat of this model alone, without what it is built on; with several candidates the mean over the repeats, of which
+    the first trains all of them. weights_sha256: of `model.weights.h5`; `write_model` fills it in.
     """
 
     name: str
@@ -135,6 +137,8 @@ class ModelRecord:
     epochs: list[int]
     trained_parameters: int
     total_parameters: int
+    multiply_adds: int
+    training_multiply_adds: int
     candidates: list[Candidate] = field(default_factory=list)
     weights_sha256: str = ""
 

@@ -40,6 +40,14 @@ def lineage(model: str, records: dict[str, ModelRecord]) -> Lineage:
     return Lineage(models, features)
 
 
+def total_costs(model: str, results: dict[str, ModelResult]) -> dict[str, float]:
+    """The costs of a model together with everything that it is built on, by their names in metrics.json."""
+    return {
+        "total_seconds": round(total_seconds(model, results), 3),
+        "total_training_multiply_adds": total_training_multiply_adds(model, results),
+    }
+
+
 def total_seconds(model: str, results: dict[str, ModelResult]) -> float:
     """Seconds of one repeat of a model and of everything that it is built on, each counted once.
 
@@ -53,6 +61,22 @@ def total_seconds(model: str, results: dict[str, ModelResult]) -> float:
         for features in parts.features
     )
     return training + sum(extraction)
+
+
+def total_training_multiply_adds(model: str, results: dict[str, ModelResult]) -> int:
+    """Multiply-adds of one repeat of a model and of everything that it is built on, each counted once.
+
+    Unlike seconds they are the same on every machine. A cache of features counts up to the highest cut layer that the
+    models of the lineage use, for the images of `images_used`.
+    """
+    parts = lineage(model, {name: result.record for name, result in results.items()})
+    records = [results[name].record for name in parts.models]
+    caches = [record.provenance.features for record in records if record.provenance.features]
+    extraction = (
+        images_used(features, parts, results) * max(cache.multiply_adds for cache in caches if cache.name == features)
+        for features in parts.features
+    )
+    return sum(record.training_multiply_adds for record in records) + sum(extraction)
 
 
 def images_used(features: str, parts: Lineage, results: dict[str, ModelResult]) -> int:

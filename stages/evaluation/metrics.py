@@ -161,11 +161,14 @@ def class_metrics(predictions: SplitPredictions, metrics: dict[str, np.ndarray],
 
 def model_metrics(
     result: ModelResult,
-    total_seconds: float,
+    totals: dict[str, float],
     predictions: dict[str, SplitPredictions],
     metrics: dict[str, dict[str, np.ndarray]],
 ) -> dict[str, Any]:
-    """The part of metrics.json for one model: every split, training and cost; numbers and None only."""
+    """The part of metrics.json for one model: every split, training and cost; numbers and None only.
+
+    totals: costs of the model together with everything that it is built on.
+    """
     record, cost = result.record, result.cost
     return {
         **{split: split_metrics(predictions[split], values) for split, values in metrics.items()},
@@ -177,8 +180,10 @@ def model_metrics(
         },
         "cost": {
             "seconds": cost.seconds,
-            "total_seconds": round(total_seconds, 3),
             "images_per_second": cost.images_per_second,
+            "multiply_adds": record.multiply_adds,
+            "training_multiply_adds": record.training_multiply_adds,
+            **totals,
             "trained_parameters": record.trained_parameters,
             "total_parameters": record.total_parameters,
         },

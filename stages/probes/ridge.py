@@ -66,6 +66,12 @@ def solve_ridge(
     ]
 
 
+def solving_multiply_adds(rows: int, dimensions: int) -> int:
+    """The multiply-adds of `solve_ridge` in order of magnitude: the matrix of products, and its decomposition."""
+    size = min(rows, dimensions)
+    return rows * dimensions * size + size**3
+
+
 def _slices(blocks: Iterator[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray]]:
     """Blocks of rows, each with its first row and the row after its last."""
     start = 0

@@ -19,6 +19,7 @@ from stages.artifacts.models import (
     write_model,
 )
 from stages.artifacts.tasks import SPLITS
+from stages.backbones.multiply_adds import multiply_adds, training_multiply_adds
 from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
@@ -49,7 +50,8 @@ Build = Callable[[float], BuiltModel]
 class ModelDescription:
     """What is known of a model before its training; see `ModelRecord`.
 
-    parameters_below: weights of the backbone below the features that the model is trained on.
+    parameters_below, multiply_adds_below: weights of the backbone below the features that the model is trained on, and
+    its multiply-adds of one image.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ModelDescription:
     seed: int
     provenance: Provenance
     parameters_below: int = 0
+    multiply_adds_below: int = 0
 
 
 @dataclass(frozen=True)
@@ -149,17 +152,17 @@ def train_repeats(
     best = int(np.nanargmin(np.where(np.isfinite(losses), losses, np.nan)))
     make_deterministic(spec.description.seed)
     with computing_in(settings.precision):
-        model = build(l2).full_model
-    model.set_weights(repeats[best].weights)
-    return model, _result(spec, repeats, best, data, model)
+        built = build(l2)
+    built.full_model.set_weights(repeats[best].weights)
+    return built.full_model, _result(spec, repeats, best, data, built)
 
 
-def _result(
-    spec: TrainingSpec, repeats: list[Repeat], best: int, data: TrainingData, model: keras.Model
-) -> ModelResult:
+def _result(spec: TrainingSpec, repeats: list[Repeat], best: int, data: TrainingData, built: BuiltModel) -> ModelResult:
     """The result of finished repeats; `best` is the repeat, from 0, whose weights the model has."""
-    description = vars(spec.description).copy()
-    parameters_below = description.pop("parameters_below")
+    model, description = built.full_model, vars(spec.description).copy()
+    parameters_below, multiply_adds_below = (
+        description.pop(f"{name}_below") for name in ("parameters", "multiply_adds")
+    )
     epochs = [len(repeat.history) for repeat in repeats]
     seconds = [repeat.seconds for repeat in repeats]
     settings, _ = spec.candidates[repeats[0].candidate]
@@ -174,6 +177,8 @@ def _result(
             epochs=epochs,
             trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
             total_parameters=parameters_below + model.count_params(),
+            multiply_adds=multiply_adds_below + multiply_adds(model),
+            training_multiply_adds=_training_multiply_adds(built.trained, repeats, data),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
         ),
         cost=Cost.measured(float(np.mean(seconds)), len(data.train_views.rows) * sum(epochs) / sum(seconds)),
@@ -185,6 +190,18 @@ def _result(
             for split, part in data.examples.items()
         },
     )
+
+
+def _training_multiply_adds(trained: keras.Model, repeats: list[Repeat], data: TrainingData) -> int:
+    """The multiply-adds of one repeat: a mean over all, with every candidate of the first, as its seconds are.
+
+    An epoch trains on every view of the training images and predicts the validation images.
+    """
+    epochs = sum(len(repeat.history) for repeat in repeats)
+    epochs += sum(candidate["epochs"] for candidate in repeats[0].candidates if not candidate["chosen"])
+    train, validation = len(data.train_views.rows), len(data.examples["validation"].rows)
+    epoch = train * training_multiply_adds(trained) + validation * multiply_adds(trained)
+    return round(epoch * epochs / len(repeats))
 
 
 def _train(
