@@ -116,8 +116,8 @@ def resampled_accuracies(
 ) -> dict[str, np.ndarray]:
     """The accuracy of every model in bootstrap resamples of images and of repeats.
 
-    correct: model -> (repeats, n), whether a repeat is correct on each of the same n images, as of `Outcomes.by_image`. groups:
-    (n,) int, 0 up; images of one group are drawn together.
+    correct: model -> (repeats, n), whether a repeat is correct on each of the same n images; see `Outcomes.by_image`.
+    groups: (n,) int, 0 up; images of one group are drawn together.
 
     Every resample draws as many groups as exist, the same for all models, and for every model repeats: of r repeats
     r - 1, because drawing r would understate their spread by (r - 1) / r (Rao & Wu 1988, JASA 83). One repeat has no
@@ -191,7 +191,8 @@ def standard_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The standard error of the difference in accuracy of every pair of models, and its degrees of freedom.
 
-    correct, groups: as of `resampled_accuracies`. folds: (n,) int, the fold of each image; one fold by default. Returns two arrays (pairs,), in the order of `itertools.combinations`.
+    correct, groups: as of `resampled_accuracies`. folds: (n,) int, the fold of each image; one fold by default. Returns
+    two arrays (pairs,), in the order of `itertools.combinations`.
 
     The variance is the sum of two: over groups of images, less what the randomness of training adds to it, and over the
     repeats of both models, which contains that randomness. Their degrees of freedom are combined by Satterthwaite

@@ -1,9 +1,11 @@
 """Which images the repeats of a model predict correctly, where each repeat may validate on another fold."""
 
+import math
 from dataclasses import dataclass
 from functools import reduce
 
 import numpy as np
+from scipy import stats
 
 from stages.core.errors import UserError
 from stages.core.wording import listing
@@ -27,6 +29,8 @@ class Outcomes:
     @property
     def folds(self) -> np.ndarray:
         """The fold of each image, (n,) int from 0 up: images of one fold were predicted by the same repeats."""
+        if self.predicts.all():
+            return np.zeros(len(self.groups), int)
         return np.unique(self.predicts, axis=1, return_inverse=True)[1].reshape(-1)
 
     @property
@@ -88,3 +92,18 @@ def fold_variances(values: np.ndarray, groups: np.ndarray, folds: np.ndarray) ->
     shares = sizes / sizes.sum()
     between = (shares**2 * (means - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
     return images, np.maximum(0, between * len(sizes) / (len(sizes) - 1) - images)
+
+
+def images_needed(a: Outcomes, b: Outcomes) -> float:
+    """The number of images that would show the difference between two models if it is as measured; inf if it is 0.
+
+    a, b: on the same images. A paired z-test at the 5 % level finds it with this many images in 80 % of cases; its
+    variance is that of the difference per image, in whole groups.
+    """
+    values = a.by_image.mean(axis=0) - b.by_image.mean(axis=0)
+    difference, count = values.mean(), int(a.groups.max()) + 1
+    if abs(difference) < 1e-9:
+        return math.inf
+    by_group = np.bincount(a.groups, values - difference, count)
+    variance = (by_group**2).sum() * count / max(1, count - 1) / len(values)
+    return float((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) ** 2 * variance / difference**2)

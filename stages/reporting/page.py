@@ -38,7 +38,6 @@ COLUMNS = [
     ("all parameters", "cost.total_parameters", "count"),
 ]
 LOWER_IS_BETTER = {"total time", "training time", "test loss", "calibration error"}
-MOST_SENTENCES = 5  # on pairs of models in a verdict; more of them are folded
 UNKNOWN = ("-", "", None)
 CLASS_COLUMNS = [
     ("precision", "precision"),
@@ -59,7 +58,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"lower_is_better": LOWER_IS_BETTER, "most_sentences": MOST_SENTENCES}
+    environment.globals["lower_is_better"] = LOWER_IS_BETTER
     environment.globals["class_columns"] = [header for header, _ in CLASS_COLUMNS]
     environment.filters |= {"md": markdown, "data_uri": data_uri, "sha256": sha256}
     return environment.get_template(template).render(**content)
@@ -81,7 +80,7 @@ def task_sections(
             {
                 "name": name,
                 **task,
-                **{key: comparison[key] for key in ("recommended", "verdict", "warnings")},
+                **{key: comparison[key] for key in ("recommended", "verdict", "verdict_on_test", "warnings")},
                 "columns": ["model", "kind", *(header for header, *_ in columns)],
                 "rows": [
                     {
