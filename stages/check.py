@@ -1,7 +1,8 @@
 """Checks a study without running it, and reports all problems at once: `python -m stages.check [study]`.
 
 As the stage `check` it runs with `--clean`. Then it also removes what removed entries have left behind, and writes
-data/check, on which all other stages depend: nothing runs until the study is valid.
+data/check, on which all other stages depend: nothing runs until the study is valid. It also writes data/margin, because
+DVC has no defaults: a stage cannot depend on a key of params.yaml that a study may leave out.
 """
 
 import argparse
@@ -16,6 +17,7 @@ from stages.core.yaml import read_yaml
 from stages.validation.study import check_study
 
 OUTPUT = Path("data/check")
+MARGIN_OUTPUT = Path("data/margin")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -32,6 +34,7 @@ def main(arguments: argparse.Namespace) -> int:
         if read_yaml(PARAMS) != content:  # DVC would record the new content as checked
             raise UserError(f"{PARAMS} changed while it was checked. Run `dvc repro` again.")
         write_text(OUTPUT, f"{PARAMS} is valid\n")
+        write_text(MARGIN_OUTPUT, f"{study.margin:g}\n")
     return 0
 
 

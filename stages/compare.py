@@ -6,6 +6,8 @@ Reads the predictions of the models and the metrics that evaluate wrote. Needs n
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from stages.artifacts.models import MODELS_FOLDER, read_model_record, weights_file
 from stages.artifacts.reports import REPORTS_FOLDER
 from stages.backbones.layer_table import layers_of
@@ -13,13 +15,15 @@ from stages.core.files import atomic_directory, read_json, reading, sha256_of, w
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.evaluation.comparisons import compare_models
-from stages.evaluation.costs import describe_lineage, lineage
 from stages.evaluation.crossovers import find_crossovers
 from stages.evaluation.cut_curves import cut_curves
+from stages.evaluation.folds import Outcomes, common_outcomes
+from stages.evaluation.formatting import rounded
 from stages.evaluation.learning_curves import learning_curves
 from stages.evaluation.sanity import model_warnings
+from stages.evaluation.shortfall import choose
 from stages.evaluation.study_results import StudyResults, read_study
-from stages.evaluation.verdict import choose, contradictions, verdict
+from stages.evaluation.verdict import Evidence, contradictions, multiply_adds, sentences_on_test, verdict
 
 
 def main(params: Params) -> str:
@@ -28,7 +32,7 @@ def main(params: Params) -> str:
     metrics = read_json(path)
     with reading(path):
         metrics = {model: metrics[model] for model in study.results}
-    comparisons = {task: compare_task(study, task, metrics, params.seed) for task in study.tasks}
+    comparisons = {task: compare_task(study, task, metrics, params) for task in study.tasks}
 
     write_json(REPORTS_FOLDER / "comparisons.json", comparisons)
     recommended = {task: content["recommended"] for task, content in comparisons.items()}
@@ -41,27 +45,28 @@ def main(params: Params) -> str:
     return "recommended " + (", ".join(f"{model} for {task}" for task, model in recommended.items()) or "nothing")
 
 
-def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], seed: int) -> dict[str, Any]:
+def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params: Params) -> dict[str, Any]:
     """The part of comparisons.json for one task; metrics: model -> its part of metrics.json."""
     models = study.models(task)
     metrics = {model: metrics[model] for model in models}
     records = {model: study.records[model] for model in models}
-    best_repeats = {model: record.best_repeat for model, record in records.items()}
-    validation, test = (
-        compare_models({model: study.predictions[model][split] for model in models}, best_repeats, seed)
-        for split in ("validation", "test")
-    )
-    choice = choose(metrics, validation)
-    built_on = describe_lineage(lineage(choice.recommended, study.records), study.records)
+    outcomes = task_outcomes(study, models, "validation")
+    validation = compare_models(outcomes, params.seed)
+    test = compare_models(task_outcomes(study, models, "test"), params.seed)
+    choice = choose(outcomes, multiply_adds(metrics), params.margin / 100, params.seed)
     warnings = contradictions(choice, test)
     for model in models:
-        warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], seed)
+        warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], params.seed)
     curves = learning_curves(records)
     return {
+        "margin": params.margin,
         "best_on_validation": choice.best,
         "candidates": choice.candidates,
         "recommended": choice.recommended,
-        "verdict": verdict(choice, metrics, test, built_on),
+        "probability": rounded(choice.probability),
+        "expected_shortfalls": {model: rounded(shortfall) for model, shortfall in choice.shortfalls.items()},
+        "verdict": verdict(choice, Evidence(metrics, outcomes, validation, params.margin)),
+        "verdict_on_test": sentences_on_test(choice, metrics, test),
         "warnings": warnings,
         "validation": [asdict(pair) for pair in validation],
         "test": [asdict(pair) for pair in test],
@@ -72,6 +77,15 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], seed: 
             for architecture, group in cut_curves(records).items()
         },
     }
+
+
+def task_outcomes(study: StudyResults, models: list[str], split: str) -> dict[str, Outcomes]:
+    """Which images of a split the models of a task predict correctly, on the images that all of them predict."""
+    return common_outcomes(
+        {model: study.predictions[model][split] for model in models},
+        {model: np.sort(study.results[model].predictions[split].index) for model in models},
+        {model: study.records[model].best_repeat for model in models},
+    )
 
 
 def identify(model: str | None) -> dict[str, Any]:

@@ -41,6 +41,9 @@ def main(params: Params) -> str:
         classes[model] = class_metrics(predictions["test"], arrays["test"], study.task_of(model).classes)
 
     write_json(REPORTS_FOLDER / "metrics.json", metrics)
+    # Names that no other file has: `dvc exp show` makes a short column of each.
+    accuracies = {model: round(values["validation"]["accuracy"], 4) for model, values in metrics.items()}
+    write_json(REPORTS_FOLDER / "validation_accuracy.json", accuracies)
     with atomic_directory(REPORTS_FOLDER / "summary") as folder:
         for model, values in metrics.items():
             write_json(folder / f"{model}.json", summarize(values))

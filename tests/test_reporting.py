@@ -22,13 +22,13 @@ from stages.artifacts.tasks import read_task
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.evaluation.candidates import describe_candidates
-from stages.evaluation.comparisons import Comparison, bootstrap_interval, compare_models, mcnemar, resampled_accuracies
+from stages.evaluation.comparisons import bootstrap_interval, compare_models, mcnemar, resampled_accuracies
 from stages.evaluation.costs import Lineage, describe_lineage, images_used, lineage
+from stages.evaluation.folds import Outcomes
 from stages.evaluation.metrics import compute_metrics, split_metrics
 from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.sanity import permutation_moments, shuffled_labels_p, split_mismatch
 from stages.evaluation.tables import mean_curves
-from stages.evaluation.verdict import choose, comparison_sentence, contradictions, verdict
 from stages.reporting.figures import leader
 from stages.reporting.page import markdown
 from stages.splitting.summary import summary_sentences
@@ -90,8 +90,11 @@ def predictions_with(correct) -> SplitPredictions:
 
 def compare_correct(correct, best_repeat=0, seed=0):
     """Compare models; correct: model -> (repeats, n) bool."""
-    predictions = {name: predictions_with(values) for name, values in correct.items()}
-    return compare_models(predictions, dict.fromkeys(correct, best_repeat), seed)
+    outcomes = {
+        name: Outcomes(values, np.ones(values.shape, bool), np.arange(values.shape[1]), best_repeat)
+        for name, values in correct.items()
+    }
+    return compare_models(outcomes, seed)
 
 
 def bootstrap_difference(a, b, seed, resamples=10_000):
@@ -310,67 +313,6 @@ def test_the_bound_without_shuffling_agrees_with_shuffling(accuracy, monkeypatch
     assert (p < shuffled) == (accuracy > 0.5)
 
 
-# Verdict
-
-
-def pair(a, b, difference, distinguishable, low=None):
-    p = 0.001 if distinguishable else 0.4
-    low = difference - 0.02 if low is None else low
-    return Comparison(a, b, difference, low, difference + 0.03, p, p, distinguishable, 0, 0, 1.0, 1.0)
-
-
-def model_metrics(**models):
-    return {
-        name: {
-            "validation": {"accuracy": accuracy},
-            "test": {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.05},
-            "cost": {"total_seconds": seconds},
-        }
-        for name, (accuracy, seconds) in models.items()
-    }
-
-
-def test_the_cheapest_model_that_is_not_distinguishable_from_the_best_is_recommended():
-    metrics = model_metrics(best=(0.9, 70.0), near=(0.89, 10.0), far=(0.5, 1.0))
-    pairs = [pair("best", "near", 0.01, False), pair("best", "far", 0.4, True), pair("near", "far", 0.39, False)]
-    choice = choose(metrics, pairs)
-    assert (choice.best, choice.recommended, choice.candidates) == ("best", "near", ["best", "near"])
-    assert verdict(choice, metrics, pairs, "features and base network")[0] == (
-        "near is recommended: test accuracy 89.0 % (95 % interval 79.0 to 94.0), 10.0 s in total (with its features "
-        "and base network). It is the cheapest of the 2 models whose validation accuracies do not differ significantly "
-        "from the best, best."
-    )
-    single = {"far": metrics["far"]}
-    assert verdict(choose(single, []), single, [], "") == [
-        "far is the only model of this task: test accuracy 50.0 % (95 % interval 40.0 to 55.0), 1.0 s of training."
-    ]
-
-
-def test_sentences_name_the_better_model_first():
-    seconds = {"x": 10.0, "y": 70.0}
-    assert comparison_sentence(pair("x", "y", -0.173, True), seconds) == (
-        "y scored 17.3 points higher than x (95 % interval 14.3 to 19.3). It costs 7 times as much."
-    )
-    assert comparison_sentence(pair("x", "y", 0.01, False), seconds) == (
-        "x scored 1.0 points higher than y, but the difference may be chance (95 % interval -1.0 to 4.0). It costs "
-        "0.14 times as much."
-    )
-    assert "interval 0.5 to 4.0, p = 0.40 after correction for the number of pairs)" in comparison_sentence(
-        pair("x", "y", 0.01, False, low=0.005), seconds
-    )
-    assert comparison_sentence(pair("x", "y", 0.0, False), {"x": 1.0, "y": 1.1}) == (
-        "x and y scored the same (95 % interval -2.0 to 3.0). x costs about the same."
-    )
-
-
-def test_a_model_that_is_better_on_the_test_images_is_a_warning():
-    choice = choose(model_metrics(x=(0.9, 1.0), y=(0.9, 2.0)), [pair("x", "y", 0.0, False)])
-    assert choice.recommended == "x"
-    assert contradictions(choice, [pair("x", "y", -0.2, True)])[0].startswith("y is significantly better than")
-    assert contradictions(choice, [pair("x", "y", 0.2, True)]) == []
-    assert contradictions(choice, [pair("x", "y", -0.2, False)]) == []
-
-
 # Costs
 
 
@@ -579,7 +521,7 @@ def test_tables_have_the_predictions_and_training_curves_of_every_model(params):
     table = pd.read_csv("reports/models.csv").set_index("model")
     assert list(table.index) == models
     assert table.loc["b-tune", "kind"] == "fine-tune"
-    assert table.loc["b-tune", "test_accuracy"] == read("summary/b-tune")["test_accuracy"]
+    assert table.loc["b-tune", "accuracy"] == read("summary/b-tune")["accuracy"]
     assert len(pd.read_csv("reports/curves.csv")) == len(models) * 3
     history = pd.read_csv("reports/history.csv")
     assert list(history.columns) == [
@@ -605,7 +547,8 @@ def test_the_report_reads_only_what_evaluate_and_compare_wrote(params):
         Path(folder).rename(f"away-{Path(folder).name}")
     report.main(params)
     page, text = read_page(), read_markdown()
-    for sentence in read("comparisons")["b"]["verdict"]:
+    comparison = read("comparisons")["b"]
+    for sentence in (*comparison["verdict"], *comparison["verdict_on_test"]):
         assert sentence in html.unescape(page)
     pictures = {path.name: path.read_bytes() for path in Path("reports/figures").iterdir()}
     assert {*pictures} == {

@@ -21,6 +21,7 @@ from stages.evaluation.comparisons import (
     standard_errors,
     student,
 )
+from stages.evaluation.folds import Outcomes
 from stages.evaluation.intervals import effective_images, resampled_groups, wilson
 from stages.evaluation.metrics import class_metrics, compute_metrics
 from stages.evaluation.roc_auc import class_roc_aucs
@@ -199,14 +200,11 @@ def test_the_permutation_test_of_repeats_and_groups_agrees_with_scipy():
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 99))
 def test_both_p_values_have_the_holm_correction_of_statsmodels(wrong, seed):
     random = np.random.default_rng(seed)
-    labels = np.zeros(80, int)
-    predictions = {}
+    outcomes = {}
     for number, count in enumerate(wrong):
         correct = (random.permutation(80) >= count)[None]
-        predictions[str(number)] = split_predictions(
-            labels, np.stack([correct, ~correct], axis=2).astype(np.float32), np.arange(80)
-        )
-    pairs = compare_models(predictions, dict.fromkeys(predictions, 0), seed)
+        outcomes[str(number)] = Outcomes(correct, np.ones((1, 80), bool), np.arange(80))
+    pairs = compare_models(outcomes, seed)
     for p, corrected in (("p", "p_holm"), ("p_mcnemar", "p_mcnemar_holm")):
         expected = multipletests([getattr(pair, p) for pair in pairs], method="holm")[1]
         assert [getattr(pair, corrected) for pair in pairs] == pytest.approx(expected, abs=1e-5)

@@ -18,7 +18,7 @@ from tests.pipeline import write_study
 ROOT = Path(__file__).parents[1]
 GOOD = read_yaml(ROOT / "params.yaml")
 
-SECTIONS = "seed, datasets, folders, tasks, backbones, networks, features, heads, probes, fine_tunes, training"
+SECTIONS = "seed, margin, datasets, folders, tasks, backbones, networks, features, heads, probes, fine_tunes, training"
 TRAINING_KEYS = (
     "epochs, batch_size, optimizer, learning_rate, early_stopping, repeats, max_train_per_class, momentum, "
     "weight_decay, schedule, decay, decay_steps, warm_up, reduce_on_plateau, generalization_loss, train_fraction, "
@@ -969,7 +969,7 @@ def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert "check: removed models/gone, whose entry is no longer in params.yaml\n" in done.stdout
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert files == {*KEPT, "params.yaml", "data/check"}
+    assert files == {*KEPT, "params.yaml", "data/check", "data/margin"}
     assert not (tmp_path / "models/gone").exists() and (tmp_path / "models/linked").is_symlink()
     assert (tmp_path / "data/check").read_text() == "params.yaml is valid\n"
 

@@ -13,6 +13,7 @@ from stages.core.errors import UserError
 from stages.core.yaml import read_yaml
 
 PARAMS = Path("params.yaml")
+MARGIN = 1  # point, of a study that does not say
 MODEL_SECTIONS = ("networks", "heads", "probes", "fine_tunes")
 # Names become parts of paths. Dots break DVC's parameter look-up, and DVC drops stages with a number as their name.
 NAME = re.compile(r"[a-z][a-z0-9-]*")
@@ -52,3 +53,16 @@ class Params:
         if type(seed) is not int or seed < 0:
             raise UserError(f"seed: {seed!r} is not a whole number from 0 up; correct it in {PARAMS}.")
         return seed
+
+    @property
+    def margin(self) -> float:
+        """How many points of accuracy the recommended model may be below the best one, 0 to 100."""
+        margin = self.content.get("margin", MARGIN)
+        if not is_margin(margin):
+            raise UserError(f"margin: {margin!r} is not a number from 0 to 100; correct it in {PARAMS}.")
+        return margin
+
+
+def is_margin(value: Any) -> bool:
+    """Whether a value from a study can be its margin."""
+    return type(value) in (int, float) and 0 <= value <= 100

@@ -8,9 +8,9 @@ from scipy import stats
 from statsmodels.stats import contingency_tables
 from statsmodels.stats.multitest import multipletests
 
+from stages.evaluation.folds import Outcomes, fold_variances
 from stages.evaluation.formatting import rounded
 from stages.evaluation.intervals import CHUNK, resampled_groups
-from stages.evaluation.predictions import SplitPredictions
 
 RESAMPLES = 10_000
 SIGNIFICANCE = 0.05
@@ -23,8 +23,8 @@ class Comparison:
     difference: accuracy of a minus accuracy of b, means over repeats, -1 to 1. low, high: its 95 % interval, the wider
     of `bootstrap_interval` and `student`. p: two-sided, the largest of `bootstrap_interval`, `permutation_p` and
     `student`. p_holm: corrected for the number of pairs. distinguishable: p_holm is below 0.05.
-    only_a_correct, only_b_correct: images of the best repeats where they differ. p_mcnemar: exact test of these counts.
-    p_mcnemar_holm: corrected for the number of pairs.
+    only_a_correct, only_b_correct: images where the best repeats differ; with folds, where the repeats that held the
+    image out differ. p_mcnemar: exact test of these counts. p_mcnemar_holm: corrected for the number of pairs.
     """
 
     a: str
@@ -41,26 +41,25 @@ class Comparison:
     p_mcnemar_holm: float
 
 
-def compare_models(
-    predictions: dict[str, SplitPredictions], best_repeats: dict[str, int], seed: int
-) -> list[Comparison]:
+def compare_models(outcomes: dict[str, Outcomes], seed: int) -> list[Comparison]:
     """Compare all models of a task in pairs.
 
-    predictions: of each model for the same images; the number of repeats may differ. best_repeats: of each model.
-    seed: of the resampling; apart from the number of resamples, a comparison does not depend on the other models.
+    outcomes: of each model on the same images and folds; the number of repeats may differ. seed: of the resampling;
+    apart from the number of resamples, a comparison does not depend on the other models.
 
     p values are corrected by Holm (1979, Scandinavian Journal of Statistics 6).
     """
-    pairs = list(combinations(predictions, 2))
+    pairs = list(combinations(outcomes, 2))
     if not pairs:
         return []
     # The smallest p value is 2 / (resamples + 1). With many pairs it must be smaller to survive Holm's correction.
     resamples = max(RESAMPLES, 50 * len(pairs))
-    correct = {model: part.correct for model, part in predictions.items()}
-    groups = next(iter(predictions.values())).groups
+    correct = {model: part.by_image for model, part in outcomes.items()}
+    first = next(iter(outcomes.values()))
+    groups, folds = first.groups, first.folds
     accuracies = resampled_accuracies(correct, groups, seed, resamples)
     signed = signed_sums(correct, groups, seed, resamples)
-    errors = standard_errors(correct, groups)
+    errors = standard_errors(correct, groups, folds)
     estimates = [
         _estimate(
             correct[a].mean() - correct[b].mean(),
@@ -70,7 +69,8 @@ def compare_models(
         )
         for (a, b), error, degrees in zip(pairs, *errors, strict=True)
     ]
-    counts = [mcnemar(correct[a][best_repeats[a]], correct[b][best_repeats[b]]) for a, b in pairs]
+    single = {model: correct[model][0 if folds.any() else outcomes[model].best_repeat] > 0.5 for model in correct}
+    counts = [mcnemar(single[a], single[b]) for a, b in pairs]
     p_holm = multipletests([p for *_, p in estimates], method="holm")[1]
     mcnemar_holm = multipletests([p for *_, p in counts], method="holm")[1]
     return [
@@ -116,8 +116,8 @@ def resampled_accuracies(
 ) -> dict[str, np.ndarray]:
     """The accuracy of every model in bootstrap resamples of images and of repeats.
 
-    correct: model -> (repeats, n) bool, whether a repeat is correct on each of the same n images. groups: (n,) int, 0
-    up; images of one group are drawn together.
+    correct: model -> (repeats, n), whether a repeat is correct on each of the same n images; see `Outcomes.by_image`.
+    groups: (n,) int, 0 up; images of one group are drawn together.
 
     Every resample draws as many groups as exist, the same for all models, and for every model repeats: of r repeats
     r - 1, because drawing r would understate their spread by (r - 1) / r (Rao & Wu 1988, JASA 83). One repeat has no
@@ -186,16 +186,21 @@ def bootstrap_interval(differences: np.ndarray) -> tuple[float, float, float]:
     return float(low), float(high), min(1.0, 2 * (tail + 1) / (len(differences) + 1))
 
 
-def standard_errors(correct: dict[str, np.ndarray], groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def standard_errors(
+    correct: dict[str, np.ndarray], groups: np.ndarray, folds: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """The standard error of the difference in accuracy of every pair of models, and its degrees of freedom.
 
-    Arguments as of `resampled_accuracies`. Returns two arrays (pairs,), in the order of `itertools.combinations`.
+    correct, groups: as of `resampled_accuracies`. folds: (n,) int, the fold of each image; one fold by default. Returns
+    two arrays (pairs,), in the order of `itertools.combinations`.
 
     The variance is the sum of two: over groups of images, less what the randomness of training adds to it, and over the
     repeats of both models, which contains that randomness. Their degrees of freedom are combined by Satterthwaite
     (1946, Biometrics Bulletin 2); those of the repeats are of both models together, as in Student's test: Welch's would
-    be one or two, with which no difference is large enough.
+    be one or two, with which no difference is large enough. With folds, see `_fold_errors`.
     """
+    if folds is not None and folds.any():
+        return _fold_errors({model: repeats[0] for model, repeats in correct.items()}, groups, folds)
     count = int(groups.max()) + 1
     scale = count / max(1, count - 1) / len(groups) ** 2  # from squared sums of groups to the variance of a mean
     deviations, training_noise, repeat_variance, freedom = [], [], [], []
@@ -206,15 +211,43 @@ def standard_errors(correct: dict[str, np.ndarray], groups: np.ndarray) -> tuple
         training_noise.append(by_group.var(axis=0, ddof=1).sum() * scale / len(repeats) if several else 0.0)
         repeat_variance.append(repeats.mean(axis=1).var(ddof=1) / len(repeats) if several else 0.0)
         freedom.append(len(repeats) - 1)
-    a, b = np.transpose(list(combinations(range(len(correct)), 2)))
+    a, b = _pair_indices(correct)
     training_noise, repeat_variance, freedom = map(np.array, (training_noise, repeat_variance, freedom))
     products = np.stack(deviations) @ np.transpose(deviations) * scale
     image_variance = products.diagonal()[a] + products.diagonal()[b] - 2 * products[a, b]
     image_variance = np.maximum(0, image_variance - training_noise[a] - training_noise[b])
-    repeat_variance, freedom = repeat_variance[a] + repeat_variance[b], freedom[a] + freedom[b]
-    variance = image_variance + repeat_variance
-    spread = image_variance**2 / max(1, count - 1) + repeat_variance**2 / np.maximum(1, freedom)
-    degrees = np.divide(variance**2, spread, out=np.full(len(variance), float(max(1, count - 1))), where=spread > 0)
+    return _satterthwaite(
+        (image_variance, max(1, count - 1)),
+        (repeat_variance[a] + repeat_variance[b], np.maximum(1, freedom[a] + freedom[b])),
+    )
+
+
+def _fold_errors(
+    correct: dict[str, np.ndarray], groups: np.ndarray, folds: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `standard_errors`, from one prediction of each image; correct: model -> (n,).
+
+    Models are compared on the same folds, so all variances are those of the differences of two models.
+    """
+    a, b = _pair_indices(correct)
+    values, count = np.stack([*correct.values()]).astype(float), int(folds.max()) + 1
+    images, training = np.transpose(
+        [np.ravel(fold_variances(values[[i]] - values[[j]], groups, folds)) for i, j in zip(a, b, strict=True)]
+    )
+    return _satterthwaite((images, max(1, int(groups.max()) + 1 - count)), (training, count - 1))
+
+
+def _pair_indices(correct: dict[str, np.ndarray]) -> np.ndarray:
+    """The positions of the first and of the second model of every pair, (2, pairs)."""
+    return np.transpose(list(combinations(range(len(correct)), 2)))
+
+
+def _satterthwaite(images: tuple, training: tuple) -> tuple[np.ndarray, np.ndarray]:
+    """The square root of the sum of two variances (pairs,), and its degrees of freedom; each with its own degrees."""
+    (image_variance, image_degrees), (training_variance, training_degrees) = images, training
+    variance = image_variance + training_variance
+    spread = image_variance**2 / image_degrees + training_variance**2 / training_degrees
+    degrees = np.divide(variance**2, spread, out=np.full(len(variance), float(image_degrees)), where=spread > 0)
     return np.sqrt(variance), degrees
 
 

@@ -191,12 +191,22 @@ def model_metrics(
 
 
 def summarize(metrics: dict[str, Any]) -> dict[str, float]:
-    """The few numbers that `dvc metrics` and `dvc exp show` list for a model."""
-    return {
-        "validation_accuracy": metrics["validation"]["accuracy"],
-        "test_accuracy": metrics["test"]["accuracy"],
-        "test_low": metrics["test"]["accuracy_low"],
-        "test_high": metrics["test"]["accuracy_high"],
-        "test_macro_f1": metrics["test"]["macro_f1"],
-        "total_seconds": metrics["cost"]["total_seconds"],
+    """The few numbers that `dvc metrics` lists for a model, with four decimals.
+
+    DVC sorts them by name: those of the validation images, which decide, come first, and those of the test images last.
+    f1, precision, recall: means over the classes.
+    """
+    validation, test = metrics["validation"], metrics["test"]
+    values = {
+        "accuracy": validation["accuracy"],
+        "accuracy_high": validation["accuracy_high"],
+        "accuracy_low": validation["accuracy_low"],
+        "f1": validation["macro_f1"],
+        "precision": validation["macro_precision"],
+        "recall": validation["macro_recall"],
+        "seconds": metrics["cost"]["total_seconds"],
+        "test_accuracy": test["accuracy"],
+        "test_high": test["accuracy_high"],
+        "test_low": test["accuracy_low"],
     }
+    return {name: round(value, 4) for name, value in values.items()}

@@ -61,7 +61,6 @@ FORMS = {
     "number": lambda number: f"{number:.3f}",
     "count": lambda number: f"{number:,.0f}",
 }
-MOST_SENTENCES = 5  # on pairs of models in a verdict; more of them are folded
 UNKNOWN = ("-", "", None)
 CLASS_COLUMNS = [
     ("precision", "precision"),
@@ -82,7 +81,7 @@ def render(template: str, **content: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.globals |= {"lower_is_better": LOWER_IS_BETTER, "most_sentences": MOST_SENTENCES}
+    environment.globals["lower_is_better"] = LOWER_IS_BETTER
     environment.globals["class_columns"] = [header for header, _ in CLASS_COLUMNS]
     environment.filters |= {"md": markdown, "data_uri": data_uri, "sha256": sha256}
     return environment.get_template(template).render(**content)
@@ -104,7 +103,7 @@ def task_sections(
             {
                 "name": name,
                 **task,
-                **{key: comparison[key] for key in ("recommended", "verdict", "warnings")},
+                **{key: comparison[key] for key in ("recommended", "verdict", "verdict_on_test", "warnings")},
                 "table": models_table(data, ranking, columns),
                 "costs": models_table(data, ranking, COST_COLUMNS),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},

@@ -22,7 +22,7 @@ SECTIONS = {
     "probes": ProbeConfig,
     "fine_tunes": FineTuneConfig,
 }
-ALL_SECTIONS = ("seed", *SECTIONS, "training")
+ALL_SECTIONS = ("seed", "margin", *SECTIONS, "training")
 
 Entries = dict[str, dict[str, Any]]
 """Section -> name -> entry."""

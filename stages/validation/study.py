@@ -18,6 +18,7 @@ from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
+from stages.core.params import MARGIN, is_margin
 from stages.core.wording import did_you_mean, listing
 from stages.core.yaml import read_yaml
 from stages.validation.accepted_values import accepted_values, alternatives
@@ -36,6 +37,7 @@ class Study:
     """A valid study; every section is a dict from name to entry."""
 
     seed: int
+    margin: float
     training: TrainingConfig
     datasets: dict[str, Any]
     folders: dict[str, Any]
@@ -89,6 +91,9 @@ def validate_study(params: Any) -> tuple[Study | None, list[str]]:
     seed = params.get("seed")
     if type(seed) is not int or seed < 0:  # true is an int too
         problems.append(not_valid("seed", seed, "a whole number from 0 up"))
+    margin = params.get("margin", MARGIN)
+    if not is_margin(margin):
+        problems.append(not_valid("margin", margin, "a number of points from 0 to 100"))
     training = _parse(TrainingConfig, params.get("training"), "training", problems)
     sections = {section: _parse_section(section, params, problems) for section in SECTIONS}
     written = {section: params[section] for section in SECTIONS if isinstance(params.get(section), dict)}
@@ -103,7 +108,7 @@ def validate_study(params: Any) -> tuple[Study | None, list[str]]:
         problems += _problems_between_entries(entries)
     if problems:
         return None, [redact(problem) for problem in problems]
-    return Study(seed=seed, training=training, **sections), []
+    return Study(seed=seed, margin=margin, training=training, **sections), []
 
 
 def _problems_between_entries(entries: Entries) -> Iterator[str]:
