@@ -57,6 +57,10 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
     warnings = contradictions(choice, test)
     for model in models:
         warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], params.seed)
+    sentences = verdict(choice, Evidence(metrics, outcomes, validation, params.margin))
+    images = {len(study.predictions[model]["validation"].labels) for model in models}
+    if images != {len(outcomes[choice.best].groups)}:
+        sentences.append("Some models validated on more folds; the models are compared on those that all of them have.")
     curves = learning_curves(records)
     return {
         "margin": params.margin,
@@ -65,7 +69,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
         "recommended": choice.recommended,
         "probability": rounded(choice.probability),
         "expected_shortfalls": {model: rounded(shortfall) for model, shortfall in choice.shortfalls.items()},
-        "verdict": verdict(choice, Evidence(metrics, outcomes, validation, params.margin)),
+        "verdict": sentences,
         "verdict_on_test": sentences_on_test(choice, metrics, test),
         "warnings": warnings,
         "validation": [asdict(pair) for pair in validation],

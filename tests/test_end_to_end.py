@@ -149,10 +149,10 @@ def test_another_learning_rate_of_a_head_reruns_it_and_the_stages_that_depend_on
         retrained = {"b-two-layers", "b-top-conv"} & {model, before[task]}
         assert (f"recommend@{task}" in stages_run(done)) == (model != before[task] or bool(retrained))
     changes = json.loads(dvc(project, "metrics", "diff", "--json").stdout)
-    assert changes["reports/summary/b-two-layers.json"]["total_seconds"]["diff"] != 0
+    assert changes["reports/summary/b-two-layers.json"]["seconds"]["diff"] != 0
     assert "reports/summary/b-one-layer.json" not in changes and "reports/summary/b-scratch.json" not in changes
-    table = dvc(project, "metrics", "show", "--md").stdout.strip().splitlines()
-    assert len(table) == 2 + len(metrics(project)) and max(map(len, table)) < 160
+    table = dvc(project, "metrics", "show", "--md", "reports/summary").stdout.strip().splitlines()
+    assert len(table) == 2 + len(metrics(project)) and max(map(len, table)) < 180
     check_plots(project)
 
 

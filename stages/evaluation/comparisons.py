@@ -216,10 +216,10 @@ def standard_errors(
     products = np.stack(deviations) @ np.transpose(deviations) * scale
     image_variance = products.diagonal()[a] + products.diagonal()[b] - 2 * products[a, b]
     image_variance = np.maximum(0, image_variance - training_noise[a] - training_noise[b])
-    return _satterthwaite(
-        (image_variance, max(1, count - 1)),
-        (repeat_variance[a] + repeat_variance[b], np.maximum(1, freedom[a] + freedom[b])),
-    )
+    repeat_variance, freedom = repeat_variance[a] + repeat_variance[b], np.maximum(1, freedom[a] + freedom[b])
+    variance = image_variance + repeat_variance
+    degrees = _degrees(variance, (image_variance, max(1, count - 1)), (repeat_variance, freedom))
+    return np.sqrt(variance), degrees
 
 
 def _fold_errors(
@@ -227,14 +227,18 @@ def _fold_errors(
 ) -> tuple[np.ndarray, np.ndarray]:
     """As `standard_errors`, from one prediction of each image; correct: model -> (n,).
 
-    Models are compared on the same folds, so all variances are those of the differences of two models.
+    Models are compared on the same folds, so all variances are those of the differences of two models: the larger one
+    of that over images and that over folds. Its degrees of freedom count the few folds in both cases: whether training
+    adds to the variance is hardly known from two or three trainings.
     """
     a, b = _pair_indices(correct)
     values, count = np.stack([*correct.values()]).astype(float), int(folds.max()) + 1
-    images, training = np.transpose(
+    images, between = np.transpose(
         [np.ravel(fold_variances(values[[i]] - values[[j]], groups, folds)) for i, j in zip(a, b, strict=True)]
     )
-    return _satterthwaite((images, max(1, int(groups.max()) + 1 - count)), (training, count - 1))
+    image_degrees = max(1, int(groups.max()) + 1 - count)
+    variance = np.maximum(images, between)
+    return np.sqrt(variance), _degrees(variance, (images, image_degrees), (between, count - 1))
 
 
 def _pair_indices(correct: dict[str, np.ndarray]) -> np.ndarray:
@@ -242,13 +246,11 @@ def _pair_indices(correct: dict[str, np.ndarray]) -> np.ndarray:
     return np.transpose(list(combinations(range(len(correct)), 2)))
 
 
-def _satterthwaite(images: tuple, training: tuple) -> tuple[np.ndarray, np.ndarray]:
-    """The square root of the sum of two variances (pairs,), and its degrees of freedom; each with its own degrees."""
+def _degrees(variance: np.ndarray, images: tuple, training: tuple) -> np.ndarray:
+    """Satterthwaite's degrees of freedom of variances (pairs,), from two parts, each with its own degrees."""
     (image_variance, image_degrees), (training_variance, training_degrees) = images, training
-    variance = image_variance + training_variance
     spread = image_variance**2 / image_degrees + training_variance**2 / training_degrees
-    degrees = np.divide(variance**2, spread, out=np.full(len(variance), float(image_degrees)), where=spread > 0)
-    return np.sqrt(variance), degrees
+    return np.divide(variance**2, spread, out=np.full(len(variance), float(image_degrees)), where=spread > 0)
 
 
 def student(difference: float, error: float, degrees: float) -> tuple[float, float, float]:

@@ -76,14 +76,13 @@ def common_outcomes(
 
 
 def fold_variances(values: np.ndarray, groups: np.ndarray, folds: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Two variances of a mean over images: from the choice of images, and what the training of each fold adds.
+    """The variance of a mean over images, from the groups of images within folds, and from the means of the folds.
 
     values: (m, n), of m means over the same images. groups, folds: (n,) int, 0 up; at least two folds, and every group
     in one of them. Returns two arrays (m,).
 
-    Images of a fold are predicted after the same training, so that the means of the folds vary with it too. What
-    training adds is the variance between folds less that which their images explain, at least 0: a component of
-    variance (Searle, Casella & McCulloch 1992, Variance Components, chapter 3).
+    All images of a fold are predicted after the same training. So both variances contain the choice of images, and the
+    second one also what differs between trainings (Searle, Casella & McCulloch 1992, Variance Components, chapter 3).
     """
     sizes, count = np.bincount(folds), int(groups.max()) + 1
     means = np.stack([np.bincount(folds, row) for row in values]) / sizes
@@ -91,7 +90,7 @@ def fold_variances(values: np.ndarray, groups: np.ndarray, folds: np.ndarray) ->
     images = (by_group**2).sum(axis=1) * count / max(1, count - len(sizes)) / values.shape[1] ** 2
     shares = sizes / sizes.sum()
     between = (shares**2 * (means - values.mean(axis=1, keepdims=True)) ** 2).sum(axis=1)
-    return images, np.maximum(0, between * len(sizes) / (len(sizes) - 1) - images)
+    return images, between * len(sizes) / (len(sizes) - 1)
 
 
 def images_needed(a: Outcomes, b: Outcomes) -> float:

@@ -95,6 +95,7 @@ def joint_accuracies(outcomes: dict[str, Outcomes], seed: int, resamples: int) -
         return accuracies
     values = np.concatenate([*correct.values()])
     # How hard the images of a fold are is the same for all models, and no effect of training.
-    _, training = fold_variances(values - values.mean(axis=0), first.groups, folds)
+    images, between = fold_variances(values - values.mean(axis=0), first.groups, folds)
+    training = np.maximum(0, between - images) * models / (models - 1)
     random = np.random.default_rng([seed, models])
-    return accuracies + random.normal(size=accuracies.shape) * np.sqrt(training * models / (models - 1))
+    return accuracies + random.normal(size=accuracies.shape) * np.sqrt(training)

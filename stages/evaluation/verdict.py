@@ -92,9 +92,9 @@ def verdict(choice: Choice, evidence: Evidence) -> list[str]:
 def _reason(choice: Choice, evidence: Evidence) -> str:
     """Why this model."""
     count, best, recommended = len(choice.candidates), choice.best, choice.recommended
-    within = f"within {_points(evidence.margin)} of the highest validation accuracy"
+    within = f"within {_points(f'{evidence.margin:g}')} of the highest validation accuracy"
     if count == 1:
-        others = f", and no other model is {within}" if evidence.margin else ""
+        others = f", and no other model is within {_points(f'{evidence.margin:g}')} of it" if evidence.margin else ""
         return f"It has the highest validation accuracy{others}."
     if not evidence.margin:
         return f"It is the cheapest of the {count} models with the highest validation accuracy."
@@ -106,11 +106,11 @@ def _reason(choice: Choice, evidence: Evidence) -> str:
 
 def _certainty(choice: Choice, evidence: Evidence) -> str:
     """How sure it is that this model is good enough."""
-    goal = f"within {_points(evidence.margin)} of the best" if evidence.margin else "the best"
+    goal = f"within {_points(f'{evidence.margin:g}')} of the best" if evidence.margin else "the best"
     sentence = (
         f"With a probability of {_probability(choice.probability)} it is {goal} of these models, as far as "
         f"{evidence.images:,} validation images can tell; its expected shortfall is "
-        f"{_points(100 * choice.shortfalls[choice.recommended])}."
+        f"{_points(points(choice.shortfalls[choice.recommended]))}."
     )
     if all(len(part.predicts) == 1 for part in evidence.outcomes.values()):
         sentence += " Each model was trained once, so this does not include how another training would change it."
@@ -138,7 +138,7 @@ def _alternatives(choice: Choice, evidence: Evidence) -> list[str]:
 def _offer(model: str, choice: Choice, evidence: Evidence) -> str:
     """The difference of a model to the recommended one in accuracy and in cost."""
     pair = evidence.against(model, choice.recommended)
-    gap = f"{_points(100 * abs(pair.difference))} {'higher' if pair.difference > 0 else 'lower'}"
+    gap = f"{_points(points(abs(pair.difference)))} {'higher' if pair.difference > 0 else 'lower'}"
     if not pair.difference:
         gap = "the same"
     cost = relative_cost(evidence.costs[model], evidence.costs[choice.recommended])
@@ -216,10 +216,9 @@ def _is_cheaper(cost: MultiplyAdds, other: MultiplyAdds) -> bool:
     return cost.in_use <= SAME_COST * other.in_use and cost.training * SAME_COST < other.training
 
 
-def _points(number: float) -> str:
-    """0.5 -> `0.5 points`; 1 -> `1 point`."""
-    text = f"{round(number, 1) + 0:g}" if number >= 0.1 else f"{number:.1g}" if number else "0"
-    return f"{text} point" if text == "1" else f"{text} points"
+def _points(number: str) -> str:
+    """A number of points with its unit: `1 point`, `0.5 points`."""
+    return f"{number} point" if number in ("1", "1.0") else f"{number} points"
 
 
 def _probability(share: float) -> str:

@@ -1,0 +1,436 @@
+"""The recommendation: its rule in simulated studies with known truth, its sentences, and what it must not depend on."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from stages import compare, evaluate
+from stages.artifacts.costs import Cost, write_cost
+from stages.artifacts.models import read_result
+from stages.core.errors import UserError
+from stages.core.params import Params
+from stages.evaluation.comparisons import Comparison, compare_models, resampled_accuracies, standard_errors, student
+from stages.evaluation.folds import Outcomes, common_outcomes, fold_variances, images_needed
+from stages.evaluation.predictions import SplitPredictions
+from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose
+from stages.evaluation.verdict import Evidence, comparison_sentence, contradictions, relative_cost, verdict
+from tests.example_results import MACHINE, records, report_files, write_result, write_study
+from tests.simulated_studies import Kind, simulate
+
+MOST_BELOW = {60: 0.25, 100: 0.18, 300: 0.09, 1000: 0.05}  # validation images -> share of studies
+HIGHEST_COST = {100: 0.8, 300: 0.75, 1000: 0.6}  # validation images -> cost relative to the most accurate model
+
+
+def outcomes_of(folds=None, **models) -> dict[str, Outcomes]:
+    """Outcomes of models, each (repeats, n) or (n,) of 0 and 1. folds: (n,) the repeat that predicts an image."""
+    outcomes = {}
+    for model, correct in models.items():
+        correct = np.atleast_2d(np.array(correct)).astype(bool)
+        predicts = np.ones(correct.shape, bool)
+        if folds is not None:
+            predicts = np.arange(len(correct))[:, None] == folds
+        outcomes[model] = Outcomes(correct & predicts, predicts, np.arange(correct.shape[1]))
+    return outcomes
+
+
+def right(count, images=200) -> np.ndarray:
+    """The first `count` images of some are correct."""
+    return np.arange(images) < count
+
+
+def costs_of(**costs) -> dict[str, MultiplyAdds]:
+    return {model: MultiplyAdds(*cost) for model, cost in costs.items()}
+
+
+def metrics_of(outcomes, costs, majority=0.1) -> dict:
+    """The part of metrics.json that a verdict reads."""
+    metrics = {}
+    for model, part in outcomes.items():
+        accuracy = part.by_image.mean()
+        split = {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.05}
+        cost = {"multiply_adds": costs[model].in_use, "total_training_multiply_adds": costs[model].training}
+        metrics[model] = {"validation": {**split, "majority_rate": majority}, "test": split, "cost": cost}
+    return metrics
+
+
+def verdict_of(outcomes, costs, margin=1.0, majority=0.1) -> list[str]:
+    choice = choose(outcomes, costs, margin / 100, seed=0, resamples=500)
+    return verdict(
+        choice, Evidence(metrics_of(outcomes, costs, majority), outcomes, compare_models(outcomes, 0), margin)
+    )
+
+
+# The rule
+
+
+@pytest.mark.parametrize("images", MOST_BELOW)
+def test_the_recommended_model_is_rarely_far_below_the_best_one(images):
+    """Over 600 studies of eight models, with a standard error of 0.017 or less."""
+    assert simulate(images, Kind()).missed(points=2) <= MOST_BELOW[images]
+
+
+@pytest.mark.parametrize("images", HIGHEST_COST)
+def test_of_equally_good_models_a_cheap_one_is_recommended(images):
+    """Four of eight models are within 0.3 points; relative to always taking the best on the validation images."""
+    assert simulate(images, Kind(equal=4)).mean_cost <= HIGHEST_COST[images]
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Kind(repeats=3, training=(0.3, 0.05)),
+        Kind(repeats=3, training=(0.3, 0.05), folds=True),
+        Kind(models=2),
+        Kind(models=30),
+        Kind(correlation=0.3),
+        Kind(correlation=0.9),
+    ],
+    ids=["repeats", "folds", "two models", "thirty models", "correlation 0.3", "correlation 0.9"],
+)
+def test_a_cheap_model_costs_little_accuracy_and_the_stated_probability_is_honest(kind):
+    """In other studies: on average less than the margin, and not more often beyond it than stated."""
+    studies = 150
+    decisions, best = (simulate(200, kind, studies, resamples=100, margin=margin) for margin in (0.01, 0))
+    assert decisions.below.mean() - best.below.mean() < 0.005
+    hits = 1 - decisions.missed(points=1)
+    assert hits > decisions.probability.mean() - 3 * np.sqrt(0.25 / studies)
+    assert decisions.probability.mean() > hits - 0.2  # nor is it far too modest
+
+
+def test_the_margin_trades_accuracy_for_cost():
+    outcomes = outcomes_of(best=right(180), near=right(178), far=right(170), poor=right(100))
+    costs = costs_of(best=(900, 9), near=(300, 9), far=(100, 9), poor=(1, 1))
+    chosen = {margin: choose(outcomes, costs, margin / 100, 0, 100) for margin in (0, 0.9, 1, 5, 50)}
+    assert [choice.recommended for choice in chosen.values()] == ["best", "best", "near", "far", "poor"]
+    assert chosen[1].candidates == ["best", "near"] and chosen[1].best == "best"
+
+
+def test_the_shortfall_is_the_mean_distance_to_the_best_model_of_each_resample():
+    random = np.random.default_rng(0)
+    outcomes = outcomes_of(**{name: random.random((2, 300)) < 0.8 for name in "abc"})
+    choice = choose(outcomes, costs_of(a=(1, 1), b=(1, 1), c=(1, 1)), 0.01, seed=5, resamples=4000)
+    drawn = resampled_accuracies({name: part.correct for name, part in outcomes.items()}, np.arange(300), 5, 4000)
+    highest = np.max([*drawn.values()], axis=0)
+    for name, accuracies in drawn.items():
+        assert choice.shortfalls[name] == pytest.approx((highest - accuracies).mean(), abs=0.002)
+    within = (highest - drawn[choice.recommended] <= 0.01 + 1e-9).mean()
+    assert choice.probability == pytest.approx(within)
+
+
+def test_costs_in_use_come_first_then_those_of_training_then_accuracy():
+    shortfalls = dict.fromkeys("abcd", 0.0)
+    assert cheapest("ab", costs_of(a=(100, 900), b=(121, 1)), shortfalls) == "a"
+    assert cheapest("ab", costs_of(a=(100, 900), b=(120, 1)), shortfalls) == "b"
+    assert cheapest("ab", costs_of(a=(100, 10), b=(120, 12)), {"a": 0.01, "b": 0.0}) == "b"
+    assert cheapest("ab", costs_of(a=(100, 10), b=(120, 12)), shortfalls) == "a"
+    # Costs are compared with the lowest, not with each other in pairs: d is far from a, though close to c.
+    chain = costs_of(a=(100, 90), b=(115, 80), c=(132, 1), d=(150, 1))
+    assert {cheapest(order, chain, shortfalls) for order in ("abcd", "dcab", "cdab")} == {"a"}
+
+
+def test_a_diverged_repeat_costs_a_model_the_recommendation():
+    diverged = np.stack([right(190), np.zeros(200, bool)])
+    outcomes = outcomes_of(diverged=diverged, steady=np.stack([right(170), right(170)]))
+    assert choose(outcomes, costs_of(diverged=(1, 1), steady=(9, 9)), 0.01, 0, 100).recommended == "steady"
+
+
+# Folds
+
+
+def fold_study(random, images, deviation, folds=3) -> dict[str, Outcomes]:
+    """Two equally good models whose repeats validate on different folds; deviation: of the accuracy over trainings."""
+    difficulty = random.random(images)
+    fold = np.arange(images) % folds
+    models = {}
+    for model in "ab":
+        ability = 0.8 + random.normal(0, deviation, (folds, 1))
+        models[model] = random.random((folds, images)) < ability + np.where(difficulty < 0.5, 0.1, -0.1)
+    return outcomes_of(fold, **models)
+
+
+@pytest.mark.parametrize("deviation", [0, 0.05])
+def test_intervals_of_differences_are_honest_with_folds(deviation):
+    """Three folds of 100 images: the true difference is within the 95 % interval often enough, and a tight one."""
+    random = np.random.default_rng(1)
+    covered, widths, differences = 0, [], []
+    for _ in range(600):
+        outcomes = fold_study(random, 300, deviation)
+        a, b = outcomes.values()
+        correct = {model: part.by_image for model, part in outcomes.items()}
+        (error,), (degrees,) = standard_errors(correct, a.groups, a.folds)
+        difference = a.by_image.mean() - b.by_image.mean()
+        low, high, _ = student(difference, error, degrees)
+        covered += low <= 0 <= high
+        widths.append(high - low)
+        differences.append(difference)
+    assert covered / 600 >= 0.95 - 3 * np.sqrt(0.05 * 0.95 / 600)
+    if not deviation:  # training adds nothing, so that three folds are worth more than one of them
+        assert np.median(widths) < 1.6 * 2 * 1.96 * np.std(differences)
+
+
+def test_without_the_trainings_of_the_folds_intervals_are_too_short():
+    """Otherwise the test above would prove nothing about trainings."""
+    random = np.random.default_rng(1)
+    covered = 0
+    for _ in range(300):
+        outcomes = fold_study(random, 300, 0.05)
+        a, b = (part.by_image for part in outcomes.values())
+        (error,), (degrees,) = standard_errors({"a": a, "b": b}, np.arange(300))
+        low, high, _ = student(a.mean() - b.mean(), error, degrees)
+        covered += low <= 0 <= high
+    assert covered / 300 < 0.9
+
+
+def test_variances_within_and_between_folds():
+    """The first value differs only within folds, the second only between them."""
+    folds, groups = np.repeat([0, 1, 2], 40), np.arange(120)
+    within = np.tile([0.0, 1.0], 60)
+    images, between = fold_variances(np.stack([within, folds / 2.0]), groups, folds)
+    assert images == pytest.approx([0.25 / 120 * 120 / 117, 0])
+    assert between == pytest.approx([0, np.var([0, 0.5, 1], ddof=1) / 3])
+    grouped, _ = fold_variances(within[None], np.arange(120) // 2, folds)  # a group has one of each
+    assert grouped == pytest.approx([0])
+
+
+def test_a_fold_is_the_images_of_the_same_repeats():
+    """Repeats 0 and 2 hold out the same fold: an image has the mean of their predictions."""
+    predicts = np.array([[1, 1, 0], [0, 0, 1], [1, 1, 0]], bool)
+    outcomes = Outcomes(np.array([[1, 0, 0], [0, 0, 1], [1, 1, 0]], bool), predicts, np.arange(3))
+    assert outcomes.by_image.tolist() == [[1, 0.5, 1]]
+    assert len(set(outcomes.folds[:2])) == 1 and outcomes.folds[2] != outcomes.folds[0]
+    everything = replace(outcomes, predicts=np.ones((3, 3), bool))
+    assert everything.by_image is outcomes.correct and not everything.folds.any()
+
+
+class PartialPredictions(SplitPredictions):
+    """Predictions of repeats that validate on folds of two images each."""
+
+    @property
+    def predicts(self):
+        return np.arange(len(self.labels)) // 2 == np.arange(len(self.probabilities))[:, None]
+
+
+def test_models_are_compared_on_the_folds_that_all_of_them_have():
+    def predictions(repeats):
+        probabilities = np.tile(np.float32([1, 0]), (repeats, 2 * repeats, 1))
+        return PartialPredictions(
+            np.zeros(2 * repeats, int), probabilities, np.array([0, 0, 1, 1, 2, 2])[: 2 * repeats]
+        )
+
+    common = common_outcomes(
+        {"three": predictions(3), "two": predictions(2)},
+        {"three": np.arange(6), "two": np.arange(2, 6)},
+        {"three": 0, "two": 1},
+    )
+    assert [part.correct.shape for part in common.values()] == [(2, 4), (2, 4)]
+    assert common["three"].groups.tolist() == common["two"].groups.tolist() == [0, 0, 1, 1]
+    assert (common["three"].best_repeat, common["two"].best_repeat) == (0, 1)
+    with pytest.raises(UserError, match="Models x, y have no validation image in common"):
+        common_outcomes({"x": predictions(1), "y": predictions(1)}, {"x": [0, 1], "y": [2, 3]}, {"x": 0, "y": 0})
+
+
+# The sentences
+
+
+def test_the_verdict_says_what_to_take_how_sure_and_what_others_offer():
+    noisy = right(176)
+    noisy[[0, 1, 190, 195, 199]] ^= True
+    outcomes = outcomes_of(large=right(180), medium=noisy, small=right(120))
+    costs = costs_of(large=(900, 60), medium=(100, 60), small=(50, 20))
+    assert choose(outcomes, costs, 0.02, 0, 500).recommended == "medium"
+    headline, reason, certainty, runner_up, alternative = verdict_of(outcomes, costs, margin=2)
+    assert headline == (
+        "medium is recommended: validation accuracy 88.5 %, test accuracy 88.5 % (95 % interval 78.5 to 93.5)."
+    )
+    assert reason == (
+        "It is the cheapest of the 2 models within 2 points of the highest validation accuracy, 90.0 % of large."
+    )
+    assert certainty.startswith("With a probability of about ")
+    assert " it is within 2 points of the best of these models, as far as 200 validation images can tell" in certainty
+    assert certainty.endswith(
+        "Each model was trained once, so this does not include how another training would change it."
+    )
+    assert runner_up.startswith("The runner-up, large, scored 1.5 points higher on them (95 % interval -")
+    assert "and costs 9 times as much in use and about as much in training. " in runner_up
+    assert "The validation images cannot tell the two apart: that would take about 1,600 of them." in runner_up
+    assert alternative.startswith(
+        "The cheapest alternative, small, scored 28.5 points lower on them (95 % interval -35"
+    )
+    assert alternative.endswith(" and costs 0.5 times as much in use and 0.33 times as much in training.")
+
+
+def test_the_best_model_is_recommended_if_no_other_is_within_the_margin():
+    outcomes = outcomes_of(best=right(190), rest=right(150))
+    sentences = verdict_of(outcomes, costs_of(best=(5, 5), rest=(5, 5)))
+    assert sentences[1] == ("It has the highest validation accuracy, and no other model is within 1 point of it.")
+    assert sentences[2].startswith("With a probability of more than 99 % it is within 1 point of the best")
+    assert "its expected shortfall is 0.0 points" in sentences[2]
+    assert "cannot tell" not in sentences[3] and sentences[4] == "No other model is cheaper."
+    cheap = verdict_of(outcomes, costs_of(best=(5, 5), rest=(5, 1)))
+    assert (
+        cheap[3].startswith("The runner-up and cheapest alternative, rest, scored 20.0 points lower")
+        and len(cheap) == 4
+    )
+
+
+def test_the_cheapest_model_may_be_the_best_too():
+    outcomes = outcomes_of(a=right(181), b=right(180), c=right(180))
+    sentences = verdict_of(outcomes, costs_of(a=(1, 1), b=(5, 5), c=(9, 9)))
+    assert sentences[1] == (
+        "It has the highest validation accuracy, and it is the cheapest of the 3 models within 1 point of the highest "
+        "validation accuracy."
+    )
+    assert "cannot tell the two apart" in sentences[3]
+    assert sentences[-1] == "In all, they cannot tell it apart from b, c."
+
+
+def test_with_margin_0_the_best_is_recommended_whatever_it_costs():
+    outcomes = outcomes_of(a=right(181), b=right(180))
+    sentences = verdict_of(outcomes, costs_of(a=(900, 900), b=(1, 1)), margin=0)
+    assert sentences[0].startswith("a is recommended")
+    assert sentences[1] == "It has the highest validation accuracy."
+    assert " it is the best of these models" in sentences[2]
+    assert "that would take about 1,600 of them." in sentences[3]
+
+
+@pytest.mark.parametrize("margin", [0, 1])
+def test_of_two_equal_models_the_cheaper_one_is_recommended(margin):
+    outcomes = outcomes_of(a=right(180), b=right(180))
+    sentences = verdict_of(outcomes, costs_of(a=(9, 9), b=(1, 1)), margin=margin)
+    assert sentences[0].startswith("b is recommended")
+    assert "With a probability of more than 99 %" in sentences[2]
+    assert sentences[3].startswith("The runner-up, a, scored the same on them (95 % interval 0.0 to 0.0 points)")
+
+
+def test_a_difference_that_is_too_small_to_matter_needs_no_more_images():
+    random = np.random.default_rng(3)
+    first = random.random(200) < 0.8
+    second = first.copy()
+    second[np.flatnonzero(first)[:12]] = False
+    second[np.flatnonzero(~first)[:11]] = True
+    outcomes = outcomes_of(a=first, b=second)
+    assert "apart, and the difference is too small to matter." in verdict_of(outcomes, costs_of(a=(1, 1), b=(9, 9)))[3]
+
+
+def test_if_all_models_are_at_chance_none_is_recommended():
+    outcomes = outcomes_of(a=right(101), b=right(100))
+    sentences = verdict_of(outcomes, costs_of(a=(1, 1), b=(2, 2)), majority=0.5)
+    assert sentences[0].startswith(
+        "No model can be recommended: the validation images do not show that any is better than always predicting the "
+        "largest class. The first choice would be a: "
+    )
+
+
+@pytest.mark.parametrize("majority", [0.1, 0.9])
+def test_an_only_model_is_not_compared(majority):
+    sentences = verdict_of(outcomes_of(a=right(100)), costs_of(a=(1, 1)), majority=majority)
+    assert sentences[0] == (
+        "a is the only model of this task: validation accuracy 50.0 %, test accuracy 50.0 % (95 % interval 40.0 to "
+        "55.0)."
+    )
+    assert len(sentences) == (2 if majority > 0.5 else 1)
+
+
+def test_enough_images_show_a_difference():
+    """In 80 % of studies with as many images as needed, by the paired test."""
+    random = np.random.default_rng(0)
+
+    def study(images):
+        shared = random.random(images)
+        return outcomes_of(a=shared + 0.3 * random.random(images) < 1.05, b=shared + 0.3 * random.random(images) < 1.0)
+
+    needed = images_needed(*study(200_000).values())
+    found = 0
+    for _ in range(300):
+        a, b = (part.by_image for part in study(round(needed)).values())
+        (error,), (degrees,) = standard_errors({"a": a, "b": b}, np.arange(round(needed)))
+        found += student(a.mean() - b.mean(), error, degrees)[2] < 0.05
+    assert found / 300 == pytest.approx(0.8, abs=0.07)
+    assert images_needed(*outcomes_of(a=right(5), b=right(5)).values()) == np.inf
+
+
+def pair(a, b, difference, distinguishable, low=None):
+    p = 0.001 if distinguishable else 0.4
+    low = difference - 0.02 if low is None else low
+    return Comparison(a, b, difference, low, difference + 0.03, p, p, distinguishable, 0, 0, 1.0, 1.0)
+
+
+def test_sentences_on_the_test_images_name_the_better_model_first():
+    costs = costs_of(x=(10, 10), y=(70, 70))
+    assert comparison_sentence(pair("x", "y", -0.173, True), costs) == (
+        "y scored 17.3 points higher than x (95 % interval 14.3 to 19.3). It costs 7 times as much in use and "
+        "in training."
+    )
+    assert comparison_sentence(pair("x", "y", 0.01, False), costs) == (
+        "x scored 1.0 points higher than y, but the difference may be chance (95 % interval -1.0 to 4.0). It costs "
+        "0.14 times as much in use and in training."
+    )
+    assert "interval 0.5 to 4.0, p = 0.40 after correction for the number of pairs)" in comparison_sentence(
+        pair("x", "y", 0.01, False, low=0.005), costs
+    )
+    assert comparison_sentence(pair("x", "y", 0.0, False), costs_of(x=(10, 10), y=(11, 1))) == (
+        "x and y scored the same (95 % interval -2.0 to 3.0). x costs about as much in use and 10 times as much in "
+        "training."
+    )
+    assert relative_cost(MultiplyAdds(12_345, 0), MultiplyAdds(1, 0)) == (
+        "costs 12,345 times as much in use and about as much in training"
+    )
+
+
+def test_a_model_that_is_better_on_the_test_images_is_a_warning():
+    choice = choose(outcomes_of(x=right(180), y=right(180)), costs_of(x=(1, 1), y=(2, 2)), 0.01, 0, 50)
+    assert choice.recommended == "x"
+    assert contradictions(choice, [pair("x", "y", -0.2, True)])[0].startswith("y is significantly better than")
+    assert contradictions(choice, [pair("x", "y", 0.2, True)]) == []
+    assert contradictions(choice, [pair("x", "y", -0.2, False)]) == []
+
+
+# The stages
+
+
+@pytest.fixture
+def params(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return write_study()
+
+
+def results_of(params) -> dict[str, bytes]:
+    evaluate.main(params)
+    compare.main(params)
+    return report_files()
+
+
+def test_other_seconds_change_no_recommendation_and_no_number_but_seconds(params):
+    before = results_of(params)
+    for number, name in enumerate(records()):
+        result = read_result(name)
+        write_result(replace(result, cost=Cost(1000.0 / (1 + number), 0.5 + number, MACHINE)))
+    write_cost("features", "f", Cost(1.0, 0.01, MACHINE))
+    after = results_of(params)
+    changed = {name for name in before if before[name] != after[name]}
+    assert changed == {
+        "reports/metrics.json", "reports/models.csv", *(f"reports/summary/{name}.json" for name in records()),
+    }  # fmt: skip
+    old, new = (json.loads(files["reports/metrics.json"]) for files in (before, after))
+    for model, values in old.items():
+        different = {key for key, cost in values["cost"].items() if cost != new[model]["cost"][key]}
+        assert different == {"seconds", "total_seconds", "images_per_second"}
+        assert {**values, "cost": None} == {**new[model], "cost": None}
+
+
+def test_the_margin_of_the_study_decides_and_is_1_point_in_a_study_without(params):
+    evaluate.main(params)
+    tables = {}
+    for margin in (None, 1, 0, 100):
+        compare.main(params if margin is None else Params({**params.content, "margin": margin}))
+        tables[margin] = json.loads(Path("reports/comparisons.json").read_text())["b"]
+    assert tables[None] == tables[1]
+    assert tables[0]["recommended"] == tables[0]["best_on_validation"]
+    assert tables[100]["candidates"] == ["b-net", "b-head", "b-tune"]
+    assert {*tables[0]["candidates"]} < {*tables[100]["candidates"]}
+    for wrong in (-1, 101, True, "1", None):
+        with pytest.raises(UserError, match=r"margin: .* is not a number from 0 to 100; correct it in params\.yaml"):
+            _ = Params({**params.content, "margin": wrong}).margin
