@@ -293,11 +293,11 @@ def predictions(correct: int, repeats: int = 1) -> SplitPredictions:
     return split_predictions(LABELS, probabilities, np.arange(100))
 
 
-def report_warnings(validation: SplitPredictions, test: SplitPredictions) -> str:
+def report_warnings(validation: SplitPredictions, test: SplitPredictions, **changes: float) -> str:
     splits = {"train": validation, "validation": validation, "test": test}
     metrics = {name: split_metrics(split, compute_metrics(split)) for name, split in splits.items()}
     history = pd.DataFrame({"repeat": range(len(test.probabilities)), "epoch": 1, "validation_loss": 0.1})
-    record = model_record("b-scratch", "network", classes=["cat", "dog"])
+    record = model_record("b-scratch", "network", classes=["cat", "dog"], **changes)
     result = ModelResult(record, make_cost(1.0), history, {})
     return "\n".join(model_warnings(result, splits, metrics, seed=0))
 
@@ -340,6 +340,9 @@ ERRORS = {
     "validation unlike test": lambda: report_warnings(predictions(95), predictions(70)),
     "one diverged repeat": one_diverged_repeat,
     "class never predicted": one_class_never_predicted,
+    "statistics of batch normalization": lambda: report_warnings(
+        predictions(80), predictions(80), batch_statistics_gap=0.1234
+    ),
 }
 QUOTED = list(zip(blocks("troubleshooting.md", "text"), ERRORS, strict=True))
 

@@ -177,8 +177,9 @@ def test_training_takes_the_steps_of_train_on_batch(changes):
         inputs, targets, weights = batches[step]
         learning_rates.append(float(expected.optimizer.learning_rate))
         expected.train_on_batch(inputs, targets, sample_weight=weights)
-    # float32 has seven digits, of which the 18 steps may cost three.
-    np.testing.assert_allclose(weights_of(run), weights_of(TrainingRun(expected, settings)), rtol=1e-4, atol=1e-5)
+    # float32 has seven digits, of which the 18 steps may cost three. Statistics of batch normalization are not trained.
+    for actual, weight in zip(run.model.trainable_variables, expected.trainable_variables, strict=True):
+        np.testing.assert_allclose(actual, weight, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(learning_rates, expected_rates, rtol=1e-6)
 
 

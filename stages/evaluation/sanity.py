@@ -149,7 +149,7 @@ def _untypical_statistics(gap: float | None) -> list[str]:
     return [
         f"on training images, the accuracy with the stored statistics of batch normalization is {100 * gap:.1f} points "
         "lower than with the statistics of each training batch, so the model predicts worse than it has learned. Use a "
-        "larger batch_size, or train_batch_normalization: false."
+        "larger batch_size, or do not train batch normalization."
     ]
 
 

@@ -164,7 +164,7 @@ class _BatchStatisticsModel(keras.Model):
     """A model in inference mode, but for its trained batch normalization, which stores the statistics of each batch."""
 
     def __init__(self, model: keras.Model):
-        super().__init__()
+        super().__init__(name="batch_statistics")
         self.model = model
 
     def call(self, inputs: keras.KerasTensor) -> keras.KerasTensor:
