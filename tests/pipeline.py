@@ -64,12 +64,15 @@ for stage, *entry in {entries}:
 """
 
 
-def run_in_one_process(folder: Path, stages: list[str]) -> subprocess.CompletedProcess:
-    """Check the study, run stages in the given order in one process, which saves seconds a stage, and commit to DVC."""
+def run_in_one_process(folder: Path, stages: list[str], are_all: bool = True) -> subprocess.CompletedProcess:
+    """Check the study, run stages in the given order in one process, which saves seconds a stage, and commit to DVC.
+
+    are_all: whether these are all stages of the study. DVC reads the pipeline again for each stage that is named.
+    """
     checked = run(folder, "python", "-m", "stages.check", "--clean")
     entries = [stage.replace("prepare_folder", "prepare").split("@") for stage in stages]
     done = run(folder, "python", "-c", IN_ONE_PROCESS.format(entries=entries))
-    dvc(folder, "commit", "-f", "check", *stages)
+    dvc(folder, "commit", "-f", *([] if are_all else ["check", *stages]))
     done.stdout = checked.stdout + done.stdout
     return done
 

@@ -38,6 +38,6 @@ def small_project(folder: Path, stages: list[str] = STAGES) -> Path:
     """A copy of the project with the small study, in which these stages have run; committed."""
     copy_of_project(folder)
     write_study(folder, STUDY)
-    run_in_one_process(folder, stages)
+    run_in_one_process(folder, stages, are_all=stages == STAGES)
     commit(folder)
     return folder
