@@ -13,7 +13,7 @@ LIGHT = "#bbbbbb"
 FRONT_COLOR = "#555555"
 # Cost of metrics.json: label of its axis, and the number that is 1 there.
 AXES = {
-    "total_training_multiply_adds": ("multiply-adds of all training, billions (log scale)", 1e9),
+    "total_training_multiply_adds": ("multiply-adds in training, billions (log scale)", 1e9),
     "multiply_adds": ("multiply-adds per image in use, millions (log scale)", 1e6),
 }
 

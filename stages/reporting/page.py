@@ -43,7 +43,7 @@ COST_COLUMNS = [
     ("size", "cost.megabytes", "megabytes"),
     ("peak memory", "cost.peak_memory_mb", "megabytes"),
     ("multiply-adds per image", "cost.multiply_adds", "quantity"),
-    ("multiply-adds of all training", "cost.total_training_multiply_adds", "quantity"),
+    ("multiply-adds in training", "cost.total_training_multiply_adds", "quantity"),
     ("training images/s", "cost.images_per_second", "count"),
     ("trained parameters", "cost.trained_parameters", "quantity"),
     ("all parameters", "cost.total_parameters", "quantity"),
