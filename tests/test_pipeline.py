@@ -25,6 +25,7 @@ PACKAGES = [
 DEEP_LEARNING = {"keras", "tensorflow", "tf2onnx", "keras_hub"}
 WITHOUT_DEEP_LEARNING = [
     "check", "download", "prepare", "split", "probe", "evaluate", "compare", "mistakes", "report", "side_by_side",
+    "interim_report",
 ]  # fmt: skip
 
 

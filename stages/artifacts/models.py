@@ -144,7 +144,7 @@ class ModelRecord:
         if self.kind == "probe":
             return 0.0
         chosen = [candidate.l2 for candidate in self.candidates if candidate.chosen]
-        return chosen[0] if chosen else np.ravel(self.settings.get("l2", 0.0))[0]
+        return chosen[0] if chosen else np.ravel(self.settings.get("l2") or 0.0)[0]
 
 
 @dataclass(frozen=True)
