@@ -131,6 +131,18 @@ def test_several_cuts_equal_single_passes_and_views_follow_the_images(here):
         read_features("several", "conv1")
 
 
+def test_several_cuts_come_from_one_pass(here, monkeypatch):
+    batches = []
+
+    def counted(*arguments):
+        infer = inference.fastest_inference(*arguments)
+        return lambda pixels: batches.append(len(pixels)) or infer(pixels)
+
+    monkeypatch.setattr("stages.features.fastest_inference", counted)
+    run("features", "several")  # two cuts
+    assert sum(batches) == 3 * len(read_features("exact").index)  # the images and two views
+
+
 def test_features_in_bfloat16_are_near_those_in_float32(here):
     run("features", "rough")
     run("features", "some")
