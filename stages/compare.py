@@ -4,6 +4,7 @@ Reads the predictions of the models and the metrics that evaluate wrote. Needs n
 """
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,21 @@ from stages.evaluation.verdict import Evidence, contradictions, multiply_adds, s
 
 
 def main(params: Params) -> str:
+    return compare(params, REPORTS_FOLDER)
+
+
+def compare(params: Params, reports: Path) -> str:
+    """Compare the models of the study; reads and writes in the folder `reports`."""
     study = read_study(params)
-    path = REPORTS_FOLDER / "metrics.json"
+    path = reports / "metrics.json"
     metrics = read_json(path)
     with reading(path):
         metrics = {model: metrics[model] for model in study.results}
     comparisons = {task: compare_task(study, task, metrics, params) for task in study.tasks}
 
-    write_json(REPORTS_FOLDER / "comparisons.json", comparisons)
+    write_json(reports / "comparisons.json", comparisons)
     recommended = {task: content["recommended"] for task, content in comparisons.items()}
-    with atomic_directory(REPORTS_FOLDER / "recommended") as folder:
+    with atomic_directory(reports / "recommended") as folder:
         for task in params.names("tasks"):
             write_json(folder / f"{task}.json", identify(recommended.get(task)))
     for task, content in comparisons.items():

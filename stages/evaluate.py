@@ -4,6 +4,7 @@ Needs neither Keras nor a GPU: a change in a metric reruns no training. Models t
 ignored.
 """
 
+from pathlib import Path
 from typing import Any
 
 from stages.artifacts.leftovers import refuse_leftovers
@@ -28,6 +29,11 @@ from stages.evaluation.tables import (
 
 def main(params: Params) -> str:
     refuse_leftovers(params)  # their hashes would get into dvc.lock
+    return evaluate(params, REPORTS_FOLDER)
+
+
+def evaluate(params: Params, reports: Path) -> str:
+    """Write metrics and tables of all models of the study into the folder `reports`."""
     study = read_study(params)
     metrics, classes = {}, {}
     for model, predictions in study.predictions.items():
@@ -40,32 +46,32 @@ def main(params: Params) -> str:
         metrics[model]["cost"] = model_costs(model, study.results)
         classes[model] = class_metrics(predictions["test"], arrays["test"], study.task_of(model).classes)
 
-    write_json(REPORTS_FOLDER / "metrics.json", metrics)
+    write_json(reports / "metrics.json", metrics)
     # Names that no other file has: `dvc exp show` makes a short column of each.
     accuracies = {model: round(values["validation"]["accuracy"], 4) for model, values in metrics.items()}
-    write_json(REPORTS_FOLDER / "validation_accuracy.json", accuracies)
-    with atomic_directory(REPORTS_FOLDER / "summary") as folder:
+    write_json(reports / "validation_accuracy.json", accuracies)
+    with atomic_directory(reports / "summary") as folder:
         for model, values in metrics.items():
             write_json(folder / f"{model}.json", summarize(values))
-    write_json(REPORTS_FOLDER / "study.json", describe_study(study, metrics))
-    write_tables(REPORTS_FOLDER / "classes", classes)
-    write_model_tables(study, metrics)
+    write_json(reports / "study.json", describe_study(study, metrics))
+    write_tables(reports / "classes", classes)
+    write_model_tables(study, metrics, reports)
     mistakes = {task: task_mistakes(study, task) for task in params.names("tasks")}
-    write_tables(REPORTS_FOLDER / "mistakes", mistakes)
-    write_table(REPORTS_FOLDER / "reliability.csv", concat_models(reliability(study)))
-    write_table(REPORTS_FOLDER / "pca.csv", pca_table(study.tasks, study.results))
+    write_tables(reports / "mistakes", mistakes)
+    write_table(reports / "reliability.csv", concat_models(reliability(study)))
+    write_table(reports / "pca.csv", pca_table(study.tasks, study.results))
     return f"{len(metrics)} models of {len(study.tasks)} tasks"
 
 
-def write_model_tables(study: StudyResults, metrics: dict[str, Any]) -> None:
+def write_model_tables(study: StudyResults, metrics: dict[str, Any], reports: Path) -> None:
     """Write the tables with rows of every model, and the confusion of each; metrics: model -> part of metrics.json."""
     histories = {model: result.history for model, result in study.results.items()}
-    write_table(REPORTS_FOLDER / "models.csv", models_table(study.records, metrics))
-    write_table(REPORTS_FOLDER / "history.csv", concat_models(histories))
+    write_table(reports / "models.csv", models_table(study.records, metrics))
+    write_table(reports / "history.csv", concat_models(histories))
     curves = {model: mean_curves(history) for model, history in histories.items()}
-    write_table(REPORTS_FOLDER / "curves.csv", concat_models(curves))
+    write_table(reports / "curves.csv", concat_models(curves))
     write_tables(
-        REPORTS_FOLDER / "confusion",
+        reports / "confusion",
         {model: confusion_table(study.predictions[model]["test"], record) for model, record in study.records.items()},
     )
 

@@ -3,6 +3,8 @@
 So the report itself reads no image array.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
@@ -10,7 +12,7 @@ from stages.artifacts.images import read_images
 from stages.artifacts.reports import REPORTS_FOLDER
 from stages.artifacts.tables import read_csv
 from stages.artifacts.tasks import Task, read_task
-from stages.artifacts.tiles import MISTAKES_FOLDER, make_tiles, write_tiles
+from stages.artifacts.tiles import MISTAKES_FOLDER, Tile, make_tiles, write_tiles
 from stages.core.errors import UserError
 from stages.core.files import reading
 from stages.core.params import Params
@@ -18,17 +20,22 @@ from stages.core.stage import run_stage
 
 
 def main(_: Params, name: str) -> str:
+    tiles = mistake_tiles(name, REPORTS_FOLDER)
+    write_tiles(MISTAKES_FOLDER / name, tiles)
+    return f"{len(tiles)} test images"
+
+
+def mistake_tiles(name: str, reports: Path) -> list[Tile]:
+    """A tile of each test image of a task that the table in the folder `reports` lists."""
     task = read_task(name)
     images = read_images(task.dataset)
     task.check_images(images.sha256, f"data/images/{task.dataset}")
-    mistakes = read_mistakes(task)
-    write_tiles(MISTAKES_FOLDER / name, [*make_tiles(mistakes, "mistake", images.pixels)])
-    return f"{len(mistakes)} test images"
+    return [*make_tiles(read_mistakes(task, reports), "mistake", images.pixels)]
 
 
-def read_mistakes(task: Task) -> pd.DataFrame:
+def read_mistakes(task: Task, reports: Path) -> pd.DataFrame:
     """The rows of a task that evaluate lists as mistakes; `UserError` if one is not a test image."""
-    path = REPORTS_FOLDER / "mistakes" / f"{task.name}.csv"
+    path = reports / "mistakes" / f"{task.name}.csv"
     with reading(path):
         listed = read_csv(path, ["index"])["index"].to_numpy(np.int64)
     test = task.rows("test")

@@ -266,7 +266,7 @@ def weights_of_another_architecture() -> str:
 
 
 def weights_of_another_commit() -> str:
-    write_tree("models/scratch", {"repeat-0.weights.h5": b"weights"})
+    write_tree("models/scratch", {"weights/repeat-0.weights.h5": b"weights"})
     return error_of(full_model.checked_weights, "scratch", 0, "0" * 64)
 
 

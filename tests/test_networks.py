@@ -279,6 +279,8 @@ def test_a_head_has_the_layers_of_its_entry():
     ]
     assert built.get_layer("activation1").activation is keras.activations.tanh
     np.testing.assert_allclose(np.sum(built(np.ones((2, 4, 4, 8))), axis=1), 1, rtol=1e-6)
+    assert not np.any(built.get_layer("predictions").kernel)
+    built.get_layer("predictions").kernel.assign(RANDOM.normal(size=(8, 3)))
     kernels = [built.get_layer(name).kernel for name in ("dense1", "dense2", "predictions")]
     penalty = sum(0.01 * np.square(kernel).sum() for kernel in map(np.asarray, kernels))
     assert float(sum(built.losses)) == pytest.approx(penalty, rel=1e-5)
@@ -286,6 +288,7 @@ def test_a_head_has_the_layers_of_its_entry():
 
 def test_dropout_without_hidden_layers_applies_to_the_inputs_of_the_output_layer():
     built = build_head(head(dropout=0.5, standardize=False), features_record(shape=[50], cut="fc1"), 2)
+    built.get_layer("predictions").set_weights([RANDOM.normal(size=(50, 2)), np.zeros(2)])
     ones = np.ones((4, 50), np.float32)
     assert not np.allclose(built(ones, training=True), built(ones))
 

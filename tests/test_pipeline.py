@@ -1,6 +1,7 @@
 """dvc.yaml lists exactly the files that each stage imports, and the packages of stages/ keep to their order."""
 
 import ast
+import re
 import shutil
 from collections import defaultdict
 from pathlib import Path
@@ -10,7 +11,8 @@ import pytest
 from stages.validation.study import validate_study
 from tests import dependencies
 from tests.dependencies import ROOT, files_in, import_chains, module_of
-from tests.pipeline import dvc, read_yaml, run
+from tests.pipeline import copy_of_project, dvc, read_yaml, run, write_study
+from tests.small_project import STUDY
 
 GROUPS = read_yaml(ROOT / "dvc.yaml")["stages"]
 STAGES = dependencies.stages()
@@ -25,6 +27,7 @@ PACKAGES = [
 DEEP_LEARNING = {"keras", "tensorflow", "tf2onnx", "keras_hub"}
 WITHOUT_DEEP_LEARNING = [
     "check", "download", "prepare", "split", "probe", "evaluate", "compare", "mistakes", "report", "side_by_side",
+    "interim_report",
 ]  # fmt: skip
 
 
@@ -224,3 +227,32 @@ def test_the_study_that_measures_the_pipeline_is_valid_and_has_forty_stages():
     members = [len(params[group["foreach"][2:-1]]) if "foreach" in group else 1 for group in GROUPS.values()]
     assert sum(members) >= 40
     assert pipeline.modules() == [Path(module).stem for module in dict.fromkeys(map(module_of, STAGES.values()))]
+
+
+def test_cheap_models_run_before_expensive_ones(tmp_path):
+    copy_of_project(tmp_path)
+    entry, images = {"task": "all"}, {"dataset": "digits", "task": "all"}
+    study = {
+        **STUDY,
+        "tasks": {"all": {"dataset": "digits", "validation": 0.1, "test": 0.2}},
+        "networks": {"scratch": {**images, "backbone": "four-conv"}, "base": {**images, "backbone": "four-conv"}},
+        "features": {
+            "of-trained": {"dataset": "digits", "backbone": "base", "cut": "fc1"},
+            "pooled": {"dataset": "digits", "backbone": "four-conv", "cut": "pool2", "pooling": "average"},
+            "for-tuning": {"dataset": "digits", "backbone": "four-conv", "cut": "pool1"},
+        },
+        "heads": {"frozen": {**entry, "features": "pooled"}, "on-trained": {**entry, "features": "of-trained"}},
+        "probes": {"ridge": {**entry, "features": "pooled"}},
+        "fine_tunes": {
+            "tuned": {
+                **images, "backbone": "four-conv", "head": "frozen", "features": "for-tuning", "unfreeze": "conv4",
+            }
+        },
+    }  # fmt: skip
+    write_study(tmp_path, study)
+    order = re.findall(r"Running stage '([^']+)'", dvc(tmp_path, "repro", "--dry").stdout)
+    assert [stage for stage in order if stage.split("@")[0] in ("probe", "head", "train", "fine_tune", "features")] == [
+        *("features@pooled", "probe@ridge", "head@frozen"),
+        *("train@base", "features@of-trained", "head@on-trained"),  # a head on a network of the study has to wait
+        *("features@for-tuning", "fine_tune@tuned", "train@scratch"),
+    ]

@@ -50,6 +50,9 @@ def make_quick(study: dict) -> None:
     sha256 = hashlib.sha256(WEIGHTS.read_bytes()).hexdigest()
     study["backbones"]["imagenet"] |= {"weights": str(WEIGHTS), "sha256": sha256}
     study["folders"]["photos"]["image_size"] = 96
+    # The network that the comment above `networks` describes.
+    study["backbones"]["untrained"] = {"architecture": "mobilenet_v2", "weights": "random"}
+    study["networks"]["scratch"] = {"dataset": "photos", "task": "kinds", "backbone": "untrained", "trainable": "all"}
     study["networks"]["scratch"] |= {"epochs": 1, "repeats": 1, "max_train_per_class": 12, "batch_size": 10}
     study["fine_tunes"]["top"] |= {"epochs": 2, "repeats": 1}
 

@@ -395,7 +395,7 @@ def test_a_task_without_models_has_no_recommendation(params):
     recommended = read("recommended/b")
     assert recommended["model"] == read("comparisons")["b"]["recommended"]
     assert {*recommended["sha256"]} == {
-        f"models/{recommended['model']}/{file}" for file in ("record.json", "repeat-0.weights.h5")
+        f"models/{recommended['model']}/{file}" for file in ("record.json", "weights/repeat-0.weights.h5")
     }
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from stages.config.heads import HeadConfig
+from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.yaml import read_yaml
 from stages.validation.study import load_study, validate_study
@@ -1007,3 +1009,14 @@ def test_models_are_networks_then_heads_then_probes_then_fine_tunes():
     assert list(study.models) == [
         *("a-scratch", "b-scratch", "b-all-layers", "b-one-layer", "b-two-layers", "b-ridge", "b-top-conv"),
     ]
+
+
+def test_a_new_output_layer_chooses_its_l2_strength_and_other_heads_have_none():
+    defaults = TrainingConfig(**GOOD["training"])
+
+    def strengths(**keys):
+        return [l2 for _, l2 in HeadConfig(task="t", features="f", **keys).candidates(defaults)]
+
+    assert strengths() == [0.0001, 0.001, 0.01, 0.1]
+    assert strengths(hidden=[8]) == strengths(start_from="backbone") == strengths(l2=0.0) == [0.0]
+    assert strengths(l2=[0.5, 0.2]) == [0.5, 0.2]

@@ -131,6 +131,18 @@ def test_several_cuts_equal_single_passes_and_views_follow_the_images(here):
         read_features("several", "conv1")
 
 
+def test_several_cuts_come_from_one_pass(here, monkeypatch):
+    batches = []
+
+    def counted(*arguments):
+        infer = inference.fastest_inference(*arguments)
+        return lambda pixels: batches.append(len(pixels)) or infer(pixels)
+
+    monkeypatch.setattr("stages.features.fastest_inference", counted)
+    run("features", "several")  # two cuts
+    assert sum(batches) == 3 * len(read_features("exact").index)  # the images and two views
+
+
 def test_features_in_bfloat16_are_near_those_in_float32(here):
     run("features", "rough")
     run("features", "some")
@@ -195,7 +207,7 @@ def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
     files = [
         *(f"models/{model}/{file}" for model in ("fresh", "cached") for file in ("history.csv", "record.json")),
         *(f"models/{model}/predictions.npz" for model in ("fresh", "cached")),
-        *(f"models/{model}/repeat-{repeat}.weights.h5" for model in ("fresh", "cached") for repeat in (0, 1)),
+        *(f"models/{model}/weights/repeat-{repeat}.weights.h5" for model in ("fresh", "cached") for repeat in (0, 1)),
         *(f"data/features/upper/flatten/{file}" for file in ("features.npy", "above.weights.h5", "record.json")),
     ]
     before = {file: Path(file).read_bytes() for file in files}

@@ -1,6 +1,6 @@
 """Trained models, in models/<model>: a folder that holds all that is needed to rebuild, use and evaluate a model.
 
-`repeat-<number>.weights.h5` of every repeat; `record.json`, which describes the model; `history.csv`;
+`weights/repeat-<number>.weights.h5` of every repeat; `record.json`, which describes the model; `history.csv`;
 `predictions.npz`; of a head or a probe also `pca.npz`.
 """
 
@@ -157,7 +157,7 @@ class ModelRecord:
         if self.kind == "probe":
             return 0.0
         chosen = [candidate.l2 for candidate in self.candidates if candidate.chosen]
-        return chosen[0] if chosen else np.ravel(self.settings.get("l2", 0.0))[0]
+        return chosen[0] if chosen else np.ravel(self.settings.get("l2") or 0.0)[0]
 
 
 @dataclass(frozen=True)
@@ -229,7 +229,7 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def weights_file(model: str, repeat: int) -> Path:
     """The path of the weights of a repeat, from 0, of a model."""
-    return MODELS_FOLDER / model / f"repeat-{repeat}.weights.h5"
+    return MODELS_FOLDER / model / "weights" / f"repeat-{repeat}.weights.h5"
 
 
 def write_model(result: ModelResult, save_weights: Callable[[int, Path], None]) -> None:
@@ -239,7 +239,8 @@ def write_model(result: ModelResult, save_weights: Callable[[int, Path], None]) 
     """
     name = result.record.name
     with atomic_directory(MODELS_FOLDER / name) as folder:
-        files = [folder / weights_file(name, repeat).name for repeat in range(result.record.repeats)]
+        files = [folder / "weights" / weights_file(name, repeat).name for repeat in range(result.record.repeats)]
+        files[0].parent.mkdir()
         for repeat, file in enumerate(files):
             save_weights(repeat, file)
         arrays = {}

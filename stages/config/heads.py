@@ -8,6 +8,8 @@ from stages.config.fields import LayerOrNull, LearningRate, NotNegative, Positiv
 from stages.config.networks import LayersConfig
 from stages.config.training import TrainedModelConfig, TrainingConfig
 
+LINEAR_STRENGTHS = [0.0001, 0.001, 0.01, 0.1]
+
 
 class HeadConfig(TrainedModelConfig, LayersConfig):
     """Dense layers and an output layer that are trained on features."""
@@ -25,9 +27,9 @@ class HeadConfig(TrainedModelConfig, LayersConfig):
     """The number of views of each training image, 1 for the image alone; null for all."""
     learning_rate: LearningRate | Annotated[list[LearningRate], Field(min_length=1)] = None
     """The learning rate. Of a list, all are trained, and the one of the lowest validation loss is used."""
-    l2: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] = 0.0
+    l2: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] | None = None
     """The strength of the L2 penalty on the weights, or a list as for `learning_rate`. Of two lists, all pairs are
-    trained."""
+    trained. null for 0.0001, 0.001, 0.01 and 0.1 if the head is a new output layer only, and else for 0."""
 
     @property
     def standardized(self) -> bool:
@@ -37,6 +39,8 @@ class HeadConfig(TrainedModelConfig, LayersConfig):
     @property
     def strengths(self) -> list[float]:
         """The L2 strengths to choose from."""
+        if self.l2 is None:
+            return [0.0] if self.hidden or self.start_from == "backbone" else LINEAR_STRENGTHS
         return self.l2 if isinstance(self.l2, list) else [self.l2]
 
     def candidates(self, defaults: TrainingConfig) -> list[tuple[TrainingConfig, float]]:

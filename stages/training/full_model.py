@@ -8,7 +8,7 @@ from pathlib import Path
 
 import keras
 
-from stages.artifacts.models import HeadProvenance, ModelRecord, weights_file
+from stages.artifacts.models import MODELS_FOLDER, HeadProvenance, ModelRecord, weights_file
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import freeze_batch_normalization, freeze_below, pool_output, up_to_cut
 from stages.backbones.pretrained import load_backbone, load_weights
@@ -120,7 +120,7 @@ def checked_weights(model: str, repeat: int, sha256: str) -> Path:
         raise UserError(f"{file} is missing. Run `dvc checkout`, or `dvc repro` to train the model.")
     if sha256_of(file) != sha256:
         raise UserError(
-            f"{file} does not belong to {file.parent / 'record.json'}: its checksum differs. Run `dvc checkout`, or "
+            f"{file} does not belong to {MODELS_FOLDER / model / 'record.json'}: its checksum differs. Run `dvc checkout`, or "
             "`dvc repro` to train the model again."
         )
     return file
