@@ -295,7 +295,7 @@ def side_by_side(work: Path, jobs: int) -> None:
         start = time.perf_counter()
         run(parallel, *command)
         parallel_seconds = time.perf_counter() - start
-        weights = sorted(path.relative_to(folder) for path in folder.glob("models/*/model.weights.h5"))
+        weights = sorted(path.relative_to(folder) for path in folder.glob("models/*/weights/*.h5"))
         same = sum(sha256_of(folder / path) == sha256_of(parallel / path) for path in weights)
         rows.append((study, seconds, parallel_seconds, parallel_seconds / seconds, f"{same} of {len(weights)}"))
         shutil.rmtree(parallel)

@@ -12,7 +12,7 @@ import pytest
 
 from stages import recommend
 from stages.artifacts.images import read_images
-from stages.artifacts.models import read_result
+from stages.artifacts.models import read_model_record, read_result, weights_file
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.params import Params
@@ -89,8 +89,8 @@ def test_a_task_without_models_has_no_file_and_the_old_one_is_removed(here):
 
 def test_missing_weights_are_named(here):
     choose("above")
-    Path("models/above/model.weights.h5").unlink()
+    weights_file("above", read_model_record("above").best_repeat).unlink()
     with pytest.raises(
-        UserError, match=r"^models/above/model\.weights\.h5 is missing\. Run `dvc checkout`, or `dvc repro`"
+        UserError, match=r"^models/above/weights/repeat-\d\.weights\.h5 is missing\. Run `dvc checkout`, or `dvc repro`"
     ):
         recommend.main(PARAMS, "high")

@@ -937,7 +937,7 @@ def test_check_of_a_bad_study_exits_with_the_problem_and_changes_no_file(argumen
 KEPT = [
     *(
         "models/b-ridge/record.json",
-        "models/unfinished/model.weights.h5",
+        "models/unfinished/weights/repeat-0.weights.h5",
         "models/copied-by-the-user/record.json",
         "models/README.md",
         "models/.partial-x/record.json",

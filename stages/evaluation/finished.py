@@ -80,7 +80,7 @@ def _has_inputs(result: ModelResult) -> bool:
     record, made_from = result.record, result.record.provenance
     task = read_task(record.task)
     for split in SPLITS:
-        join_predictions(record.name, split, task, result.predictions[split])
+        join_predictions(record, split, task, result.predictions[split])
     weights, features = made_from.backbone_sha256, made_from.features
     return (
         (task.images_sha256, task.settings) == (made_from.images_sha256, made_from.task_settings)

@@ -120,8 +120,8 @@ def checked_weights(model: str, repeat: int, sha256: str) -> Path:
         raise UserError(f"{file} is missing. Run `dvc checkout`, or `dvc repro` to train the model.")
     if sha256_of(file) != sha256:
         raise UserError(
-            f"{file} does not belong to {MODELS_FOLDER / model / 'record.json'}: its checksum differs. Run `dvc checkout`, or "
-            "`dvc repro` to train the model again."
+            f"{file} does not belong to {MODELS_FOLDER / model / 'record.json'}: its checksum differs. Run "
+            "`dvc checkout`, or `dvc repro` to train the model again."
         )
     return file
 
