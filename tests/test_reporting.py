@@ -23,7 +23,7 @@ from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.evaluation.candidates import describe_candidates
 from stages.evaluation.comparisons import bootstrap_interval, compare_models, mcnemar, resampled_accuracies
-from stages.evaluation.costs import Lineage, describe_lineage, images_used, lineage
+from stages.evaluation.costs import Lineage, images_used, lineage
 from stages.evaluation.folds import Outcomes
 from stages.evaluation.metrics import compute_metrics, split_metrics
 from stages.evaluation.predictions import SplitPredictions
@@ -322,10 +322,7 @@ def test_a_lineage_names_everything_once():
     parts = lineage("b-tune", study)
     assert parts == Lineage(["b-tune", "a-net", "b-head"], ["f"])
     assert parts.ancestors == ["a-net", "b-head", "f"]
-    assert describe_lineage(parts, study) == "head, features and base network"
-    assert describe_lineage(lineage("b-head", study), study) == "features and base network"
     assert lineage("b-net", study) == Lineage(["b-net"], [])
-    assert describe_lineage(lineage("b-net", study), study) == ""
 
 
 def test_total_seconds_count_a_shared_part_once(params):

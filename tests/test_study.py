@@ -53,6 +53,8 @@ BAD_STUDIES = [
         f"head: this section does not exist (did you mean 'heads'?). Sections: {SECTIONS}.",
     ),
     ("a section named by a number", {7: {}}, f"7: this section does not exist. Sections: {SECTIONS}."),
+    ("a margin below 0", {"margin": -1}, "margin: -1 is not valid. Give a number of points from 0 to 100."),
+    ("true as the margin", {"margin": True}, "margin: true is not valid. Give a number of points from 0 to 100."),
     (
         "a missing section",
         {"heads": DROP},
@@ -979,6 +981,11 @@ def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
 def test_json_is_a_study_too(tmp_path):
     (tmp_path / "params.yaml").write_text(json.dumps(GOOD), encoding="utf-8")
     assert load_study(tmp_path / "params.yaml") == load_study(ROOT / "params.yaml")
+
+
+def test_the_margin_may_be_missing_and_is_1_point():
+    assert validate_study(changed({"margin": DROP}))[0].margin == 1
+    assert validate_study(changed({"margin": 0.5}))[0].margin == 0.5
 
 
 def test_the_keys_of_a_model_override_the_defaults():

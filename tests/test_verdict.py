@@ -253,11 +253,13 @@ def test_the_verdict_says_what_to_take_how_sure_and_what_others_offer():
     assert certainty.endswith(
         "Each model was trained once, so this does not include how another training would change it."
     )
-    assert runner_up.startswith("The runner-up, large, scored 1.5 points higher on them (95 % interval -")
+    assert runner_up.startswith(
+        "The runner-up, large, scored 1.5 points higher on the validation images (95 % interval -"
+    )
     assert "and costs 9 times as much in use and about as much in training. " in runner_up
-    assert "The validation images cannot tell the two apart: that would take about 1,600 of them." in runner_up
+    assert "cannot tell the two apart; to tell a difference of 2 points would take about 880 of them." in runner_up
     assert alternative.startswith(
-        "The cheapest alternative, small, scored 28.5 points lower on them (95 % interval -35"
+        "The cheapest alternative, small, scored 28.5 points lower on the validation images (95 % interval -35"
     )
     assert alternative.endswith(" and costs 0.5 times as much in use and 0.33 times as much in training.")
 
@@ -293,7 +295,7 @@ def test_with_margin_0_the_best_is_recommended_whatever_it_costs():
     assert sentences[0].startswith("a is recommended")
     assert sentences[1] == "It has the highest validation accuracy."
     assert " it is the best of these models" in sentences[2]
-    assert "that would take about 1,600 of them." in sentences[3]
+    assert "These images cannot tell the two apart: that would take about 1,600 of them." in sentences[3]
 
 
 @pytest.mark.parametrize("margin", [0, 1])
@@ -302,17 +304,25 @@ def test_of_two_equal_models_the_cheaper_one_is_recommended(margin):
     sentences = verdict_of(outcomes, costs_of(a=(9, 9), b=(1, 1)), margin=margin)
     assert sentences[0].startswith("b is recommended")
     assert "With a probability of more than 99 %" in sentences[2]
-    assert sentences[3].startswith("The runner-up, a, scored the same on them (95 % interval 0.0 to 0.0 points)")
+    assert sentences[3].startswith(
+        "The runner-up, a, scored the same on the validation images (95 % interval 0.0 to 0.0 points)"
+    )
 
 
-def test_a_difference_that_is_too_small_to_matter_needs_no_more_images():
+def test_what_images_cannot_tell_is_measured_by_the_margin():
+    """A difference of half a point: any within 1 point does not matter, but it may be larger than it looks."""
     random = np.random.default_rng(3)
     first = random.random(200) < 0.8
     second = first.copy()
     second[np.flatnonzero(first)[:12]] = False
     second[np.flatnonzero(~first)[:11]] = True
-    outcomes = outcomes_of(a=first, b=second)
-    assert "apart, and the difference is too small to matter." in verdict_of(outcomes, costs_of(a=(1, 1), b=(9, 9)))[3]
+    outcomes, costs = outcomes_of(a=first, b=second), costs_of(a=(1, 1), b=(9, 9))
+    sentence = verdict_of(outcomes, costs)[3]
+    assert "apart; to tell a difference of 1 point would take about 9,100 of them." in sentence
+    assert "apart, and the difference is within the margin." in verdict_of(outcomes, costs, margin=20)[3]
+    assert verdict_of(outcomes_of(a=first, b=first), costs, margin=0)[3].endswith(
+        "These images cannot tell the two apart."
+    )
 
 
 def test_if_all_models_are_at_chance_none_is_recommended():
@@ -342,14 +352,16 @@ def test_enough_images_show_a_difference():
         shared = random.random(images)
         return outcomes_of(a=shared + 0.3 * random.random(images) < 1.05, b=shared + 0.3 * random.random(images) < 1.0)
 
-    needed = images_needed(*study(200_000).values())
+    large = study(200_000)
+    difference = large["a"].by_image.mean() - large["b"].by_image.mean()
+    needed = images_needed(*large.values(), difference)
     found = 0
     for _ in range(300):
         a, b = (part.by_image for part in study(round(needed)).values())
         (error,), (degrees,) = standard_errors({"a": a, "b": b}, np.arange(round(needed)))
         found += student(a.mean() - b.mean(), error, degrees)[2] < 0.05
     assert found / 300 == pytest.approx(0.8, abs=0.07)
-    assert images_needed(*outcomes_of(a=right(5), b=right(5)).values()) == np.inf
+    assert images_needed(*large.values(), difference / 2) == pytest.approx(4 * needed)
 
 
 def pair(a, b, difference, distinguishable, low=None):

@@ -140,13 +140,3 @@ def images_used(features: str, parts: Lineage, results: dict[str, ModelResult]) 
             train[view] = max(train.get(view, 0), record.train_images)
         validation = len(results[name].predictions["validation"].index)
     return sum(train.values()) + validation
-
-
-def describe_lineage(parts: Lineage, records: dict[str, ModelRecord]) -> str:
-    """What a model is built on, such as `features and base network`; empty if nothing."""
-    kinds = [records[name].kind for name in parts.models[1:]]
-    words = [kind for kind in dict.fromkeys(kinds) if kind != "network"]
-    words += ["features"] if parts.features else []
-    if networks := kinds.count("network"):
-        words.append("base network" if networks == 1 else "base networks")
-    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)

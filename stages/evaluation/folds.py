@@ -1,6 +1,5 @@
 """Which images the repeats of a model predict correctly, where each repeat may validate on another fold."""
 
-import math
 from dataclasses import dataclass
 from functools import reduce
 
@@ -93,16 +92,13 @@ def fold_variances(values: np.ndarray, groups: np.ndarray, folds: np.ndarray) ->
     return images, between * len(sizes) / (len(sizes) - 1)
 
 
-def images_needed(a: Outcomes, b: Outcomes) -> float:
-    """The number of images that would show the difference between two models if it is as measured; inf if it is 0.
+def images_needed(a: Outcomes, b: Outcomes, effect: float) -> float:
+    """The number of images that would show a difference in accuracy of this size, above 0, between two models.
 
     a, b: on the same images. A paired z-test at the 5 % level finds it with this many images in 80 % of cases; its
-    variance is that of the difference per image, in whole groups.
+    variance is that of the measured difference per image, in whole groups.
     """
-    values = a.by_image.mean(axis=0) - b.by_image.mean(axis=0)
-    difference, count = values.mean(), int(a.groups.max()) + 1
-    if abs(difference) < 1e-9:
-        return math.inf
-    by_group = np.bincount(a.groups, values - difference, count)
+    values, count = a.by_image.mean(axis=0) - b.by_image.mean(axis=0), int(a.groups.max()) + 1
+    by_group = np.bincount(a.groups, values - values.mean(), count)
     variance = (by_group**2).sum() * count / max(1, count - 1) / len(values)
-    return float((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) ** 2 * variance / difference**2)
+    return float((stats.norm.ppf(0.975) + stats.norm.ppf(0.8)) ** 2 * variance / effect**2)

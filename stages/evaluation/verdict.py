@@ -13,7 +13,6 @@ from stages.evaluation.formatting import interval, p_value, percent, points
 from stages.evaluation.shortfall import SAME_COST, Choice, MultiplyAdds, cheapest
 
 MOST_NAMES = 5  # of models in a sentence; of more, their number
-TOO_MANY = 10  # times the validation images: more are not worth collecting for a difference within the margin
 
 
 @dataclass(frozen=True)
@@ -142,7 +141,8 @@ def _offer(model: str, choice: Choice, evidence: Evidence) -> str:
     if not pair.difference:
         gap = "the same"
     cost = relative_cost(evidence.costs[model], evidence.costs[choice.recommended])
-    return f"{model}, scored {gap} on them (95 % interval {interval(pair.low, pair.high)} points) and {cost}."
+    certainty = f"95 % interval {interval(pair.low, pair.high)} points"
+    return f"{model}, scored {gap} on the validation images ({certainty}) and {cost}."
 
 
 def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
@@ -150,15 +150,19 @@ def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
     pair = evidence.against(model, choice.recommended)
     if pair.low > 0 or pair.high < 0:
         return ""
-    needed = images_needed(evidence.outcomes[model], evidence.outcomes[choice.recommended])
-    sentence = "The validation images cannot tell the two apart"
-    if abs(pair.difference) <= evidence.margin / 100 and needed > TOO_MANY * evidence.images:
-        return f"{sentence}, and the difference is too small to matter."
-    if not pair.difference:
+    sentence, margin = "These images cannot tell the two apart", evidence.margin / 100
+    effect = max(abs(pair.difference), margin)
+    if not effect:
         return f"{sentence}."
+    if max(-pair.low, pair.high) <= margin:
+        return f"{sentence}, and the difference is within the margin."
+    needed = images_needed(evidence.outcomes[model], evidence.outcomes[choice.recommended], effect)
     if needed <= evidence.images:
         return f"{sentence}, because the repeats differ too much: more repeats would tell."
-    return f"{sentence}: that would take about {float(f'{needed:.2g}'):,.0f} of them."
+    number = f"about {float(f'{needed:.2g}'):,.0f} of them"
+    if effect > abs(pair.difference):
+        return f"{sentence}; to tell a difference of {_points(f'{evidence.margin:g}')} would take {number}."
+    return f"{sentence}: that would take {number}."
 
 
 def _indistinguishable(choice: Choice, evidence: Evidence) -> list[str]:
