@@ -12,6 +12,7 @@ import numpy as np
 from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
 from stages.artifacts.features import FEATURES_FOLDER, FeaturesRecord, write_features_record
 from stages.artifacts.images import read_images
+from stages.artifacts.seen_images import images_seen_by, write_seen_images
 from stages.artifacts.weights import read_weights_record
 from stages.backbones.augmentation import view_function
 from stages.backbones.cuts import up_to_cut, write_above_cut
@@ -77,6 +78,7 @@ def main(params: Params, name: str) -> str:
             extract(run, view, images.read, index, writers, description)
         seconds = time.perf_counter() - start
         np.save(folder / "index.npy", index, allow_pickle=False)
+        write_seen_images(folder, images_seen_by(entry.backbone))
         for record in records:
             write_above_cut(backbone, record.architecture, record.cut, folder / record.cut / "above.weights.h5")
             write_features_record(folder / record.cut, record)

@@ -76,7 +76,7 @@ def main(params: Params, name: str) -> str:
             head=head,
         ),
     )
-    # The fold of the head's repeat, so that no validation image was trained on by the head.
+    # The folds of the head's repeats, so that no validation image was trained on by the head, nor by networks below it.
     folds = repeat_folds(head.folds, settings.repeats)
     array, positions = (start.array, start.positions) if start else (images.pixels, lambda rows: rows)
     data = {}

@@ -2,7 +2,9 @@
 
 from dataclasses import replace
 
+from stages.artifacts.features import FEATURES_FOLDER
 from stages.artifacts.models import Provenance
+from stages.artifacts.seen_images import read_seen_images
 from stages.artifacts.tasks import read_task
 from stages.backbones.cached_features import read_features
 from stages.config.heads import HeadConfig
@@ -10,6 +12,7 @@ from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.probes.standardization import channel_statistics
+from stages.splitting.leaks import clean_folds
 from stages.training.batches import repeat_folds, split_examples
 from stages.training.heads import build_head, set_statistics
 from stages.training.pca import project_features
@@ -23,7 +26,8 @@ def main(params: Params, name: str) -> str:
     task, features = read_task(entry.task), read_features(entry.features, entry.cut)
     features.check_images(task)
     record = features.record
-    folds = repeat_folds(range(task.folds), settings.repeats)
+    clean = clean_folds(task, read_seen_images(FEATURES_FOLDER / entry.features), f"heads.{name}")
+    folds = repeat_folds(clean, settings.repeats)
     data, statistics = {}, {}
     for fold in folds:
         examples = split_examples(task, features.array, features.positions, settings, fold)

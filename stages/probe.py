@@ -4,7 +4,9 @@ import numpy as np
 import pandas as pd
 
 from stages.artifacts.costs import Cost
+from stages.artifacts.features import FEATURES_FOLDER
 from stages.artifacts.models import ModelRecord, ModelResult, Predictions, Provenance, write_model
+from stages.artifacts.seen_images import read_seen_images
 from stages.artifacts.tasks import SPLITS, read_task
 from stages.backbones.cached_features import read_features
 from stages.config.parsing import model_settings, parse_entry, parse_training
@@ -15,6 +17,7 @@ from stages.core.stage import run_stage
 from stages.probes.ridge import solving_multiply_adds
 from stages.probes.speed import measure_inference
 from stages.probes.weights import write_probe
+from stages.splitting.leaks import clean_folds
 from stages.training.batches import repeat_folds, split_examples
 from stages.training.calibration import fit_temperature
 from stages.training.pca import project_features
@@ -29,7 +32,7 @@ def main(params: Params, name: str) -> str:
     settings = parse_training(params, entry)
     task, features = read_task(entry.task), read_features(entry.features, entry.cut)
     features.check_images(task)
-    clean = range(task.folds)
+    clean = clean_folds(task, read_seen_images(FEATURES_FOLDER / entry.features), f"probes.{name}")
     folds = repeat_folds(clean, min(settings.repeats, len(clean)))  # a second solution for a fold would be the same
     parts = [split_examples(task, features.array, features.positions, settings, fold) for fold in folds]
     views = features.record.views_used(entry.views)

@@ -1,8 +1,10 @@
-"""Splits the images of a task into train, validation and test: data/tasks/<task>/split.csv."""
+"""Splits the images of a task into train, validation and test: data/tasks/<task>/split.csv.
+
+All images of the dataset take part, so that tasks with other classes of it get the same split of their common images.
+"""
 
 import json
 
-import numpy as np
 import pandas as pd
 
 from stages.artifacts.images import read_images
@@ -11,12 +13,13 @@ from stages.config.parsing import parse_entry
 from stages.config.tasks import TaskConfig
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.splitting.assignment import EXCLUDED, assign_splits, hash_positions
+from stages.splitting.assignment import EXCLUDED, HELD_OUT, assign_parts, folds_of, hash_positions, splits_of
 from stages.splitting.classes import TaskClasses, resolve_classes
-from stages.splitting.counts import MIN_IMAGES, check_counts, check_published, count_images, summarize
-from stages.splitting.earlier_split import NO_SPLIT, limit_per_class, read_earlier_split, splits_by_content
+from stages.splitting.counts import check_counts, check_published, count_images, summarize
+from stages.splitting.earlier_split import NO_SPLIT, parts_by_content, read_earlier_split
 from stages.splitting.groups import group_ids, groups_from_names
-from stages.splitting.near_duplicates import near_duplicates_across_splits
+from stages.splitting.limits import MIN_IMAGES, keep_full_folds, limit_per_class
+from stages.splitting.near_duplicates import near_duplicates_across_parts
 from stages.splitting.summary import summary_sentences
 
 
@@ -25,56 +28,68 @@ def main(params: Params, name: str) -> str:
     images = read_images(entry.dataset)
     check_published(entry.model_dump(), entry.dataset, images.table, where)
     classes = resolve_classes(entry, images.classes, where)
-    candidates = select_images(entry, images.table, classes, params.seed, where)
+    dataset = relate_images(entry, images.table, classes, params.seed, where)
     settings = json.loads(json.dumps({"seed": params.seed, **entry.model_dump()}))  # as they are read again
+    candidates = dataset[dataset["label"].isin(classes.label_of)]
     earlier, reason = read_earlier_split(name, settings, candidates, entry.near_duplicates == "group")
 
-    table = split_images(candidates, entry, earlier)
+    table = split_images(dataset, entry, classes, earlier)
     counts = count_images(table, len(classes.names))
     if len(earlier) and counts.min(axis=None) < MIN_IMAGES:
         reason = "the earlier split leaves too few images in a split"
-        table = split_images(candidates, entry, NO_SPLIT)
+        table = split_images(dataset, entry, classes, NO_SPLIT)
         counts = count_images(table, len(classes.names))
     if reason:
         print(f"{where}: new split: {reason}")
     check_counts(counts, classes.names, table, where)
-    near_duplicates = near_duplicates_across_splits(table[table["split"] != EXCLUDED])
+    near_duplicates = near_duplicates_across_parts(table[table["split"] != EXCLUDED])
     summary = summarize(table, near_duplicates, images)
-    write_task(Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary), near_duplicates)
+    related = related_images(dataset, table)
+    task = Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary, related)
+    write_task(task, near_duplicates)
     print(counts.rename(index=dict(enumerate(classes.names))).rename_axis("class").to_string())
     for sentence in summary_sentences(summary):
         print(sentence)
-    return f"{len(classes.names)} classes, " + ", ".join(f"{int(counts[split].sum())} {split}" for split in SPLITS)
+    numbers = [f"{int(counts[split].sum())} {split}" for split in SPLITS]
+    return ", ".join([f"{len(classes.names)} classes", *numbers, f"{task.folds} fold" + "s" * (task.folds > 1)])
 
 
-def select_images(entry: TaskConfig, images: pd.DataFrame, classes: TaskClasses, seed: int, where: str) -> pd.DataFrame:
-    """The images of the task's classes with the task's labels, and the columns that decide their split.
+def relate_images(entry: TaskConfig, images: pd.DataFrame, classes: TaskClasses, seed: int, where: str) -> pd.DataFrame:
+    """The images of the dataset, with the columns that decide their split.
 
-    published: the split of the dataset. position: see `hash_positions`. name_group: see `groups_from_names`.
+    published: the split of the dataset. position: see `hash_positions`. name_group: see `groups_from_names`. group_id:
+    see `group_ids`.
     """
-    table = images[images["label"].isin(classes.label_of)].rename(columns={"split": "published"})
+    table = images.rename(columns={"split": "published"})
+    table = table.assign(position=hash_positions(table["sha256"], seed), name_group="")
+    if entry.group:
+        groups_from_names(entry.group, table["name"][table["label"].isin(classes.label_of)], where)  # has to match some
+        table["name_group"] = groups_from_names(entry.group, table["name"], where)
+    return table.assign(group_id=group_ids(table, entry.near_duplicates == "group"))
+
+
+def split_images(dataset: pd.DataFrame, entry: TaskConfig, classes: TaskClasses, earlier: pd.DataFrame) -> pd.DataFrame:
+    """The images of the task with the task's labels, their part, split, fold and order.
+
+    dataset: see `relate_images`. earlier: the table of the split that images keep; may be empty.
+    """
+    kept = parts_by_content(earlier)
+    dataset = dataset.assign(earlier_part=[kept.get(content, "") for content in dataset["sha256"]])
+    dataset = dataset.assign(part=assign_parts(dataset, entry.validation, entry.test))
+    table = dataset[dataset["label"].isin(classes.label_of)]
     labels = table["label"].map(classes.label_of)
-    return table.assign(
-        **{"label": labels, "class": labels.map(dict(enumerate(classes.names)))},
-        position=hash_positions(table["sha256"], seed),
-        name_group=groups_from_names(entry.group, table["name"], where) if entry.group else "",
-    )
-
-
-def split_images(candidates: pd.DataFrame, entry: TaskConfig, earlier: pd.DataFrame) -> pd.DataFrame:
-    """The images of the task with their split, fold, group_id and order.
-
-    earlier: the table of the split that images keep; may be empty.
-    """
-    table = limit_per_class(candidates, entry.max_per_class, earlier)
-    splits = splits_by_content(earlier)
-    table = table.assign(
-        earlier_split=[splits.get(content, "") for content in table["sha256"]],
-        group_id=group_ids(table, entry.near_duplicates == "group"),
-    )
+    table = table.assign(**{"label": labels, "class": labels.map(dict(enumerate(classes.names)))})
+    numbers = {split for split in HELD_OUT if isinstance(getattr(entry, split), int)}
+    table = limit_per_class(table, entry.max_per_class, earlier, numbers)
+    parts = keep_full_folds(table)
     order = table.groupby("label")["position"].rank(method="first").astype(int)
-    splits = assign_splits(table, entry.validation, entry.test)
-    return table.assign(split=splits, fold=np.where(splits == "validation", 0, -1), order=order)
+    return table.assign(part=parts, split=splits_of(parts), fold=folds_of(parts), order=order)
+
+
+def related_images(dataset: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
+    """The images of the dataset that are in groups of the task's images, but have a content that is not in the task."""
+    is_related = dataset["group_id"].isin(table["group_id"]) & ~dataset["sha256"].isin(table["sha256"])
+    return dataset[is_related].drop_duplicates("sha256")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ The trained network without its head is also written to data/weights/<network>: 
 """
 
 import keras
+import pandas as pd
 
 from stages.artifacts.images import read_images
 from stages.artifacts.models import Provenance
+from stages.artifacts.seen_images import images_seen_by, write_seen_images
 from stages.artifacts.tasks import read_task
 from stages.artifacts.weights import WEIGHTS_FOLDER, read_weights_record, write_weights_record
 from stages.backbones.augmentation import with_augmentation
@@ -17,6 +19,7 @@ from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.files import atomic_directory
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.splitting.leaks import clean_folds, images_seen
 from stages.training.batches import repeat_folds, split_examples
 from stages.training.full_model import build_network, freeze
 from stages.training.optimizers import learning_rate_factors
@@ -63,20 +66,23 @@ def main(params: Params, name: str) -> str:
             lowest_trained_layer=lowest_trained,
         ),
     )
-    folds = repeat_folds(range(task.folds), settings.repeats)
+    below = images_seen_by(entry.backbone)
+    folds = repeat_folds(clean_folds(task, below, f"networks.{name}"), settings.repeats)
     data = {}
     for fold in folds:
         examples = split_examples(task, images.pixels, lambda rows: rows, settings, fold)
         data[fold] = TrainingData(examples, examples["train"])
     trained = train_repeats(TrainingSpec(description, [(settings, entry.l2)], folds), build, data)
-    write_backbone(name, entry.backbone, trained.model, images.image_size)
+    fold = folds[trained.result.record.best_repeat]
+    seen = images_seen(task, name, fold, data[fold].examples["train"].index, below)
+    write_backbone(name, entry.backbone, trained.model, images.image_size, seen)
     return save_model(trained)
 
 
-def write_backbone(name: str, backbone: str, network: keras.Model, image_size: int) -> None:
+def write_backbone(name: str, backbone: str, network: keras.Model, image_size: int, seen: pd.DataFrame) -> None:
     """Write the backbone with the trained weights of the network to data/weights/<name>, without the head.
 
-    Layers above the cut layer keep the weights they had.
+    Layers above the cut layer keep the weights they had. seen: the images that the network has seen.
     """
     model, record = load_backbone(backbone, image_size)
     trained = {layer.name: layer for layer in network.layers}
@@ -86,6 +92,7 @@ def write_backbone(name: str, backbone: str, network: keras.Model, image_size: i
     with atomic_directory(WEIGHTS_FOLDER / name) as folder:
         file = folder / "backbone.weights.h5"
         save_weights(model, file)
+        write_seen_images(folder, seen)
         write_weights_record(folder, record.architecture, image_size, file)
 
 

@@ -1,146 +1,232 @@
-"""Repeats that hold out different validation images: no model validates on an image that a model below it has seen."""
+"""Folds, the validation parts of a task, and the common split of the tasks of a dataset."""
 
-from dataclasses import replace
+import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stages.artifacts.images import read_images
-from stages.artifacts.models import Predictions, read_model_record, read_result, weights_file
-from stages.artifacts.tasks import read_task
-from stages.evaluation.metrics import compute_metrics
-from stages.training.full_model import load_full_model
-from stages.training.repeats import best_repeat
-from tests.example_results import split_predictions
-from tests.tiny_study import ORDER
+from stages.artifacts.tasks import Task, read_task
+from stages.core.errors import UserError
+from stages.core.params import Params
+from stages.split import main
+from stages.splitting.assignment import FOLDS, MAX_FOLDS, assign_parts, folds_of, parts_of, splits_of
+from stages.splitting.limits import keep_full_folds
+from tests.test_near_duplicates import HASHES
+from tests.test_split import (
+    DISTINCT,
+    HELD_OUT,
+    REPEATED,
+    SEEDS,
+    Image,
+    as_table,
+    grouped_images,
+    numbered,
+    split_task,
+    split_task_from_scratch,
+    ungrouped_images,
+    write_prepared,
+)
 
-MODELS = [entry for stage, entry in ORDER if stage in ("train", "head", "probe", "fine_tune")]
-
-
-def chain(name, repeat):
-    """A repeat of a model, and the repeats of the models that it was built on."""
-    yield name, repeat
-    provenance = read_model_record(name).provenance
-    if provenance.head:
-        yield from chain(provenance.head.name, repeat % len(provenance.head.folds))
-    elif provenance.backbone in MODELS:
-        yield from chain(provenance.backbone, read_model_record(provenance.backbone).best_repeat)
-
-
-def images_of(name, split, repeat):
-    """The content of the images of a split that a repeat of a model predicted."""
-    result = read_result(name)
-    index, _ = result.predictions[split].of_repeat(repeat)
-    return set(read_images(result.record.dataset).table["sha256"].loc[index])
+few_examples = settings(max_examples=15)
 
 
-@pytest.mark.parametrize("name", MODELS)
-def test_no_validation_or_test_image_was_trained_on_by_any_model_of_the_chain(here, name):
-    for repeat in range(read_model_record(name).repeats):
-        held_out = images_of(name, "validation", repeat) | images_of(name, "test", repeat)
-        models = list(chain(name, repeat))
-        for below, its_repeat in models:
-            assert not held_out & images_of(below, "train", its_repeat), (name, repeat, below, its_repeat)
-    assert models[-1][0] in ("base", name)
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
-def test_each_repeat_holds_out_another_fold_and_the_image_sets_are_those_of_the_task(here):
-    task = read_task("high")
-    assert task.folds >= 2
-    for name in ("above", "probe", "cached", "from-probe"):
-        result = read_result(name)
-        assert result.record.folds == [0, 1]
-        for repeat, fold in enumerate(result.record.folds):
-            index, probabilities = result.predictions["validation"].of_repeat(repeat)
-            assert set(index) == set(task.rows("validation", fold=fold)["index"])
-            assert np.isfinite(probabilities).all()
-        assert result.predictions["test"].predicts.all()
+def task_of(images, held_out, seed=0, **columns):
+    """A task of all images, with the folds that are large enough."""
+    table = as_table(images, seed).assign(**columns)
+    table["part"] = assign_parts(table, *held_out)
+    parts = keep_full_folds(table)
+    table = table.assign(split=splits_of(parts), fold=folds_of(parts))
+    table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
+    return Task("t", "d", [], "", table)
 
 
-@pytest.mark.parametrize("name", ["above", "probe", "cached", "from-probe"])
-def test_the_weights_of_every_repeat_are_kept(here, name):
-    record, images = read_model_record(name), read_images("digits")
-    test = read_result(name).predictions["test"]
-    for repeat in range(record.repeats):
-        assert weights_file(name, repeat).exists()
-        model = load_full_model(replace(record, best_repeat=repeat))
-        predicted = model.predict(images.pixels[test.index[:30]], verbose=0)
-        np.testing.assert_allclose(predicted, test.probabilities[repeat, :30], atol=5e-3)  # features in float16
+@few_examples
+@given(st.one_of(REPEATED, DISTINCT), HELD_OUT, SEEDS)
+def test_every_fold_holds_out_other_images_and_whole_groups(images, held_out, seed):
+    task = task_of(images, held_out, seed)
+    test = set(task.rows("test").index)
+    validation = [task.rows("validation", fold=fold) for fold in range(task.folds)]
+    for first, second in itertools.combinations(validation, 2):
+        assert not set(first["group_id"]) & set(second["group_id"])
+    for fold, rows in enumerate(validation):
+        train = task.rows("train", fold=fold)
+        assert not set(rows.index) & test
+        assert not set(train["group_id"]) & set(rows["group_id"])
+        assert set(train.index) | set(rows.index) | test == set(task.table.index)
+    assert (
+        set(validation[0].index) == set(task.table.index[task.table["split"] == "validation"]) if validation else True
+    )
 
 
-@given(st.lists(st.sets(st.integers(0, 30), min_size=1), min_size=1, max_size=4))
-def test_predictions_of_repeats_are_joined_by_image(sets):
-    random = np.random.default_rng(0)
-    indices = [random.permutation(sorted(rows)) for rows in sets]
-    probabilities = [random.random((len(index), 2)).astype(np.float32) for index in indices]
-    joined = Predictions.of_repeats(indices, probabilities)
-    assert joined.index.tolist() == sorted(set.union(*sets))
-    for repeat, (index, values) in enumerate(zip(indices, probabilities, strict=True)):
-        rows, stored = joined.of_repeat(repeat)
-        order = np.argsort(index)
-        np.testing.assert_array_equal(rows, index[order])
-        np.testing.assert_array_equal(stored, values[order])
-        assert np.isnan(joined.probabilities[repeat][~joined.predicts[repeat]]).all()
+@few_examples
+@given(DISTINCT, HELD_OUT, SEEDS)
+def test_folds_of_ungrouped_images_have_equal_numbers_of_each_class(images, held_out, seed):
+    task = task_of(images, held_out, seed)
+    first = task.rows("validation")["label"].value_counts().sort_index()
+    for fold in range(1, task.folds):
+        counts = task.rows("validation", fold=fold)["label"].value_counts().sort_index()
+        pd.testing.assert_series_equal(counts, first)
+        assert counts.min() >= 2
+        assert task.rows("train", fold=fold)["label"].value_counts().sort_index().index.equals(counts.index)
+    # No more folds would fit.
+    left = task.table[(task.table["fold"] == -1) & (task.table["split"] == "train")]["label"].value_counts()
+    if 1 <= task.folds < MAX_FOLDS and first.min() >= 2 and len(first) == task.table["label"].nunique():
+        assert (left.reindex(first.index, fill_value=0) < first).any()
 
 
-def folded_predictions(random, images=120, folds=3, classes=3):
-    """Predictions of as many repeats as folds, each of its own third of the images."""
-    labels = np.arange(images) % classes
-    scores = random.normal(size=(folds, images, classes))
-    scores[:, np.arange(images), labels] += 1
-    probabilities = np.exp(scores) / np.exp(scores).sum(axis=2, keepdims=True)
-    predicts = np.arange(images) // classes % folds == np.arange(folds)[:, None]
-    probabilities[~predicts] = np.nan
-    return split_predictions(labels, probabilities.astype(np.float32), predicts=predicts)
+@pytest.mark.parametrize(
+    ("held_out", "folds"),
+    [((0.2, 0.2), 4), ((0.1, 0.3), 7), ((0.5, 0.3), 1), ((0.04, 0.2), MAX_FOLDS), ((15, 0.2), 5), ((40, 40), 1)],
+)
+def test_the_images_outside_test_make_as_many_folds_as_they_allow(held_out, folds):
+    task = task_of(ungrouped_images([100, 200]), held_out)
+    assert task.folds == folds
+    for fold in range(folds):
+        assert len(task.rows("validation", fold=fold)) + len(task.rows("train", fold=fold)) == 300 - len(
+            task.rows("test")
+        )
 
 
-def test_metrics_of_folds_are_the_means_of_the_metrics_of_each_fold():
-    predictions = folded_predictions(np.random.default_rng(0))
-    metrics = compute_metrics(predictions, seed=0)
-    alone = [
-        compute_metrics(split_predictions(part.labels, part.probabilities[None])) for part in predictions.repeats()
-    ]
-    assert predictions.diverged == []
-    for name in alone[0]:
-        if not name.endswith(("_low", "_high", "_std")):
-            np.testing.assert_allclose(metrics[name], np.mean([part[name] for part in alone], axis=0), err_msg=name)
-    for name in ("accuracy", "macro_f1", "roc_auc", "loss"):
-        assert metrics[f"{name}_low"] < metrics[name] < metrics[f"{name}_high"]
+def test_a_fold_that_is_too_small_for_a_class_is_not_a_fold():
+    # Ten groups of class 0; class 1 has two large groups after those of test and validation.
+    sets = [*((0, 4) for _ in range(10)), (1, 4), (1, 4), (1, 16), (1, 16)]
+    for seed in range(10):
+        task = task_of(grouped_images(sets), (0.1, 0.1), seed)
+        for fold in range(task.folds):
+            counts = task.rows("validation", fold=fold)["label"].value_counts()
+            assert counts.get(1, 0) >= 2
+            assert task.rows("train", fold=fold)["label"].value_counts().get(1, 0) >= 2
+        assert task.folds <= 3
 
 
-@pytest.mark.parametrize("name", ["accuracy", "macro_f1", "roc_auc"])
-def test_three_folds_have_narrower_intervals_than_one(name):
-    predictions = folded_predictions(np.random.default_rng(1), images=360)
-    (first, *_) = predictions.repeats()
-    alone = compute_metrics(split_predictions(first.labels, first.probabilities[None]), seed=0)
-    together = compute_metrics(predictions, seed=0)
-    width = {key: metrics[f"{name}_high"] - metrics[f"{name}_low"] for key, metrics in (("1", alone), ("3", together))}
-    assert width["3"] < 0.75 * width["1"]  # 1 / sqrt(3) is 0.58
+def test_a_published_validation_part_is_the_only_fold():
+    published = np.tile(["train", "train", "train", "validation"], 20)
+    task = task_of(ungrouped_images([40, 40]), ("published", 0.2), published=published)
+    assert task.folds == 1
+    assert set(task.rows("validation").index) == set(np.flatnonzero(published == "validation"))
 
 
-def losses(random, mean, images=60):
-    return random.exponential(mean, images)
+@few_examples
+@given(st.one_of(REPEATED, DISTINCT), HELD_OUT, SEEDS, st.integers(1, 6), st.integers(1, 6))
+def test_a_smaller_training_set_is_a_subset_in_every_fold(images, held_out, seed, few, more):
+    task = task_of(images, held_out, seed)
+    for fold in range(task.folds):
+        train = set(task.rows("train", fold=fold).index)
+        small, large = (set(task.rows("train", limit, fold=fold).index) for limit in (few, few + more))
+        assert small <= large <= train
 
 
-def test_with_one_fold_the_repeat_of_the_lowest_loss_is_used():
-    random = np.random.default_rng(0)
-    assert best_repeat([losses(random, mean) for mean in (2, 1, 3)], [0, 0, 0]) == 1
-    assert best_repeat([np.full(5, np.nan), losses(random, 9)], [0, 0]) == 1
-    assert best_repeat([np.full(5, np.nan), np.full(5, np.inf)], [0, 1]) is None
+@pytest.mark.parametrize("entry", [{}, {"validation": 4}, {"max_per_class": 40}, {"near_duplicates": "group"}])
+def test_added_images_change_no_fold(entry, folder):
+    images = [*numbered("cat", 40), *numbered("dog", 60), *numbered("cat", 4, 100, group="x")]
+    before = split_task(images, **entry)
+    added = [*numbered("cat", 31, 200), *numbered("dog", 9, 200), *numbered("dog", 2, 300, group="x")]
+    after = split_task([*images, *added], **entry)
+    parts = dict(zip(after.table["sha256"], parts_of(after.table), strict=True))
+    assert before.folds >= 2
+    for content, part in zip(before.table["sha256"], parts_of(before.table), strict=True):
+        assert parts[content] == part
+    assert (parts_of(after.table).groupby(after.table["group_id"]).nunique() == 1).all()
+    again = split_task([*images, *added], **entry)
+    pd.testing.assert_frame_equal(again.table, after.table)
 
 
-def test_an_easy_fold_does_not_choose_the_repeat():
-    """Of equally good repeats the first is nearly always used, although another fold has a lower loss."""
-    random = np.random.default_rng(0)
-    chosen = [best_repeat([losses(random, 1) for _ in range(3)], [0, 1, 2]) for _ in range(300)]
-    assert chosen.count(0) > 0.85 * 300
-    lowest = [int(np.argmin([losses(random, 1).mean() for _ in range(3)])) for _ in range(300)]
-    assert lowest.count(0) < 0.5 * 300
+# The tasks of a dataset.
+
+IMAGES = [
+    *(image for label in ("ant", "bee", "cat", "dog") for image in numbered(label, 37)),
+    *numbered("ant", 3, 50, group="x"),
+    *numbered("dog", 4, 50, group="x"),
+    *numbered("bee", 5, 70, group="y"),
+    *[Image(label, f"similar {label}", perceptual_hash=HASHES[0]) for label in ("ant", "dog")],
+    Image("cat", "ant 3"),
+]
+ENTRIES = [
+    {},
+    {"include": ["ant", "bee"]},
+    {"exclude": ["ant"]},
+    {"rename": {"ant": "insect", "bee": "insect"}},
+    {"rename": {"cat": "pet", "dog": "pet"}, "exclude": ["bee"], "max_per_class": 21},
+    {"max_per_class": 20},
+    {"max_per_class": 30, "include": ["cat", "dog"]},
+]
 
 
-def test_a_repeat_that_failed_is_not_used_although_it_is_the_first():
-    random = np.random.default_rng(0)
-    assert best_repeat([losses(random, 3), losses(random, 1), losses(random, 1)], [0, 1, 2]) == 1
-    assert best_repeat([np.full(60, np.nan), losses(random, 1), losses(random, 1)], [0, 1, 2]) == 1
+def parts_by_row(task):
+    return dict(zip(task.table["index"], parts_of(task.table), strict=True))
+
+
+@pytest.mark.parametrize("settings", [{}, {"near_duplicates": "group"}, {"group": r"(\d\d)\.png"}, {"test": 4}])
+def test_an_image_has_the_same_split_and_fold_in_every_task_of_the_dataset(settings, folder):
+    settings = {"validation": 0.15, **settings}
+    whole = parts_by_row(split_task_from_scratch(IMAGES, **settings))
+    assert {"test", "validation", "fold 1", "fold 2"} <= set(whole.values())
+    for entry in ENTRIES:
+        parts = parts_by_row(split_task_from_scratch(IMAGES, **settings, **entry))
+        # A fold that is too small in one of the tasks only trains there.
+        assert {
+            part for row, part in parts.items() if part != whole[row] and "train" not in (part, whole[row])
+        } == set()
+        held_out = [row for row in parts if whole[row] in ("test", "validation")]
+        assert {row: parts[row] for row in held_out} == {row: whole[row] for row in held_out}
+
+
+@pytest.mark.parametrize("kind", ["shares", "numbers"])
+def test_test_images_of_a_smaller_share_are_test_images_of_a_larger_one(kind, folder):
+    small, large = {"shares": (0.1, 0.3), "numbers": (4, 12)}[kind]
+    few, many = (
+        {row for row, part in parts_by_row(split_task_from_scratch(IMAGES, test=test)).items() if part == "test"}
+        for test in (small, large)
+    )
+    assert few < many
+
+
+@few_examples
+@given(st.one_of(REPEATED, DISTINCT), SEEDS, st.floats(0.05, 0.4), st.floats(0.05, 0.4), st.floats(0.05, 0.4))
+def test_test_images_do_not_depend_on_validation(images, seed, test, validation, other):
+    table = as_table(images, seed)
+    first, second = (assign_parts(table, share, test) == "test" for share in (validation, other))
+    assert np.array_equal(first, second)
+
+
+def test_a_number_of_held_out_images_is_kept_whole_under_a_limit(folder):
+    task = split_task([*numbered("cat", 90), *numbered("dog", 90)], test=10, validation=8, max_per_class=40)
+    assert len(task.table) == 80
+    assert task.rows("test")["label"].value_counts().to_dict() == {0: 10, 1: 10}
+    # The last fold gets what the limit leaves, which is more than half the number.
+    assert task.folds == 4
+    for fold, images in enumerate((8, 8, 8, 6)):
+        assert task.rows("validation", fold=fold)["label"].value_counts().to_dict() == {0: images, 1: images}
+        assert task.rows("train", fold=fold)["label"].value_counts().to_dict() == {0: 30 - images, 1: 30 - images}
+
+
+def test_a_pattern_has_to_match_a_name_of_the_task(folder):
+    write_prepared([*numbered("cat", 12), *numbered("dog", 12), *numbered("bee", 12, name="bee/hive.png")])
+    entry = {"dataset": "d", "validation": 0.25, "test": 0.25, "include": ["cat", "dog"], "group": "hive"}
+    with pytest.raises(UserError, match="does not match any of 24 file names"):
+        main(Params({"seed": 0, "tasks": {"t": entry}}), "t")
+
+
+def test_the_stage_prints_and_stores_the_number_of_folds(folder, capsys):
+    write_prepared([*numbered("cat", 12), *numbered("dog", 12)])
+    for validation, folds in ((0.25, "3 folds"), (6, "1 fold")):
+        entry = {"dataset": "d", "validation": validation, "test": 0.25}
+        assert main(Params({"seed": 0, "tasks": {"t": entry}}), "t").endswith(f" test, {folds}")
+        assert (f"folds: {folds[0]}, validation parts" in capsys.readouterr().out) == (folds == "3 folds")
+        assert read_task("t").summary.folds == read_task("t").folds == int(folds[0])
+
+
+def test_parts_are_splits_and_folds():
+    parts = ["test", "train", "excluded", *FOLDS]
+    assert splits_of(parts) == ["test", "train", "excluded", "validation", *["train"] * (MAX_FOLDS - 1)]
+    assert folds_of(parts) == [-1, -1, -1, *range(MAX_FOLDS)]
+    assert list(parts_of(pd.DataFrame({"split": splits_of(parts), "fold": folds_of(parts)}))) == parts

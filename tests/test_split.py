@@ -26,7 +26,7 @@ from stages.core.params import Params
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import main
-from stages.splitting.assignment import EXCLUDED, assign_splits, hash_positions
+from stages.splitting.assignment import EXCLUDED, FOLDS, assign_parts, hash_positions, splits_of
 from stages.splitting.classes import resolve_classes, select_classes
 from stages.splitting.counts import check_counts
 from stages.splitting.groups import group_ids
@@ -67,11 +67,16 @@ few_examples = settings(max_examples=15)
 def as_table(images, seed=0):
     labels, contents, groups = zip(*images, strict=True)
     table = pd.DataFrame(
-        {"label": labels, "sha256": contents, "group": groups, "published": "", "earlier_split": "", "name_group": ""}
+        {"label": labels, "sha256": contents, "group": groups, "published": "", "earlier_part": "", "name_group": ""}
     )
     table["position"] = hash_positions(table["sha256"], seed)
     table["group_id"] = group_ids(table, False)
     return table
+
+
+def assign_splits(table, validation, test):
+    """The split of each image, (n,) text; those of folds from 1 are in train."""
+    return np.array(splits_of(assign_parts(table, validation, test)))
 
 
 def split(images, held_out, seed=0):
@@ -249,7 +254,7 @@ ROWS = st.fixed_dictionaries(
         "group_id": st.integers(0, 9),
         "position": st.floats(0, 1),
         "published": st.sampled_from(["", *SPLITS]),
-        "earlier_split": st.sampled_from(["", "", *SPLITS]),
+        "earlier_part": st.sampled_from(["", "", *SPLITS, "fold 1"]),
     }
 )
 SETTING = st.one_of(st.just("published"), st.sampled_from([0.1, 0.3, 0.45]), st.integers(2, 9))
@@ -259,22 +264,23 @@ SETTING = st.one_of(st.just("published"), st.sampled_from([0.1, 0.3, 0.45]), st.
 @given(st.lists(ROWS, min_size=1, max_size=50), SETTING, SETTING)
 def test_published_and_earlier_splits_are_kept(rows, validation, test):
     table = pd.DataFrame(rows)
-    table["split_name"] = assign_splits(table, validation, test)
+    table["part"] = assign_parts(table, validation, test)
     targets = {"test": test, "validation": validation}
-    drawn = ["train", *(split_name for split_name in targets if targets[split_name] != "published")]
+    published_splits = [split_name for split_name in targets if targets[split_name] == "published"]
+    drawn = ["train", *(["test"] if test != "published" else []), *(FOLDS if validation != "published" else [])]
     for _, images in table.groupby("group_id"):
         # A published test image takes precedence over a related published validation image.
-        published = next((s for s in targets if targets[s] == "published" and s in set(images["published"])), None)
-        kept = {split_name for split_name in images["earlier_split"] if split_name in drawn}
+        published = next((split for split in published_splits if split in set(images["published"])), None)
+        kept = {part for part in images["earlier_part"] if part in drawn}
         if published:
             expected = [published if split_name == published else EXCLUDED for split_name in images["published"]]
-        elif len(kept) == 2 or len(kept) == 3:
-            expected = [split_name if split_name in drawn else EXCLUDED for split_name in images["earlier_split"]]
+        elif len(kept) > 1:
+            expected = [part if part in drawn else EXCLUDED for part in images["earlier_part"]]
         else:
-            [split_name] = kept or [images["split_name"].iloc[0]]
-            assert split_name in drawn
-            expected = [split_name] * len(images)
-        assert list(images["split_name"]) == expected
+            [part] = kept or [images["part"].iloc[0]]
+            assert part in drawn
+            expected = [part] * len(images)
+        assert list(images["part"]) == expected
 
 
 @few_examples
@@ -295,25 +301,22 @@ def test_shares_apply_to_images_outside_a_published_split(images, data, share, s
 @few_examples
 @given(DISTINCT, st.lists(st.lists(st.integers(0, 20), min_size=2, max_size=4), min_size=1, max_size=3), SHARES, SEEDS)
 def test_shares_stay_within_one_image_when_images_are_added(images, additions, shares, seed):
-    kept = dict(zip((image[1] for image in images), split(images, shares, seed), strict=True))
+    kept = dict(zip((image[1] for image in images), assign_parts(as_table(images, seed), *shares), strict=True))
     for number, added in enumerate(additions):
         images = images + [(label, f"new {number} {content}", "") for label, content, _ in ungrouped_images(added)]
         table = as_table(images, seed)
-        table["earlier_split"] = [kept.get(content, "") for content in table["sha256"]]
-        splits = assign_splits(table, *shares)
-        assert all(
-            split_name == kept.get(content, split_name)
-            for content, split_name in zip(table["sha256"], splits, strict=True)
-        )
-        kept = dict(zip(table["sha256"], splits, strict=True))
-        counts = split_counts(table, splits)
+        table["earlier_part"] = [kept.get(content, "") for content in table["sha256"]]
+        parts = dict(zip(table["sha256"], assign_parts(table, *shares), strict=True))
+        assert kept.items() <= parts.items()
+        kept = parts
+        counts = split_counts(table, np.array(splits_of(parts[content] for content in table["sha256"])))
         assert all(abs(counts[key] - targets) <= 1 for key, targets in target_counts(table, shares).items())
 
 
 def test_shares_do_not_count_excluded_images():
     kept = [*["train"] * 6, *["validation"] * 2, *["test"] * 2]
     table = as_table(ungrouped_images([35]))
-    table["earlier_split"] = [*kept, *[""] * 25]
+    table["earlier_part"] = [*kept, *[""] * 25]
     table["group_id"] = [*range(9), 0, *[0] * 20, *range(30, 35)]  # twenty between train and test, five alone
     splits = assign_splits(table, 0.2, 0.2)
     assert list(splits[:30]) == [*kept, *[EXCLUDED] * 20]
@@ -645,7 +648,7 @@ def test_equal_images_and_settings_give_equal_bytes(entry, folder):
     images = [*ENOUGH, *numbered("cat", 3, 50, group="x"), *numbered("dog", 2, 20, split="train")]
     split_task(images, **entry)
     before = task_files()
-    assert sorted(before) == ["near_duplicates.csv", "split.csv", "task.json"]
+    assert sorted(before) == ["near_duplicates.csv", "related.csv", "split.csv", "task.json"]
     split_task(images, **entry)
     assert task_files() == before
     split_task_from_scratch(images, **entry)
@@ -745,6 +748,9 @@ def test_groups_come_from_file_names_and_from_the_table(folder):
         assert (task.summary.grouped, task.summary.groups) == (120, 20)
 
 
+SHARES_OF_SPLITS = {"train": 0.5, "validation": 0.25, "test": 0.25}
+
+
 def test_a_smaller_max_per_class_selects_a_subset(folder):
     images = [*numbered("cat", 40), *numbered("dog", 25), *numbered("horse", 12)]
     chosen = [split_task_from_scratch(images, max_per_class=number).table for number in (10, 20, 30)]
@@ -757,9 +763,14 @@ def test_a_smaller_max_per_class_selects_a_subset(folder):
         assert set(few["sha256"]) < set(many["sha256"])
     other = split_task_from_scratch(images, 1, max_per_class=10).table
     assert set(other["sha256"]) != set(chosen[0]["sha256"])
-    # They are the first in the order of all images.
-    order = split_task_from_scratch(images).table.set_index("sha256")["order"]
-    assert order[chosen[0]["sha256"]].max() == 10
+    # Every split of all images gives its share, and no image has another split than there.
+    whole = split_task_from_scratch(images).table.set_index("sha256")["split"]
+    for table in chosen:
+        assert list(table["split"]) == list(whole[table["sha256"]])
+        counts = table[table["class"] == "cat"].groupby("split").size()
+        assert all(
+            abs(counts[split_name] - share * counts.sum()) <= 1 for split_name, share in SHARES_OF_SPLITS.items()
+        )
 
 
 def test_max_per_class_keeps_earlier_images(folder):
@@ -793,7 +804,7 @@ def test_max_per_class_keeps_images_when_copies_are_added(folder):
 
 @pytest.mark.parametrize("entry", [{}, {"max_per_class": 15}])
 def test_a_merged_class_is_split_as_one(entry, folder):
-    images = [*numbered("cat", 10), *numbered("kitten", 10), *numbered("dog", 20)]
+    images = [*numbered("cat", 12), *numbered("kitten", 8), *numbered("dog", 20)]
     task = split_task(images, rename={"kitten": "cat"}, **entry)
     size = entry.get("max_per_class", 20)
     assert task.classes == ["cat", "dog"]
@@ -856,18 +867,23 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         grouped=5,
         groups=2,
         equal_content=5,
+        folds=2,
         unreadable=12,
         first_unreadable=[{"name": f"cat/{number}.png", "reason": f"reason {number}"} for number in range(10)],
     )
-    table, *lines = capsys.readouterr().out.rsplit("\n", 4)
+    table, *lines = capsys.readouterr().out.rsplit("\n", 5)
     assert lines == [
+        "folds: 2, validation parts without a common image; each repeat of a training holds out another one",
         "images of groups, each group in one split: 5 images, 2 groups",
         "images with the same content as another image, kept in one split: 5",
         "unreadable files of the dataset: 12, see quarantine.csv",
         "",
     ]
     counts = {split_name: (task.table["split"] == split_name).sum() for split_name in SPLITS}
-    assert message == f"2 classes, {counts['train']} train, {counts['validation']} validation, {counts['test']} test"
+    assert (
+        message
+        == f"2 classes, {counts['train']} train, {counts['validation']} validation, {counts['test']} test, 2 folds"
+    )
     for label in ("cat", "dog"):
         own = task.table[task.table["class"] == label]
         printed_counts = [str((own["split"] == split_name).sum()) for split_name in SPLITS]
@@ -877,7 +893,7 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
 def test_the_summary_omits_zero_counts():
     assert summary_sentences(SplitSummary()) == []
     assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4)) == [
-        "validation and test images similar to an image of another split: 3, see near_duplicates.csv",
+        "validation and test images similar to an image of another split or fold: 3, see near_duplicates.csv",
         "images excluded because of related images in other splits: 4",
     ]
 
@@ -896,7 +912,7 @@ def prepared(names):
 def test_the_stage_writes_a_table_of_the_selected_classes(folder):
     images = prepared({"a": 8, "bb": 8, "ccc": 8})
     message = main(task_params(exclude=["a"]), "t")
-    assert message == "2 classes, 8 train, 4 validation, 4 test"
+    assert message == "2 classes, 8 train, 4 validation, 4 test, 3 folds"
 
     task = read_task("t")
     assert (task.dataset, task.classes, task.images_sha256) == ("d", ["bb", "ccc"], images.sha256)
@@ -997,4 +1013,6 @@ def test_a_copy_that_connects_two_splits_is_reported(folder):
     )
     task = split_task([*images, images[one]._replace(group=f"{other}")])
     assert task.summary.straddling == 1
-    assert "groups in several splits, kept from an earlier split: 1; delete" in "".join(summary_sentences(task.summary))
+    assert "groups in several splits or folds, kept from an earlier split: 1; delete" in "".join(
+        summary_sentences(task.summary)
+    )

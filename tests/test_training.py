@@ -18,6 +18,7 @@ from stages.artifacts.models import (
     read_result,
     weights_file,
 )
+from stages.artifacts.seen_images import images_seen_by, read_seen_images
 from stages.artifacts.tasks import read_task
 from stages.backbones import inference
 from stages.backbones.cached_features import read_features
@@ -29,6 +30,7 @@ from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
+from stages.splitting.leaks import clean_folds
 from stages.training.batches import Examples, TrainingBatches, iterate_inputs, split_examples, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
 from stages.training.full_model import load_full_model, load_head, precisions
@@ -465,3 +467,17 @@ def test_a_features_record_says_what_the_features_were_made_from(here):
     assert record.images_sha256 == read_images("digits").sha256
     assert (record.cut, record.pooling, record.storage, record.precision) == ("flatten", "none", "float16", "float32")
     assert record.weights_sha256 == read_json(Path("data/weights/base/backbone.json"))["sha256"]
+
+
+def test_networks_record_the_images_that_they_have_seen_and_features_hand_them_on(here):
+    assert images_seen_by("new").empty
+    base, top = images_seen_by("base"), images_seen_by("top")
+    table = read_task("low").table
+    with np.load("models/base/predictions.npz") as arrays:
+        for use, index in (("trained", arrays["train_index"]), ("validated", arrays["validation_index"])):
+            assert set(base["sha256"][base["use"] == use]) == set(table["sha256"][table["index"].isin(index)])
+    assert set(base["network"]) == {"base"} and set(base["task"]) == {"low"}
+    assert set(top["network"]) == {"base", "top"}
+    pd.testing.assert_frame_equal(top[top["network"] == "base"].reset_index(drop=True), base)
+    pd.testing.assert_frame_equal(read_seen_images(Path("data/features/upper")), base)
+    assert clean_folds(read_task("high"), base, "heads.above") == list(range(read_task("high").folds))

@@ -1,8 +1,9 @@
 """Cached features: the activations of a backbone at its cut layers, each with a record of what they were made from.
 
-In data/features/<features>: `index.npy` (n,) the rows of the dataset's images in ascending order, and for each cut
-layer a folder with `features.npy` (views * n, ...) float16 or float32, all images of a view after those of the view
-before; `above.weights.h5`, the weights of the backbone above the cut layer; `record.json`.
+In data/features/<features>: `index.npy` (n,) the rows of the dataset's images in ascending order; `seen.csv`, the
+images that the backbone has seen (see `stages.artifacts.seen_images`); and for each cut layer a folder with
+`features.npy` (views * n, ...) float16 or float32, all images of a view after those of the view before;
+`above.weights.h5`, the weights of the backbone above the cut layer; `record.json`.
 """
 
 from dataclasses import asdict, dataclass

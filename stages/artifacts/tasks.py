@@ -15,6 +15,7 @@ TASKS_FOLDER = Path("data/tasks")
 TASK_COLUMNS = ["index", "label", "class", "split", "fold", "order", "group_id", "sha256", "name"]
 NEAR_COLUMNS = ["name", "split", "similar_to", "similar_split", "bits"]
 RECORDED = ("dataset", "classes", "images_sha256", "settings")
+RELATED_COLUMNS = ["group_id", "sha256"]
 SPLITS = ("train", "validation", "test")
 
 
@@ -24,9 +25,10 @@ class SplitSummary:
 
     grouped: images that belong to a group. groups: number of groups.
     equal_content: images with the same content as another image.
-    near_duplicates: validation and test images that are similar to an image of another split.
+    near_duplicates: validation and test images that are similar to an image of another split or fold.
     excluded: images that are in no split because they are grouped with images of another one.
-    straddling: groups whose images keep the different splits that an earlier run assigned to them.
+    straddling: groups whose images keep the different splits or folds that an earlier run assigned to them.
+    folds: validation parts, see `Task.folds`.
     unreadable: files of the dataset that could not be decoded; first_unreadable: name and reason of at most ten.
     """
 
@@ -36,6 +38,7 @@ class SplitSummary:
     near_duplicates: int = 0
     excluded: int = 0
     straddling: int = 0
+    folds: int = 1
     unreadable: int = 0
     first_unreadable: list[dict[str, str]] = field(default_factory=list)
 
@@ -51,6 +54,7 @@ class Task:
     images of split train that other folds hold out, -1 for all others), order (rank within the class, by which a
     smaller training set is chosen), group_id (equal for images of equal content, of one group, or grouped as near
     duplicates), sha256 of the image, name in the source.
+    related: images of the dataset that are not in the task, but in groups of its images - group_id, sha256.
     settings: the seed and the entry. While they stay the same, added images do not change the split of the others.
     """
 
@@ -61,6 +65,7 @@ class Task:
     table: pd.DataFrame
     settings: dict[str, Any] = field(default_factory=dict)
     summary: SplitSummary = SplitSummary()
+    related: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=RELATED_COLUMNS))
 
     @property
     def folds(self) -> int:
@@ -100,9 +105,10 @@ class Task:
 
 
 def write_task(task: Task, near: pd.DataFrame) -> None:
-    """Write data/tasks/<task>: the tables `split.csv` and `near_duplicates.csv`, and `task.json`."""
+    """Write data/tasks/<task>: the tables `split.csv`, `related.csv` and `near_duplicates.csv`, and `task.json`."""
     with atomic_directory(TASKS_FOLDER / task.name) as folder:
         task.table[TASK_COLUMNS].to_csv(folder / "split.csv", index=False, lineterminator="\n")
+        task.related[RELATED_COLUMNS].to_csv(folder / "related.csv", index=False, lineterminator="\n")
         near[NEAR_COLUMNS].to_csv(folder / "near_duplicates.csv", index=False, lineterminator="\n")
         record = {key: getattr(task, key) for key in RECORDED}
         write_json(folder / "task.json", {**record, "summary": asdict(task.summary)})
@@ -114,7 +120,8 @@ def read_task(name: str) -> Task:
     with reading(folder):
         record = read_json(folder / "task.json")
         table, summary = read_csv(folder / "split.csv", TASK_COLUMNS), SplitSummary(**record["summary"])
-        return Task(name, table=table, summary=summary, **{key: record[key] for key in RECORDED})
+        related = read_csv(folder / "related.csv", RELATED_COLUMNS)
+        return Task(name, table=table, summary=summary, related=related, **{key: record[key] for key in RECORDED})
 
 
 def row_labels(rows: pd.DataFrame) -> np.ndarray:

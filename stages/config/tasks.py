@@ -21,9 +21,9 @@ class TaskConfig(Entry):
     rename: dict[Class, Annotated[str, Field(min_length=1)]] = Field({})
     """New names of the dataset's classes. Classes with the same new name become one class."""
     max_per_class: PositiveOrNull = None
-    """The largest number of images of each class, chosen by the seed; null for all."""
+    """The largest number of images of each class, chosen by the seed from every split; null for all."""
     validation: HeldOut
-    """The images for all choices: when to stop, the best repeat, the recommended model."""
+    """The images for all choices, such as when to stop. Each repeat of a training holds out another fold."""
     test: HeldOut
     """The images for the final result, which are predicted once. `published` takes those of the dataset."""
     group: Annotated[str, Field(min_length=1)] | None = None

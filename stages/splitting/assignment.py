@@ -1,12 +1,19 @@
-"""Assigns images to the splits train, validation and test."""
+"""Assigns the images of a dataset to parts: test, the folds of validation, and the rest, which only trains.
+
+A part is a text: `test`, `validation` (fold 0), `fold 1`, `fold 2`, ..., `train`, or `excluded`.
+"""
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
 
 HELD_OUT = ("test", "validation")  # in the order in which they take their images
+TRAIN = "train"
 EXCLUDED = "excluded"
+MAX_FOLDS = 10
+FOLDS = ("validation", *(f"fold {number}" for number in range(1, MAX_FOLDS)))
 
 
 def hash_positions(contents: pd.Series, seed: int) -> np.ndarray:
@@ -18,95 +25,134 @@ def hash_positions(contents: pd.Series, seed: int) -> np.ndarray:
     return np.array([int.from_bytes(digest[:6], "big") / 2**48 for digest in digests])
 
 
-def assign_splits(images: pd.DataFrame, validation: float | int | str, test: float | int | str) -> np.ndarray:
-    """The split of each image, (n,) text: train, validation, test or excluded.
+def assign_parts(images: pd.DataFrame, validation: float | int | str, test: float | int | str) -> np.ndarray:
+    """The part of each image, (n,) text.
 
-    images: columns label, group_id (images of one group have the same number), position (see `hash_positions`),
-    published (train, validation, test or empty) and earlier_split (as `published`).
+    images: all images of a dataset, so that every task with the same settings gets the same parts. Columns label (of
+    the dataset), group_id (images of one group have the same number), position (see `hash_positions`), published
+    (train, validation, test or empty) and earlier_part (that of an earlier split, or empty).
     validation, test: a share of the images of each class, their number, or `published`.
 
-    All images of a group come to one split. A published split has exactly the images that the dataset publishes for
-    it; other images of their groups are excluded. An image with an earlier split keeps it; a new image whose group is
-    in two earlier splits is excluded. The other images are taken by ascending position, so that each class has its
-    share, rounded, as far as the sizes of the groups allow.
+    All images of a group come to one part. A published split has exactly the images that the dataset publishes for
+    it; other images of their groups are excluded. An image with an earlier part keeps it; a new image whose group is
+    in two earlier parts is excluded. The other images are taken by ascending position: first those of test, then those
+    of each fold, so that each class has its share, rounded, as far as the sizes of the groups allow. So the test images
+    do not depend on `validation`, and those of a smaller share are among those of a larger one, unless groups are too
+    large for it. A class that has too few images left for a fold has none in it.
     """
     settings = {"test": test, "validation": validation}
-    splits = pd.Series("", images.index)
+    parts = pd.Series("", images.index)
     for split in HELD_OUT:
         if settings[split] == "published":
-            is_free = (splits == "") & ~_in_held_out_group(images, splits)
-            splits[(images["published"] == split) & is_free] = split
-            splits[(splits == "") & _in_held_out_group(images, splits)] = EXCLUDED
-    sampled = [split for split in HELD_OUT if settings[split] != "published"]
-    pool = images[splits == ""]
-    splits[pool.index] = _earlier_splits(pool, {"train", *sampled})
-    pool = pool[splits[pool.index] != EXCLUDED]
+            is_free = (parts == "") & ~_in_held_out_group(images, parts)
+            parts[(images["published"] == split) & is_free] = split
+            parts[(parts == "") & _in_held_out_group(images, parts)] = EXCLUDED
+    drawn = [] if test == "published" else ["test"]
+    drawn += [] if validation == "published" else FOLDS
+    pool = images[parts == ""]
+    parts[pool.index] = _earlier_parts(pool, {TRAIN, *drawn})
+    pool = pool[parts[pool.index] != EXCLUDED]
 
-    class_sizes = pool.groupby("label").size()
-    room = {
-        split: {
-            label: (settings[split] if isinstance(settings[split], int) else round(size * settings[split]))
-            - int(((pool["label"] == label) & (splits[pool.index] == split)).sum())
-            for label, size in class_sizes.items()
-        }
-        for split in sampled
-    }
-    free = pool[splits[pool.index] == ""]
-    splits[free.index] = _sample(free, room)
-    return splits.to_numpy(str)
-
-
-def _in_held_out_group(images: pd.DataFrame, splits: pd.Series) -> pd.Series:
-    """Whether an image of the same group is already in validation or test."""
-    return images["group_id"].isin(images.loc[splits.isin(HELD_OUT), "group_id"])
-
-
-def _earlier_splits(pool: pd.DataFrame, accepted: set[str]) -> pd.Series:
-    """The earlier splits of images, also for new images of their groups; empty for all others."""
-    split_by_group: dict[int, str] = {}
-    for group_id, split in zip(pool["group_id"], pool["earlier_split"], strict=True):
-        if split in accepted:
-            split_by_group[group_id] = split if split_by_group.get(group_id, split) == split else EXCLUDED
-    group_splits = [split_by_group.get(group_id, "") for group_id in pool["group_id"]]
-    return pool["earlier_split"].where(pool["earlier_split"].isin(accepted), pd.Series(group_splits, pool.index, str))
-
-
-def _sample(free: pd.DataFrame, room: dict[str, dict[int, int]]) -> pd.Series:
-    """The splits of images without one; room: split -> label -> number of images that it still needs."""
-    groups = free.groupby("group_id").agg(classes=("label", "nunique"), position=("position", "min"))
-    # Groups of several classes first: those of one class fill the gaps.
-    order = groups.sort_values(["classes", "position"], ascending=[False, True], kind="stable").index
-    sizes: dict[int, dict[int, int]] = {group_id: {} for group_id in order}
-    for (group_id, label), size in free.groupby(["group_id", "label"]).size().items():
-        sizes[group_id][label] = size
-    split_of = {}
-    for group_id in order:
-        fitting = (
-            split for split in room if all(room[split][label] >= size for label, size in sizes[group_id].items())
-        )
-        split_of[group_id] = next(fitting, "train")
-        _reduce_room(room, split_of[group_id], sizes[group_id])
-    for split in room:
-        # The remaining room is smaller than any group in train. The group that comes nearest may exceed it. Squares,
-        # because a gain for a class that lacks two images outweighs the loss of a class that gets one too many.
-        while any(missing > 0 for missing in room[split].values()):
-            gains = {
-                group_id: sum(
-                    room[split][label] ** 2 - (room[split][label] - size) ** 2
-                    for label, size in sizes[group_id].items()
-                )
-                for group_id in order
-                if split_of[group_id] == "train"
-            }
-            best = max(gains, key=gains.get, default=None)
-            if best is None or gains[best] <= 0:
-                break
-            split_of[best] = split
-            _reduce_room(room, split, sizes[best])
-    return free["group_id"].map(split_of)
-
-
-def _reduce_room(room: dict[str, dict[int, int]], split: str, sizes: dict[int, int]) -> None:
-    if split in room:
+    sizes = pool.groupby("label").size()
+    kept = pool.groupby(["label", parts[pool.index]]).size()
+    groups = _Groups(pool[parts[pool.index] == ""])
+    for part in drawn:
+        setting = settings["test" if part == "test" else "validation"]
+        room = {}
         for label, size in sizes.items():
-            room[split][label] -= size
+            target = setting if isinstance(setting, int) else round(size * setting)
+            has = int(kept.get((label, part), 0))
+            if part in HELD_OUT or has or groups.images(label) >= target:
+                room[label] = target - has
+        groups.fill(part, room)
+    parts[groups.table.index] = groups.parts()
+    return parts.to_numpy(str)
+
+
+def splits_of(parts: Iterable[str]) -> list[str]:
+    """The split of images of these parts: those of folds from 1 train, unless a repeat holds out their fold."""
+    return [TRAIN if part in FOLDS[1:] else part for part in parts]
+
+
+def folds_of(parts: Iterable[str]) -> list[int]:
+    """The number of the fold of images of these parts, -1 for those in no fold."""
+    return [FOLDS.index(part) if part in FOLDS else -1 for part in parts]
+
+
+def parts_of(table: pd.DataFrame) -> pd.Series:
+    """The parts of images; table: columns split and fold."""
+    return table["split"].where(table["fold"] < 1, "fold " + table["fold"].astype(str))
+
+
+def _in_held_out_group(images: pd.DataFrame, parts: pd.Series) -> pd.Series:
+    """Whether an image of the same group is already in validation or test."""
+    return images["group_id"].isin(images.loc[parts.isin(HELD_OUT), "group_id"])
+
+
+def _earlier_parts(pool: pd.DataFrame, accepted: set[str]) -> pd.Series:
+    """The earlier parts of images, also for new images of their groups; empty for all others."""
+    part_by_group: dict[int, str] = {}
+    for group_id, part in zip(pool["group_id"], pool["earlier_part"], strict=True):
+        if part in accepted:
+            part_by_group[group_id] = part if part_by_group.get(group_id, part) == part else EXCLUDED
+    group_parts = [part_by_group.get(group_id, "") for group_id in pool["group_id"]]
+    return pool["earlier_part"].where(pool["earlier_part"].isin(accepted), pd.Series(group_parts, pool.index, str))
+
+
+class _Groups:
+    """The groups of images without a part, in the order in which parts take them.
+
+    table: columns label, group_id, position.
+    """
+
+    def __init__(self, table: pd.DataFrame):
+        self.table = table
+        groups = table.groupby("group_id").agg(classes=("label", "nunique"), position=("position", "min"))
+        # Groups of several classes first: those of one class fill the gaps.
+        order = groups.sort_values(["classes", "position"], ascending=[False, True], kind="stable").index
+        self._sizes: dict[int, dict[int, int]] = {group_id: {} for group_id in order}  # of groups without a part
+        for (group_id, label), size in table.groupby(["group_id", "label"]).size().items():
+            self._sizes[group_id][label] = size
+        self._images = table.groupby("label").size().to_dict()
+        self._part_of: dict[int, str] = {}
+
+    def images(self, label: int) -> int:
+        """The number of images of a class without a part."""
+        return self._images.get(label, 0)
+
+    def fill(self, part: str, room: dict[int, int]) -> None:
+        """Move groups to a part. room: label -> number of images that it still needs."""
+        for group_id, sizes in list(self._sizes.items()):
+            if all(room.get(label, 0) >= size for label, size in sizes.items()):
+                self._take(group_id, part, room)
+        # The remaining room is smaller than any group left. The group that comes nearest may exceed it.
+        for label in list(room):
+            if room[label] <= 0:
+                continue
+            candidates = [group_id for group_id, sizes in self._sizes.items() if label in sizes]
+            while candidates and room[label] > 0:
+                gains = {group_id: _gain(self._sizes[group_id], room) for group_id in candidates}
+                best = max(gains, key=gains.get)
+                if gains[best] <= 0:
+                    break
+                self._take(best, part, room)
+                candidates.remove(best)
+
+    def parts(self) -> pd.Series:
+        """The part of each image, train for those that no part has taken."""
+        parts = [self._part_of.get(group_id, TRAIN) for group_id in self.table["group_id"]]
+        return pd.Series(parts, self.table.index, dtype=str)
+
+    def _take(self, group_id: int, part: str, room: dict[int, int]) -> None:
+        self._part_of[group_id] = part
+        for label, size in self._sizes.pop(group_id).items():
+            room[label] = room.get(label, 0) - size
+            self._images[label] -= size
+
+
+def _gain(sizes: dict[int, int], room: dict[int, int]) -> int:
+    """How much nearer a group of these sizes brings a part to its numbers, which lack `room`.
+
+    Squares, because a gain for a class that lacks two images outweighs the loss of a class that gets one too many.
+    """
+    return sum(room.get(label, 0) ** 2 - (room.get(label, 0) - size) ** 2 for label, size in sizes.items())

@@ -7,8 +7,7 @@ from stages.artifacts.tasks import SPLITS, SplitSummary
 from stages.core.errors import UserError
 from stages.core.wording import listing
 from stages.splitting.assignment import EXCLUDED, HELD_OUT
-
-MIN_IMAGES = 2  # of each class in each split
+from stages.splitting.limits import MIN_IMAGES
 
 
 def check_published(settings: dict[str, float | int | str], dataset: str, images: pd.DataFrame, where: str) -> None:
@@ -48,14 +47,15 @@ def check_counts(counts: pd.DataFrame, classes: list[str], table: pd.DataFrame, 
 def summarize(table: pd.DataFrame, near_duplicates: pd.DataFrame, images: PreparedImages) -> SplitSummary:
     """Count what affected a split. table: the images of the task, see `stages.split.split_images`."""
     grouped = table[(table["group"] != "") | (table["name_group"] != "")]
-    splits_per_group = table[table["split"] != EXCLUDED].groupby("group_id")["split"].nunique()
+    parts_per_group = table[table["split"] != EXCLUDED].groupby("group_id")["part"].nunique()
     return SplitSummary(
         grouped=len(grouped),
         groups=int(grouped["group_id"].nunique()),
         equal_content=int(table["sha256"].duplicated(keep=False).sum()),
         near_duplicates=len(near_duplicates),
         excluded=int((table["split"] == EXCLUDED).sum()),
-        straddling=int((splits_per_group > 1).sum()),
+        straddling=int((parts_per_group > 1).sum()),
+        folds=int(table["fold"].max()) + 1,
         unreadable=len(images.quarantine),
         first_unreadable=images.quarantine[["name", "reason"]].head(10).to_dict("records"),
     )

@@ -6,10 +6,10 @@ import pandas as pd
 
 from stages.artifacts.tasks import TASK_COLUMNS, TASKS_FOLDER, read_task
 from stages.core.errors import UserError
-from stages.splitting.assignment import EXCLUDED
+from stages.splitting.assignment import EXCLUDED, parts_of
 from stages.splitting.groups import group_ids
 
-NO_SPLIT = pd.DataFrame(columns=TASK_COLUMNS, dtype=str)
+NO_SPLIT = pd.DataFrame({column: pd.Series(dtype=int if column == "fold" else str) for column in TASK_COLUMNS})
 
 
 def read_earlier_split(
@@ -27,37 +27,21 @@ def read_earlier_split(
         return NO_SPLIT, "the earlier split is damaged"
     if earlier.settings != settings:
         return NO_SPLIT, "the settings have changed"
-    splits = splits_by_content(earlier.table)
+    parts = parts_by_content(earlier.table)
     # Content with more copies than before is not counted: one copy is new, and cannot be told from the others.
     earlier_copies = Counter(earlier.table["sha256"])
     copies = candidates["sha256"].map(candidates["sha256"].value_counts())
-    is_old = candidates["sha256"].isin(splits) & (
+    is_old = candidates["sha256"].isin(parts) & (
         copies <= [earlier_copies[content] for content in candidates["sha256"]]
     )
     old = candidates[is_old]
-    splits_per_group = old["sha256"].map(splits).groupby(group_ids(old, group_near_duplicates)).nunique()
-    if (splits_per_group > 1).sum() > earlier.summary.straddling:  # groups were added to the images
+    parts_per_group = old["sha256"].map(parts).groupby(group_ids(old, group_near_duplicates)).nunique()
+    if (parts_per_group > 1).sum() > earlier.summary.straddling:  # groups were added to the images
         return NO_SPLIT, "the earlier split has images of one group in several splits"
     return earlier.table, ""
 
 
-def splits_by_content(earlier: pd.DataFrame) -> dict[str, str]:
-    """sha256 of the content -> split."""
+def parts_by_content(earlier: pd.DataFrame) -> dict[str, str]:
+    """sha256 of the content -> part, see `assign_parts`."""
     kept = earlier[earlier["split"] != EXCLUDED]
-    return dict(zip(kept["sha256"], kept["split"], strict=True))
-
-
-def limit_per_class(table: pd.DataFrame, max_per_class: int | None, earlier: pd.DataFrame) -> pd.DataFrame:
-    """At most `max_per_class` images of each class: those of the earlier split first, then by ascending position.
-
-    Among copies of one content in a class, as many are taken for images of the earlier split as it has.
-    """
-    if max_per_class is None:
-        return table
-    keys = ["class", "sha256"]
-    earlier_copies = Counter(earlier[keys].itertuples(index=False, name=None))
-    is_new = table.groupby(keys).cumcount() >= [
-        earlier_copies[key] for key in table[keys].itertuples(index=False, name=None)
-    ]
-    ordered = table.assign(new=is_new).sort_values(["new", "position"], kind="stable")
-    return table.loc[ordered.groupby("label").head(max_per_class).index.sort_values()]
+    return dict(zip(kept["sha256"], parts_of(kept), strict=True))

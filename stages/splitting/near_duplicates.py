@@ -8,6 +8,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from stages.artifacts.tasks import NEAR_COLUMNS
+from stages.splitting.assignment import TRAIN
 
 # Of 256 bits. A photograph differs by less from its copy in JPEG of quality 50, at half the size, in gray or 20 %
 # brighter. Chest X-rays of different patients differ by 38 bits or more (benchmarks/perceptual_hashes.py). Of crops,
@@ -64,17 +65,17 @@ def hash_bits(hashes: pd.Series) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").reshape(-1, 4).astype(np.uint64)
 
 
-def near_duplicates_across_splits(table: pd.DataFrame) -> pd.DataFrame:
-    """Validation and test images that are similar to an image of another split, each with the most similar one.
+def near_duplicates_across_parts(table: pd.DataFrame) -> pd.DataFrame:
+    """Images of test or of a fold that are similar to an image of another part, each with the most similar one.
 
-    table: columns split, perceptual_hash, name. Returns the columns name, split, similar_to (a name), similar_split,
-    bits (0 to 24).
+    table: columns part, perceptual_hash, name. Returns the columns name, split (the part), similar_to (a name),
+    similar_split, bits (0 to 24).
     """
-    # One image represents all images of a split with the same hash.
-    distinct = table.groupby(["perceptual_hash", "split"], sort=True, as_index=False)["name"].first()
+    # One image represents all images of a part with the same hash.
+    distinct = table.groupby(["perceptual_hash", "part"], sort=True, as_index=False)["name"].first()
     tables = []
-    for split in ("validation", "test"):
-        inside, outside = distinct[distinct["split"] == split], distinct[distinct["split"] != split]
+    for part in sorted(set(table["part"]) - {TRAIN}):
+        inside, outside = distinct[distinct["part"] == part], distinct[distinct["part"] != part]
         hashes = inside["perceptual_hash"].to_numpy()
         for rows, outside_rows, bits in near_pairs(
             hash_bits(inside["perceptual_hash"]), hash_bits(outside["perceptual_hash"])
@@ -84,11 +85,13 @@ def near_duplicates_across_splits(table: pd.DataFrame) -> pd.DataFrame:
             similar = outside.iloc[nearest["row"]]
             tables.append(
                 nearest.assign(
-                    split=split,
+                    part=part,
+                    split=part,
                     similar_to=similar["name"].to_numpy(),
-                    similar_split=similar["split"].to_numpy(),
+                    similar_split=similar["part"].to_numpy(),
                 )
             )
     if not tables:
         return pd.DataFrame(columns=NEAR_COLUMNS)
-    return table.merge(pd.concat(tables), on=["perceptual_hash", "split"])[NEAR_COLUMNS]
+    pairs = pd.concat(tables)
+    return table[["perceptual_hash", "part", "name"]].merge(pairs, on=["perceptual_hash", "part"])[NEAR_COLUMNS]

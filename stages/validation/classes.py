@@ -53,6 +53,16 @@ def missing_classes(entries: Entries, where: str, features_name: str, task_name:
         )
 
 
+def share_classes(entries: Entries, first: TaskConfig, second: TaskConfig) -> bool:
+    """Whether two tasks of a dataset certainly have a class in common; False if that is not known."""
+    labels = [_labels_of_task(entries, task) for task in (first, second)]
+    if None not in labels:
+        return bool(labels[0] & labels[1])
+    if any(task.include is None and task.exclude is None for task in (first, second)):
+        return True
+    return bool(set(first.include or []) & set(second.include or []))
+
+
 def _known_classes(entries: Entries, dataset: str) -> list[str] | None:
     return KNOWN_CLASSES.get(type(entries["datasets"].get(dataset)))
 

@@ -18,7 +18,7 @@ from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.core.params import MARGIN, is_margin
+from stages.core.params import MARGIN, MODEL_SECTIONS, is_margin
 from stages.core.wording import did_you_mean, listing
 from stages.core.yaml import read_yaml
 from stages.validation.accepted_values import accepted_values, alternatives
@@ -27,6 +27,7 @@ from stages.validation.credentials import redact
 from stages.validation.entry_rules import entry_problems, training_problems
 from stages.validation.fine_tunes import fine_tune_problems
 from stages.validation.layers import features_problems, head_problems, network_problems
+from stages.validation.leaks import leak_problems
 from stages.validation.messages import describe_errors, not_valid, quote_value
 from stages.validation.references import reference_problems
 from stages.validation.sections import ALL_SECTIONS, SECTIONS, Entries
@@ -123,6 +124,9 @@ def _problems_between_entries(entries: Entries) -> Iterator[str]:
             yield from head_problems(entries, section, name)
     for name in entries["fine_tunes"]:
         yield from fine_tune_problems(entries, name)
+    for section in MODEL_SECTIONS:
+        for name in entries[section]:
+            yield from leak_problems(entries, section, name)
 
 
 def _parse_section(section: str, params: dict, problems: list[str]) -> dict[str, Any]:

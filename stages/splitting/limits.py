@@ -1,0 +1,58 @@
+"""What the keys of a task leave of the parts of its dataset: at most `max_per_class` images, and folds of full size."""
+
+from collections import Counter
+
+import pandas as pd
+
+from stages.splitting.assignment import EXCLUDED, FOLDS, TRAIN
+
+MIN_IMAGES = 2  # of each class in each split and in each fold
+
+
+def limit_per_class(
+    table: pd.DataFrame, max_per_class: int | None, earlier: pd.DataFrame, numbers: set[str]
+) -> pd.DataFrame:
+    """At most `max_per_class` images of each class, of every part the same share; a smaller choice is a subset.
+
+    table: the images of a task, with the columns label, class, sha256, position and part. earlier: the table of an
+    earlier split, whose images come first. Among copies of one content in a class, as many are taken for images of the
+    earlier split as it has. numbers: those of test and validation of which the task wants a number of images, not a
+    share; they are not reduced, and as many folds as possible keep their number.
+    """
+    if max_per_class is None:
+        return table
+    keys = ["class", "sha256"]
+    earlier_copies = Counter(earlier[keys].itertuples(index=False, name=None))
+    is_new = table.groupby(keys).cumcount() >= [
+        earlier_copies[key] for key in table[keys].itertuples(index=False, name=None)
+    ]
+    fold = table["part"].map({part: number for number, part in enumerate(FOLDS)}).fillna(len(FOLDS))
+    stratum = table["part"]
+    if "validation" in numbers:
+        stratum = stratum.where(~stratum.isin(FOLDS[1:]), TRAIN)
+    table = table.assign(stratum=stratum, fold=fold, new=is_new, excluded=table["part"] == EXCLUDED)
+    strata = table.sort_values(["fold", "position"], kind="stable").groupby(["label", "stratum"])
+    # The images of a stratum are spread evenly over 0 to 1 (Sainte-Lague), so those below a bound have equal shares.
+    table["place"] = (strata.cumcount() + 0.5) / table.groupby(["label", "stratum"])["position"].transform("size")
+    table.loc[table["part"].isin(numbers), "place"] = -1.0
+    chosen = table.sort_values(["excluded", "new", "place", "part", "position"], kind="stable")
+    chosen = chosen.groupby("label").head(max_per_class).index.sort_values()
+    return table.loc[chosen].drop(columns=["stratum", "fold", "new", "excluded", "place"])
+
+
+def keep_full_folds(table: pd.DataFrame) -> pd.Series:
+    """The parts of the images of a task, where folds that are too small for a class are merged with train.
+
+    table: columns label and part. Fold 0 always stays. Another fold needs of each class two images, half as many as
+    fold 0, and two images outside it for training. The folds that stay are numbered without a gap.
+    """
+    counts = table.groupby(["label", "part"]).size().unstack(fill_value=0)
+    training = counts.drop(columns=["test", EXCLUDED], errors="ignore").sum(axis=1)
+    kept = ["validation"]
+    for part in FOLDS[1:]:
+        if part in counts:
+            images, first = counts[part], counts.get("validation", 0)
+            enough = (images >= MIN_IMAGES) & (2 * images >= first) & (training - images >= MIN_IMAGES)
+            kept += [part] if enough.all() else []
+    renamed = {part: TRAIN for part in FOLDS} | dict(zip(kept, FOLDS, strict=False))
+    return table["part"].replace(renamed)
