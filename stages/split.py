@@ -81,7 +81,7 @@ def split_images(dataset: pd.DataFrame, entry: TaskConfig, classes: TaskClasses,
     table = table.assign(**{"label": labels, "class": labels.map(dict(enumerate(classes.names)))})
     numbers = {split for split in HELD_OUT if isinstance(getattr(entry, split), int)}
     table = limit_per_class(table, entry.max_per_class, earlier, numbers)
-    parts = keep_full_folds(table)
+    parts = keep_full_folds(table, set(kept.values()))
     order = table.groupby("label")["position"].rank(method="first").astype(int)
     return table.assign(part=parts, split=splits_of(parts), fold=folds_of(parts), order=order)
 

@@ -43,7 +43,7 @@ def task_of(images, held_out, seed=0, **columns):
     """A task of all images, with the folds that are large enough."""
     table = as_table(images, seed).assign(**columns)
     table["part"] = assign_parts(table, *held_out)
-    parts = keep_full_folds(table)
+    parts = keep_full_folds(table, set())
     table = table.assign(split=splits_of(parts), fold=folds_of(parts))
     table["order"] = table.groupby("label")["position"].rank(method="first").astype(int)
     return Task("t", "d", [], "", table)
@@ -138,6 +138,17 @@ def test_added_images_change_no_fold(entry, folder):
     assert (parts_of(after.table).groupby(after.table["group_id"]).nunique() == 1).all()
     again = split_task([*images, *added], **entry)
     pd.testing.assert_frame_equal(again.table, after.table)
+
+
+def test_a_fold_stays_when_the_first_fold_grows(folder):
+    """Ten images of the group of an image in fold 0 are added, which makes fold 0 more than twice as large."""
+    images = [Image(label, f"{label} {index}", f"{label} {index}") for label in ("cat", "dog") for index in range(16)]
+    before = split_task(images, validation=0.2)
+    first = images[int(before.rows("validation")["index"].iloc[0])]
+    after = split_task([*images, *(Image("cat", f"new {index}", first.group) for index in range(10))], validation=0.2)
+    assert len(after.rows("validation")) > 2 * len(before.rows("validation"))
+    assert before.folds == after.folds == 4
+    assert list(parts_of(after.table))[: len(images)] == list(parts_of(before.table))
 
 
 # The tasks of a dataset.

@@ -26,7 +26,7 @@ from stages.core.params import Params
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import main
-from stages.splitting.assignment import EXCLUDED, FOLDS, assign_parts, hash_positions, splits_of
+from stages.splitting.assignment import EXCLUDED, FOLDS, assign_parts, hash_positions, parts_of, splits_of
 from stages.splitting.classes import resolve_classes, select_classes
 from stages.splitting.counts import check_counts
 from stages.splitting.groups import group_ids
@@ -542,28 +542,31 @@ ENOUGH = [*TWO_CLASSES, *numbered("cat", 3, 20, split="test"), *numbered("dog", 
 
 
 def check_splits(task, images, entry, kept):
-    """Check the rules for each group of related images; kept: content -> earlier split."""
+    """Check the rules for each group of related images; kept: content -> earlier part."""
+    if {*kept.values()} & {*FOLDS[task.folds :]}:
+        return  # so many images of a fold are excluded that it is too small
     group = entry["near_duplicates"] == "group"
     numbers = brute_force_groups(
         [(image.content, image.group, image.perceptual_hash if group else "") for image in images]
     )
-    rows = pd.DataFrame(images).assign(split_name=list(task.table["split"]), number=numbers)
+    rows = pd.DataFrame(images).assign(part=list(parts_of(task.table)), number=numbers)
     rows["kept"] = [kept.get(text_sha256(content), "") for content in rows["content"]]
     for _, together in rows.groupby("number"):
         before = set(together["kept"]) - {""}
         if entry["test"] == "published" and "test" in set(together["split"]):
             expected = ["test" if split == "test" else EXCLUDED for split in together["split"]]
         elif len(before) > 1:
-            expected = [split_name or EXCLUDED for split_name in together["kept"]]
+            expected = [part or EXCLUDED for part in together["kept"]]
         else:
-            [split_name] = before or [together["split_name"].iloc[0]]
-            assert split_name in SPLITS
-            expected = [split_name] * len(together)
-        assert list(together["split_name"]) == expected
+            [part] = before or [together["part"].iloc[0]]
+            assert part in {*SPLITS, *FOLDS}
+            expected = [part] * len(together)
+        assert list(together["part"]) == expected
 
 
-def earlier_splits(task):
-    return {content: split_name for content, split_name in splits_by(task, "sha256").items() if split_name != EXCLUDED}
+def earlier_parts(task):
+    parts = dict(zip(task.table["sha256"], parts_of(task.table), strict=True))
+    return {content: part for content, part in parts.items() if part != EXCLUDED}
 
 
 def check_added(images, entry, earlier):
@@ -574,7 +577,7 @@ def check_added(images, entry, earlier):
     with contextlib.redirect_stdout(io.StringIO()) as message:
         task = split_task(images, **entry)
     is_new = "new split: the earlier split leaves too few images" in message.getvalue()
-    check_splits(task, images, entry, {} if is_new else earlier_splits(earlier))
+    check_splits(task, images, entry, {} if is_new else earlier_parts(earlier))
     return task
 
 

@@ -80,11 +80,10 @@ class Task:
         fold: 0..folds-1. Its images are the rows of split validation; those of split train are all other images that
         are neither test images nor excluded. A smaller choice is always a subset of a larger one.
         """
-        if split == "test":
-            is_chosen = self.table["split"] == "test"
-        else:
-            is_chosen = self.table["split"].isin(["train", "validation"])
-            is_chosen &= (self.table["fold"] == fold) == (split == "validation")
+        is_chosen = self.table["split"] == split
+        if split in ("train", "validation"):
+            is_outside_test = self.table["split"].isin(["train", "validation"])
+            is_chosen = is_outside_test & ((self.table["fold"] == fold) == (split == "validation"))
         rows = self.table[is_chosen]
         order = rows.groupby("label")["order"]
         rank, limit = order.rank(method="first"), order.transform("size").astype(float)

@@ -40,11 +40,12 @@ def limit_per_class(
     return table.loc[chosen].drop(columns=["stratum", "fold", "new", "excluded", "place"])
 
 
-def keep_full_folds(table: pd.DataFrame) -> pd.Series:
+def keep_full_folds(table: pd.DataFrame, earlier_parts: set[str]) -> pd.Series:
     """The parts of the images of a task, where folds that are too small for a class are merged with train.
 
-    table: columns label and part. Fold 0 always stays. Another fold needs of each class two images, half as many as
-    fold 0, and two images outside it for training. The folds that stay are numbered without a gap.
+    table: columns label and part. earlier_parts: those of an earlier split. Fold 0 always stays. Another fold needs two
+    images of each class, and two outside it for training; a new fold also half as many as fold 0. The folds that stay
+    are numbered without a gap.
     """
     counts = table.groupby(["label", "part"]).size().unstack(fill_value=0)
     training = counts.drop(columns=["test", EXCLUDED], errors="ignore").sum(axis=1)
@@ -52,7 +53,8 @@ def keep_full_folds(table: pd.DataFrame) -> pd.Series:
     for part in FOLDS[1:]:
         if part in counts:
             images, first = counts[part], counts.get("validation", 0)
-            enough = (images >= MIN_IMAGES) & (2 * images >= first) & (training - images >= MIN_IMAGES)
+            is_full = (2 * images >= first) | (part in earlier_parts)
+            enough = (images >= MIN_IMAGES) & is_full & (training - images >= MIN_IMAGES)
             kept += [part] if enough.all() else []
     renamed = {part: TRAIN for part in FOLDS} | dict(zip(kept, FOLDS, strict=False))
     return table["part"].replace(renamed)
