@@ -5,7 +5,7 @@ the classes stays, and with it the accuracy. Needs no deep-learning framework.
 """
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
 
 BOUNDS = (0.05, 20.0)
@@ -18,6 +18,9 @@ SMALLEST = np.finfo(np.float32).tiny  # in a logarithm: float32 has no smaller p
 
 def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """The temperature with the lowest cross-entropy on validation images, between `BOUNDS`.
+
+    It makes a model more certain only up to a mean probability of (correct + 1) / (images + 2), Laplace's rule of
+    succession: without it, a model that is correct on all validation images would become too certain of others.
 
     predictions: of each repeat its probabilities (n, classes) and the labels (n,) int; of repeats that diverged, whose
     probabilities are not finite, none count. Returns 1 if no repeat is left, or if no temperature is better.
@@ -36,7 +39,15 @@ def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]]) -> float:
     fitted = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
     if loss(0) - fitted.fun < NEGLIGIBLE * len(labels):  # also if all are predicted correctly with certainty
         return 1.0
-    return round(float(np.exp(fitted.x)), 4)
+    supported = (np.count_nonzero(logits.argmax(axis=1) == labels) + 1) / (len(labels) + 2)
+
+    def excess(log_temperature: float) -> float:
+        return softmax(logits / np.exp(log_temperature), axis=1).max(axis=1).mean() - supported
+
+    log_temperature = fitted.x
+    if log_temperature < 0 < excess(log_temperature):
+        log_temperature = 0.0 if excess(0) >= 0 else brentq(excess, log_temperature, 0)
+    return round(float(np.exp(log_temperature)), 4)
 
 
 def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
