@@ -6,12 +6,17 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from stages.artifacts.models import cross_entropy
 from stages.artifacts.tasks import SPLITS
 from stages.backbones.augmentation import with_augmentation
+from stages.backbones.building import build_backbone, layer_names
+from stages.backbones.layer_table import layers_of
+from stages.backbones.registry import ARCHITECTURES
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.augmentation import AugmentationConfig
+from stages.config.networks import NetworkConfig
 from stages.config.training import TrainingConfig
 from stages.evaluation.sanity import _untypical_statistics
 from stages.training import batch_normalization, repeats, stacked
@@ -25,6 +30,7 @@ from stages.training.batch_normalization import (
 )
 from stages.training.batches import Examples, TrainingBatches, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
+from stages.training.full_model import build_network, freeze
 from stages.training.optimizers import compile_model
 from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, train_repeats
 from tests.example_results import model_record
@@ -289,3 +295,61 @@ def test_the_record_has_the_largest_gap_of_all_repeats(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("gap", "problems"), [(None, 0), (-0.5, 0), (0.03, 0), (0.031, 1)])
 def test_a_gap_above_three_points_is_a_warning(gap, problems):
     assert len(_untypical_statistics(gap)) == problems
+
+
+# Of each builder in keras.applications that has batch normalization, the architecture with the fewest layers.
+FAMILIES = [
+    *("resnet50", "resnet50_v2", "inception_v3", "inception_resnet_v2", "xception", "densenet121", "mobilenet_025"),
+    *("mobilenet_v2", "mobilenet_v3_small", "nasnet_mobile", "efficientnet_b0", "efficientnet_v2_b0"),
+]
+NORMALIZED = 8  # layers of batch normalization that are trained; more take longer and are of the same kinds
+
+
+@pytest.fixture
+def eager():
+    """To trace a function of hundreds of layers takes much longer than to run a few batches."""
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
+def lower_part(architecture: str, classes: int) -> keras.Model:
+    """A network on the lowest layers of an architecture."""
+    backbone = build_backbone(architecture, ARCHITECTURES[architecture].smallest_image)
+    normalizations = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    names = layer_names(backbone)
+    highest = names.index(normalizations[NORMALIZED - 1].name)
+    cut = next(name for name in names[highest:] if layers_of(architecture)[name].separates)
+    entry = NetworkConfig(dataset="d", task="t", backbone="b", trainable="all")
+    freeze(backbone, entry, names[0])
+    return build_network("network", entry, backbone, cut, classes)
+
+
+def test_every_builder_of_networks_with_batch_normalization_is_tested():
+    applications = {ARCHITECTURES[name].application for name in FAMILIES}
+    without = {"VGG16", "VGG19", "ConvNeXtTiny", "ConvNeXtSmall", "ConvNeXtBase", "ConvNeXtLarge", "ConvNeXtXLarge"}
+
+    def builder(application: str) -> str:
+        return getattr(keras.applications, application).__module__
+
+    others = {entry.application for entry in ARCHITECTURES.values()} - without - {None}
+    assert {builder(name) for name in others} == {builder(name) for name in applications}
+
+
+@pytest.mark.filterwarnings("ignore:Even though the")  # tf.data is not eager
+@pytest.mark.parametrize("architecture", FAMILIES)
+def test_in_inference_a_trained_network_predicts_what_it_predicts_in_batches(architecture, eager):
+    """All training images are one batch of the estimates, so that only rounding differs."""
+    data = colored(12, ARCHITECTURES[architecture].smallest_image)
+    run = run_of(lambda: lower_part(architecture, 3), training(batch_size=6, learning_rate=0.001), data)
+    fit_runs([run], data, replace(data, rows=data.rows[:1], labels=data.labels[:1]), 0)
+    assert len(trained_normalization(run.model)) >= NORMALIZED
+    sample = StatisticsSample.draw(data, 12, 0)
+    inference, estimator = predict_probabilities(run.model, sample.examples), StatisticsEstimator(run.model)
+    (in_batches,) = estimator.predict(sample)
+    np.testing.assert_allclose(inference, in_batches, atol=1e-3)
+    assert abs(sample.accuracy([inference]) - sample.accuracy([in_batches])) <= 0.03
+    # The running averages that Keras stores would not pass.
+    for variable, value in zip(moving_statistics(run.model), arrays(moving_statistics(run.model)), strict=True):
+        variable.assign(0.1 * value + 0.9 * variable.path.endswith("variance"))
+    assert np.abs(predict_probabilities(run.model, sample.examples) - in_batches).max() > 0.01

@@ -116,7 +116,8 @@ def batch_statistics_gap(model: keras.Model, train: Examples, batch_size: int, s
         return None
     sample = StatisticsSample.draw(train, batch_size, seed)
     inputs = iterate_inputs(sample.examples, inference_batch_size(train.array))
-    return StatisticsEstimator(model).accuracy(sample) - sample.accuracy(map(model.predict_on_batch, inputs))
+    in_batches, inference = StatisticsEstimator(model).predict(sample), map(model.predict_on_batch, inputs)
+    return sample.accuracy(in_batches) - sample.accuracy(inference)
 
 
 def pool_moments(moments: list[list[np.ndarray]]) -> list[np.ndarray]:
@@ -147,13 +148,13 @@ class StatisticsEstimator:
         for variable, value in zip(self._statistics, pool_moments(moments), strict=True):
             variable.assign(value)
 
-    def accuracy(self, sample: StatisticsSample) -> float:
-        """The accuracy on the sample with the statistics of each batch; the stored ones stay as they are."""
+    def predict(self, sample: StatisticsSample) -> list[np.ndarray]:
+        """Probabilities (n, classes) of each batch with its own statistics; the stored ones stay as they are."""
         stored = self._stored()
-        accuracy = sample.accuracy(map(self._model.predict_on_batch, sample))
+        probabilities = [np.asarray(self._model.predict_on_batch(inputs)) for inputs in sample]
         for variable, value in zip(self._statistics, stored, strict=True):
             variable.assign(value)
-        return accuracy
+        return probabilities
 
     def _stored(self) -> list[np.ndarray]:
         # A copy: a NumPy array may share its memory with the variable.
