@@ -250,7 +250,7 @@ def test_cheap_models_run_before_expensive_ones(tmp_path):
         },
     }  # fmt: skip
     write_study(tmp_path, study)
-    order = re.findall(r"Running stage '([^']+)'", dvc(tmp_path, "repro", "--dry").stdout)
+    order = re.findall(r"Running stage '([^']+)'", dvc(tmp_path, "repro", "--dry", "--force").stdout)
     assert [stage for stage in order if stage.split("@")[0] in ("probe", "head", "train", "fine_tune", "features")] == [
         *("features@pooled", "probe@ridge", "head@frozen"),
         *("train@base", "features@of-trained", "head@on-trained"),  # a head on a network of the study has to wait

@@ -133,7 +133,10 @@ def test_several_cuts_equal_single_passes_and_views_follow_the_images(here):
         read_features("several", "conv1")
 
 
-def test_several_cuts_come_from_one_pass(here, monkeypatch):
+@pytest.mark.parametrize("pooling", ["none", "average"])
+def test_several_cuts_come_from_one_pass(here, monkeypatch, pooling):
+    entry = {**STUDY["features"]["several"], "cut": ["pool1", "conv3"], "pooling": pooling}
+    monkeypatch.setitem(STUDY["features"], "several", entry)
     batches = []
 
     def counted(*arguments):
@@ -141,8 +144,12 @@ def test_several_cuts_come_from_one_pass(here, monkeypatch):
         return lambda pixels: batches.append(len(pixels)) or infer(pixels)
 
     monkeypatch.setattr("stages.features.fastest_inference", counted)
-    run("features", "several")  # two cuts
-    assert sum(batches) == 3 * len(read_features("exact").index)  # the images and two views
+    run("features", "several")
+    exact = read_features("exact")  # the same images at pool1
+    assert sum(batches) == 3 * len(exact.index)  # the images and two views
+    expected = exact.array.mean(axis=(1, 2)) if pooling == "average" else exact.array
+    stored = read_features("several", "pool1").array[: len(exact.index)]
+    np.testing.assert_allclose(stored, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_features_in_bfloat16_are_near_those_in_float32(here):

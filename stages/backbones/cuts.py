@@ -21,7 +21,8 @@ def up_to_cut(backbone: keras.Model, cut: str, pooling: str = "none") -> keras.M
     """
     x = backbone.get_layer(cut).output
     if pooling != "none":
-        x = POOLING[pooling](name="pooling")(x)
+        # The name is unique, so that one model can have several cuts.
+        x = POOLING[pooling](name=f"{cut}_pooling")(x)
     return keras.Model(backbone.input, x, name="below")
 
 
