@@ -14,10 +14,9 @@ from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.evaluation.comparisons import Comparison, compare_models, resampled_accuracies, standard_errors, student
 from stages.evaluation.folds import Outcomes, common_outcomes, fold_variances, images_needed
-from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose
 from stages.evaluation.verdict import Evidence, comparison_sentence, contradictions, relative_cost, verdict
-from tests.example_results import MACHINE, records, report_files, write_result, write_study
+from tests.example_results import MACHINE, records, report_files, split_predictions, write_result, write_study
 from tests.simulated_studies import Kind, simulate
 
 MOST_BELOW = {60: 0.25, 100: 0.18, 300: 0.09, 1000: 0.05}  # validation images -> share of studies
@@ -205,20 +204,13 @@ def test_a_fold_is_the_images_of_the_same_repeats():
     assert everything.by_image is outcomes.correct and not everything.folds.any()
 
 
-class PartialPredictions(SplitPredictions):
-    """Predictions of repeats that validate on folds of two images each."""
-
-    @property
-    def predicts(self):
-        return np.arange(len(self.labels)) // 2 == np.arange(len(self.probabilities))[:, None]
-
-
 def test_models_are_compared_on_the_folds_that_all_of_them_have():
     def predictions(repeats):
+        """Of repeats that validate on folds of two images each."""
         probabilities = np.tile(np.float32([1, 0]), (repeats, 2 * repeats, 1))
-        return PartialPredictions(
-            np.zeros(2 * repeats, int), probabilities, np.array([0, 0, 1, 1, 2, 2])[: 2 * repeats]
-        )
+        predicts = np.arange(2 * repeats) // 2 == np.arange(repeats)[:, None]
+        groups = np.array([0, 0, 1, 1, 2, 2])[: 2 * repeats]
+        return split_predictions(np.zeros(2 * repeats, int), probabilities, groups, predicts)
 
     common = common_outcomes(
         {"three": predictions(3), "two": predictions(2)},
