@@ -18,7 +18,6 @@ def main(arguments: argparse.Namespace) -> int:
     # Imported after the checks, because TensorFlow takes seconds.
     from stages.backbones.onnx_export import write_onnx
     from stages.training.exporting import (
-        TOLERANCES,
         keras_predictor,
         onnx_predictor,
         prepare_export,
@@ -48,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(
         f"export {record.name}: {files}; probabilities of {len(export.pixels)} test images differ from the stored ones "
         f"by at most {differences[0]:.1e} and {differences[1]:.1e} (tolerance for {export.precision}: "
-        f"{TOLERANCES[export.precision]:g})"
+        f"{export.tolerance:g})"
     )
     return 0
 

@@ -88,8 +88,10 @@ def test_calibration_keeps_the_order_of_the_classes(temperature):
 @pytest.mark.parametrize("name", ["part", "above", "probe", "from-probe"])
 def test_a_model_in_use_is_calibrated_and_classifies_as_before(here, name):
     result = read_result(name)
-    labels = load_labels("high", result.predictions["validation"].index)
-    validation = [(repeat, labels) for repeat in result.predictions["validation"].probabilities]
+    validation = []
+    for repeat in range(result.record.repeats):
+        index, probabilities = result.predictions["validation"].of_repeat(repeat)
+        validation.append((probabilities, load_labels("high", index)))
     temperature = read_model_record(name).temperature
     assert temperature == fit_temperature(validation)
     pixels = read_images("digits").pixels[result.predictions["test"].index[:50]]

@@ -9,6 +9,7 @@ from keras import layers
 
 from stages.artifacts.costs import InferenceTime, read_features_cost, read_model_cost
 from stages.artifacts.models import ModelResult, Predictions, read_model_record
+from stages.artifacts.tasks import read_task
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.multiply_adds import multiply_adds, training_multiply_adds
@@ -94,10 +95,10 @@ def test_the_record_of_a_model_has_its_multiply_adds(here):
     assert probe.provenance.features.multiply_adds == below_probe
     assert probe.multiply_adds == below_probe + 8 * 8 * 64 * 3
     # Training: 2 epochs of the network on 3 x 40 images, with the validation images after each.
-    images = len(np.load("models/base/predictions.npz")["validation_index"])
+    images = len(read_task("low").rows("validation"))
     assert base.training_multiply_adds == 2 * (120 * 3 + images) * base.multiply_adds
     # The heads train only what is above the features, the fine-tune only what is above those that it starts from.
-    images = len(np.load("models/fresh/predictions.npz")["validation_index"])
+    images = len(read_task("high").rows("validation"))  # of each fold
     assert fresh.training_multiply_adds == 2 * (120 * 3 + images) * (1024 * 8 + 8 * 3)
     upper = 8 * 8 * 9 * (32 * 64 + 64 * 64) + hidden + 512 * 3
     assert tuned.training_multiply_adds == 2 * (120 * 3 + images) * upper
@@ -110,7 +111,7 @@ def test_the_record_of_a_model_has_its_multiply_adds(here):
 
 def result_of(record):
     """The result of a model with 10 validation images."""
-    validation = Predictions(np.arange(10), np.zeros((2, 10, 3), np.float32))
+    validation = Predictions.of_repeats([np.arange(10)] * 2, [np.zeros((10, 3), np.float32)] * 2)
     return ModelResult(record, make_cost(1.0), None, {"validation": validation})
 
 

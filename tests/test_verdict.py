@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from stages import compare, evaluate
-from stages.artifacts.costs import Cost, write_cost
+from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
 from stages.artifacts.models import read_result
 from stages.core.errors import UserError
 from stages.core.params import Params
@@ -411,8 +411,10 @@ def test_other_seconds_change_no_recommendation_and_no_number_but_seconds(params
     before = results_of(params)
     for number, name in enumerate(records()):
         result = read_result(name)
-        write_result(replace(result, cost=Cost(1000.0 / (1 + number), 0.5 + number, MACHINE)))
-    write_cost("features", "f", Cost(1.0, 0.01, MACHINE))
+        in_use = InferenceTime(9.0 / (1 + number), 0.2)
+        cost = replace(result.cost, seconds=1000.0 / (1 + number), images_per_second=0.5 + number, inference=in_use)
+        write_result(replace(result, cost=cost))
+    write_cost("features", "f", FeaturesCost(1.0, 0.01, MACHINE, {"flatten": InferenceTime(0.3, 0.3)}))
     after = results_of(params)
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {
@@ -421,7 +423,9 @@ def test_other_seconds_change_no_recommendation_and_no_number_but_seconds(params
     old, new = (json.loads(files["reports/metrics.json"]) for files in (before, after))
     for model, values in old.items():
         different = {key for key, cost in values["cost"].items() if cost != new[model]["cost"][key]}
-        assert different == {"seconds", "total_seconds", "images_per_second"}
+        assert different == {
+            *("seconds", "total_seconds", "images_per_second"), *("milliseconds_per_image", "batch_images_per_second"),
+        }  # fmt: skip
         assert {**values, "cost": None} == {**new[model], "cost": None}
 
 

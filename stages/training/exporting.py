@@ -47,16 +47,21 @@ class Export:
     pixels: np.ndarray
     stored: np.ndarray
     precision: str
+    temperature: float
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference in probabilities that the precision explains; a temperature below 1 increases it."""
+        return TOLERANCES[self.precision] / min(1, self.temperature)
 
     def compare(self, *predictors: Predictor) -> tuple[list[float], str]:
         """The largest difference in probabilities of each predictor, and the problem if one exceeds the tolerance."""
         differences = [largest_difference(predict, self.pixels, self.stored) for predict in predictors]
-        tolerance = TOLERANCES[self.precision]
-        if all(difference <= tolerance for difference in differences):  # false for NaN
+        if all(difference <= self.tolerance for difference in differences):  # false for NaN
             return differences, ""
         return differences, (
             f"the predictions of the exported model differ from the stored ones by up to {np.max(differences):.2g}; "
-            f"the tolerance for {self.precision} is {tolerance:g}"
+            f"the tolerance for {self.precision} is {self.tolerance:g}"
         )
 
 
@@ -80,6 +85,7 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
         pixels=images.pixels[test.index[checked]],
         stored=at_temperature(test.probabilities[record.best_repeat][checked], record.temperature),
         precision=coarsest_precision(record),
+        temperature=record.temperature,
     )
 
 
