@@ -113,6 +113,32 @@ def test_the_example_entries_of_other_pages_are_valid(page):
                 pydantic.TypeAdapter(SECTIONS[section]).validate_python(entry, strict=True)
 
 
+ABBREVIATIONS = {
+    "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "JPEG", "NVIDIA", "ONNX", "README", "TIFF", "YAML",
+}  # fmt: skip
+STUDIES = [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]
+PROSE = PAGES | {
+    path.name: "\n".join(re.findall(r"#(.*)", path.read_text(encoding="utf-8"))) for path in STUDIES
+}  # of a study, its comments
+
+
+def placeholders(text: str) -> list[str]:
+    """The words in capitals, outside code, that stand for a text or figure to come."""
+    prose = re.sub(r"^```.*?^```|`[^`]*`|'[^'\s]*'", "", text, flags=re.DOTALL | re.MULTILINE)
+    words = re.findall(r"\b(?:TBD|XXX|[A-Z]{4,}s?)\b", prose)
+    return [word for word in words if word.removesuffix("s") not in ABBREVIATIONS]
+
+
+@pytest.mark.parametrize("name", PROSE)
+def test_no_text_has_a_placeholder(name):
+    assert placeholders(PROSE[name]) == []
+
+
+def test_a_word_in_capitals_is_a_placeholder_unless_it_is_code_or_an_abbreviation():
+    text = "Costs: MINUTES, TBD. JPEGs, `HEAD` and class 'NORMAL'.\n```\nERROR\n```\n"
+    assert placeholders(text) == ["MINUTES", "TBD"]
+
+
 def anchors(text: str) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
