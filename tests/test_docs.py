@@ -214,14 +214,14 @@ def missing_folder() -> str:
     return error_of(check.main, check.arguments_parser().parse_args([]))
 
 
-def folder_error(files: dict[str, bytes], **task) -> str:
+def folder_error(files: dict[str, bytes], **settings) -> str:
     """The error of preparing and splitting a folder of images."""
     write_tree("my_images", files)
-    kinds = {"dataset": "photos", "validation": 0.2, "test": 0.2, **task}
-    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"kinds": kinds}}))
+    task = {"dataset": "photos", "validation": 0.2, "test": 0.2, **settings}
+    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": task}}))
 
     def prepare_and_split():
-        for stage, entry in ("prepare", "photos"), ("split", "kinds"):
+        for stage, entry in ("prepare", "photos"), ("split", "my-classes"):
             importlib.import_module(f"stages.{stage}").main(params, entry)
 
     return error_of(prepare_and_split)
@@ -297,7 +297,7 @@ def weights_of_another_commit() -> str:
 
 
 def features_of_other_images() -> str:
-    task = Task("kinds", "photos", ["cat", "dog"], "some", pd.DataFrame())
+    task = Task("my-classes", "photos", ["cat", "dog"], "some", pd.DataFrame())
     return error_of(task.check_images, "others", "data/features/top")
 
 

@@ -52,8 +52,14 @@ def make_quick(study: dict) -> None:
     study["folders"]["photos"]["image_size"] = 96
     # The network that the comment above `networks` describes.
     study["backbones"]["untrained"] = {"architecture": "mobilenet_v2", "weights": "random"}
-    study["networks"]["scratch"] = {"dataset": "photos", "task": "kinds", "backbone": "untrained", "trainable": "all"}
-    study["networks"]["scratch"] |= {"epochs": 1, "repeats": 1, "max_train_per_class": 12, "batch_size": 10}
+    study["networks"]["scratch"] = {"dataset": "photos", "task": "my-classes", "backbone": "untrained"}
+    study["networks"]["scratch"] |= {
+        "trainable": "all",
+        "epochs": 1,
+        "repeats": 1,
+        "max_train_per_class": 12,
+        "batch_size": 10,
+    }
     study["fine_tunes"]["top"] |= {"epochs": 2, "repeats": 1}
 
 
@@ -68,8 +74,8 @@ def finished(tmp_path_factory):
     project = copy_of_project(tmp_path_factory.mktemp("project"))
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     commands = re.search(r"<!-- commands: my_images -->\n```\n(.*?)```", readme, re.DOTALL)[1].splitlines()
-    assert len(commands) == 3 and commands[2] == "dvc repro"
-    run(project, "bash", "-euc", commands[1].replace("~/photos", str(photos)))
+    assert commands[0].startswith("git clone ") and commands[3:] == ["dvc repro"]
+    run(project, "bash", "-euc", commands[2].replace("~/photos", str(photos)))
     edit_study(project, make_quick)
     return project, dvc(project, "repro")
 
@@ -80,7 +86,7 @@ def project(finished):
 
 
 def splits(project: Path) -> dict[str, str]:
-    table = pd.read_csv(project / "data/tasks/kinds/split.csv")
+    table = pd.read_csv(project / "data/tasks/my-classes/split.csv")
     return dict(zip(table["name"], table["split"], strict=True))
 
 
@@ -118,24 +124,26 @@ def test_a_colleague_without_the_images_runs_nothing(project, tmp_path):
 
 def test_a_new_image_keeps_the_split_of_the_others(project):
     before = splits(project)
-    table = (project / "data/tasks/kinds/split.csv").read_bytes()
+    table = (project / "data/tasks/my-classes/split.csv").read_bytes()
     mirrored = Image.open(next((project / "my_images/rose").iterdir())).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     mirrored.save(project / "my_images/rose/new.jpg")
-    assert stages_run(dvc(project, "repro", "split@kinds")) == {"prepare_folder@photos", "split@kinds"}
+    assert stages_run(dvc(project, "repro", "split@my-classes")) == {"prepare_folder@photos", "split@my-classes"}
     after = splits(project)
     assert after.pop("rose/new.jpg") in ("train", "validation", "test")
     assert after == before
     (project / "my_images/rose/new.jpg").unlink()
-    assert stages_run(dvc(project, "repro", "split@kinds")) == {"split@kinds"}  # the images come from the cache
-    assert (project / "data/tasks/kinds/split.csv").read_bytes() == table
+    assert stages_run(dvc(project, "repro", "split@my-classes")) == {
+        "split@my-classes"
+    }  # the images come from the cache
+    assert (project / "data/tasks/my-classes/split.csv").read_bytes() == table
 
 
 def test_a_moved_folder_gives_the_same_images_and_split(project, tmp_path):
-    files = ("data/images/photos/table.csv", "data/tasks/kinds/split.csv")
+    files = ("data/images/photos/table.csv", "data/tasks/my-classes/split.csv")
     before = [(project / path).read_bytes() for path in files]
     shutil.move(project / "my_images", tmp_path / "elsewhere")
     edit_study(project, lambda study: study["folders"]["photos"].update(path=str(tmp_path / "elsewhere")))
-    assert stages_run(dvc(project, "repro", "split@kinds")) == {"prepare_folder@photos"}
+    assert stages_run(dvc(project, "repro", "split@my-classes")) == {"prepare_folder@photos"}
     assert [(project / path).read_bytes() for path in files] == before
 
 

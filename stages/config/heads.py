@@ -26,10 +26,11 @@ class HeadConfig(TrainedModelConfig, LayersConfig):
     views: PositiveOrNull = None
     """The number of views of each training image, 1 for the image alone; null for all."""
     learning_rate: LearningRate | Annotated[list[LearningRate], Field(min_length=1)] = None
-    """The learning rate. Of a list, all are trained, and the one of the lowest validation loss is used."""
+    """The learning rate. With a list, all values are trained, and the one with the lowest validation loss is used."""
     l2: NotNegative | Annotated[list[NotNegative], Field(min_length=1)] | None = None
-    """The strength of the L2 penalty on the weights, or a list as for `learning_rate`. Of two lists, all pairs are
-    trained. null for 0.0001, 0.001, 0.01 and 0.1 if the head is a new output layer only, and else for 0."""
+    """The strength of the L2 penalty on the weights. With a list, all values are trained, and the one with the lowest
+    validation loss is used; with lists of `learning_rate` and `l2`, all pairs. Default: [0.0001, 0.001, 0.01, 0.1] for
+    a head without hidden layers and with `start_from: random`, otherwise 0."""
 
     @property
     def standardized(self) -> bool:

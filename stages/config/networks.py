@@ -1,4 +1,4 @@
-"""Section `networks`: whole models trained end to end."""
+"""Section `networks`: models that are trained on images in one step."""
 
 from typing import Annotated, Literal
 
@@ -42,7 +42,7 @@ class ImageModelConfig(TrainedModelConfig):
 
 
 class NetworkConfig(ImageModelConfig, LayersConfig):
-    """A whole model that is trained end to end."""
+    """A model that is trained on images in one step: all layers, the upper layers, or only its head."""
 
     cut: LayerOrNull = None
     """The layer or block that the head is put on; null for the last."""

@@ -23,8 +23,8 @@ class ProbeConfig(ModelConfig):
     views: PositiveOrNull = None
     """The number of views of each training image, 1 for the image alone; null for all."""
     l2: Strength | Annotated[list[Strength], Field(min_length=1)] | None = None
-    """The strength of the L2 penalty. Of a list, the one of the lowest validation loss is used; null for the powers of
-    ten from 1e-6 to 100."""
+    """The strength of the L2 penalty. With a list, the value with the lowest validation loss is used; null for the
+    powers of ten from 1e-6 to 100."""
     class_weights: ClassWeights = None
     """`balanced` gives every class the same total weight, whatever its number of images."""
     train_fraction: TrainFraction = None

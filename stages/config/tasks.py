@@ -23,9 +23,10 @@ class TaskConfig(Entry):
     max_per_class: PositiveOrNull = None
     """The largest number of images of each class, chosen by the seed from every split; null for all."""
     validation: HeldOut
-    """The images for all choices, such as when to stop. Each repeat of a training holds out another fold."""
+    """The images for all choices, such as when to stop. Each repeat of a model holds out another fold."""
     test: HeldOut
-    """The images for the final result, which are predicted once. `published` takes those of the dataset."""
+    """The images for the final evaluation. They are never used to make a choice. `published` takes those of the
+    dataset."""
     group: Annotated[str, Field(min_length=1)] | None = None
     """A regular expression. Images whose file names share a match, or a match of its parentheses, stay in one split."""
     near_duplicates: Literal["report", "group"] = "report"

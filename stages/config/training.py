@@ -36,7 +36,7 @@ class TrainingConfig(Entry):
     """Stop after this many epochs without a lower validation loss, and restore the best weights. null trains all epochs
     and keeps the last weights."""
     repeats: Annotated[int, Field(ge=1, le=100)]
-    """The number of trainings, each from another seed and with another validation part, as far as there are."""
+    """The number of repeats. Each has its own seed, and its own fold if there are enough."""
     max_train_per_class: PositiveOrNull
     """The largest number of training images of each class; null for all. A smaller choice is part of a larger one."""
     momentum: ShareOrZero = 0.0
