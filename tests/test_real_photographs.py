@@ -52,14 +52,9 @@ def make_quick(study: dict) -> None:
     study["folders"]["photos"]["image_size"] = 96
     # The network that the comment above `networks` describes.
     study["backbones"]["untrained"] = {"architecture": "mobilenet_v2", "weights": "random"}
-    study["networks"]["scratch"] = {"dataset": "photos", "task": "my-classes", "backbone": "untrained"}
-    study["networks"]["scratch"] |= {
-        "trainable": "all",
-        "epochs": 1,
-        "repeats": 1,
-        "max_train_per_class": 12,
-        "batch_size": 10,
-    }
+    network = {"dataset": "photos", "task": "my-classes", "backbone": "untrained", "trainable": "all"}
+    quick = {"epochs": 1, "repeats": 1, "max_train_per_class": 12, "batch_size": 10}
+    study["networks"]["scratch"] = network | quick
     study["fine_tunes"]["top"] |= {"epochs": 2, "repeats": 1}
 
 
@@ -132,9 +127,8 @@ def test_a_new_image_keeps_the_split_of_the_others(project):
     assert after.pop("rose/new.jpg") in ("train", "validation", "test")
     assert after == before
     (project / "my_images/rose/new.jpg").unlink()
-    assert stages_run(dvc(project, "repro", "split@my-classes")) == {
-        "split@my-classes"
-    }  # the images come from the cache
+    # The images come from the cache.
+    assert stages_run(dvc(project, "repro", "split@my-classes")) == {"split@my-classes"}
     assert (project / "data/tasks/my-classes/split.csv").read_bytes() == table
 
 
