@@ -72,7 +72,7 @@ def main(params: Params, name: str) -> str:
         total_parameters=features.record.parameters + solved + stored.mean.size + stored.variance.size,
         multiply_adds=features.record.multiply_adds + probe.kernel.size,
         training_multiply_adds=solving_multiply_adds(len(train_views.rows), len(probe.kernel)),
-        temperature=fit_temperature([(probabilities["validation"], validation.labels)]),
+        temperature=fit_temperature([(probabilities["validation"], validation.labels)], len(validation.labels)),
         candidates=candidates,
     )
     result = ModelResult(

@@ -182,7 +182,8 @@ def _result(spec: TrainingSpec, repeats: list[Repeat], best: int, data: Training
             multiply_adds=multiply_adds_below + multiply_adds(model),
             training_multiply_adds=_training_multiply_adds(built.trained, repeats, data),
             temperature=fit_temperature(
-                [(repeat.probabilities["validation"], data.examples["validation"].labels) for repeat in repeats]
+                [(repeat.probabilities["validation"], data.examples["validation"].labels) for repeat in repeats],
+                len(data.examples["validation"].labels),
             ),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
         ),
