@@ -98,7 +98,7 @@ def test_a_model_in_use_is_calibrated_and_classifies_as_before(here, name):
         index, probabilities = result.predictions["validation"].of_repeat(repeat)
         validation.append((probabilities, load_labels("high", index)))
     temperature = read_model_record(name).temperature
-    assert temperature == fit_temperature(validation, len(labels))
+    assert temperature == fit_temperature(validation, len(result.predictions["validation"].index))
     pixels = read_images("digits").pixels[result.predictions["test"].index[:50]]
     record = result.record
     plain, used = (load(record).predict_on_batch(pixels) for load in (load_full_model, load_calibrated_model))
