@@ -69,7 +69,8 @@ def main(params: Params, name: str) -> str:
             [
                 (repeat.probabilities["validation"], examples["validation"].labels)
                 for repeat, examples in zip(solved, parts, strict=True)
-            ]
+            ],
+            sum(len(examples["validation"].rows) for examples in parts),
         ),
         candidates=solved[0].candidates,
     )

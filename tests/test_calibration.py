@@ -7,6 +7,7 @@ from scipy.special import log_softmax, softmax
 from stages.artifacts.images import read_images
 from stages.artifacts.models import read_model_record, read_result
 from stages.artifacts.tasks import read_task
+from stages.evaluation.intervals import wilson
 from stages.training.calibration import BOUNDS, at_temperature, fit_temperature
 from stages.training.full_model import load_calibrated_model, load_full_model
 
@@ -21,12 +22,12 @@ def predictions(images, scale, seed=0):
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 3.0])
 def test_the_temperature_undoes_what_made_a_model_too_certain_or_too_uncertain(scale):
-    assert fit_temperature([predictions(5000, scale)]) == pytest.approx(scale, rel=0.08)
+    assert fit_temperature([predictions(5000, scale)], 5000) == pytest.approx(scale, rel=0.08)
 
 
 def test_many_images_decide_alone():
     probabilities, labels = predictions(5000, 3.0)
-    temperature = fit_temperature([(probabilities, labels)])
+    temperature = fit_temperature([(probabilities, labels)], 5000)
     logits = np.log(probabilities.astype(float))
 
     def loss(temperature):
@@ -38,25 +39,26 @@ def test_many_images_decide_alone():
 
 def test_few_images_move_the_temperature_by_little():
     spread = [
-        np.std([np.log(fit_temperature([predictions(images, 1.0, seed)])) for seed in range(20)])
+        np.std([np.log(fit_temperature([predictions(images, 1.0, seed)], images)) for seed in range(20)])
         for images in (3, 1000)
     ]
     assert spread[0] < 0.3 and spread[1] < 0.1
 
 
-@pytest.mark.parametrize("images", [1, 5, 50])
-def test_images_that_are_all_predicted_correctly_do_not_make_a_model_certain(images):
+@pytest.mark.parametrize(("images", "temperature_changes"), [(1, False), (20, False), (100, True), (1000, True)])
+def test_images_that_are_all_predicted_correctly_do_not_make_a_model_certain(images, temperature_changes):
     probabilities = np.tile(np.float32([0.9, 0.05, 0.05]), (images, 1))
-    temperature = fit_temperature([(probabilities, np.zeros(images, int))])
-    # At most as certain as Laplace's rule of succession; a model that is more certain stays as it is.
-    assert at_temperature(probabilities, temperature)[0, 0] <= max(0.9, (images + 1) / (images + 2)) + 1e-4
-    assert temperature == 1 if images < 9 else temperature < 1
+    temperature = fit_temperature([(probabilities, np.zeros(images, int))], images)
+    assert (temperature < 1) == temperature_changes
+    # At most as certain as the low end of the interval of the accuracy; a model that is more certain stays as it is.
+    low, _ = wilson(np.ones(images), np.arange(images))
+    assert at_temperature(probabilities, temperature)[0, 0] <= max(0.9, low) + 1e-4
 
 
 @pytest.mark.parametrize("wrong", [0, 1, 20])
 def test_probabilities_of_0_and_1_have_a_temperature(wrong):
     probabilities, labels = np.tile(np.float32([1, 0, 0]), (20, 1)), np.repeat([1, 0], [wrong, 20 - wrong])
-    temperature = fit_temperature([(probabilities, labels)])
+    temperature = fit_temperature([(probabilities, labels)], 20)
     assert BOUNDS[0] <= temperature <= BOUNDS[1]
     assert temperature == 1 if not wrong else temperature > 2
     assert np.isfinite(at_temperature(probabilities, temperature)).all()
@@ -64,15 +66,18 @@ def test_probabilities_of_0_and_1_have_a_temperature(wrong):
 
 def test_a_diverged_repeat_does_not_count():
     good, diverged = predictions(500, 2.0), (np.full((500, 5), np.nan, np.float32), np.zeros(500, int))
-    assert fit_temperature([good, diverged]) == fit_temperature([good])
-    assert fit_temperature([diverged]) == 1
+    assert fit_temperature([good, diverged], 500) == fit_temperature([good], 500)
+    assert fit_temperature([diverged], 500) == 1
     assert np.isnan(at_temperature(diverged[0], 2.0)).all()
 
 
-def test_repeats_with_other_images_count_together():
-    first, second = predictions(400, 2.0, seed=1), predictions(300, 2.0, seed=2)
-    together = [np.concatenate(pair) for pair in zip(first, second, strict=True)]
-    assert fit_temperature([first, second]) == fit_temperature([tuple(together)])
+def test_repeats_count_as_much_as_their_different_images():
+    first, second = predictions(20, 3.0, seed=1), predictions(30, 3.0, seed=2)
+    together = tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
+    assert fit_temperature([first, second], 50) == fit_temperature([together], 50)
+    # Three repeats that predict the same images equally are no more evidence than one.
+    assert fit_temperature([first] * 3, 20) == pytest.approx(fit_temperature([first], 20), abs=1e-3)
+    assert fit_temperature([first, first, first], 60) > fit_temperature([first], 20) + 0.1
 
 
 @pytest.mark.parametrize("temperature", [0.2, 3.0])
@@ -93,7 +98,7 @@ def test_a_model_in_use_is_calibrated_and_classifies_as_before(here, name):
         index, probabilities = result.predictions["validation"].of_repeat(repeat)
         validation.append((probabilities, load_labels("high", index)))
     temperature = read_model_record(name).temperature
-    assert temperature == fit_temperature(validation)
+    assert temperature == fit_temperature(validation, len(result.predictions["validation"].index))
     pixels = read_images("digits").pixels[result.predictions["test"].index[:50]]
     record = result.record
     plain, used = (load(record).predict_on_batch(pixels) for load in (load_full_model, load_calibrated_model))

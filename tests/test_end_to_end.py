@@ -39,8 +39,12 @@ def few_epochs(study: dict) -> None:
 
 def stages_of(study: dict) -> list[str]:
     """The stages of a study, each after those that it depends on."""
-    stages = []
-    for stage, definition in read_yaml(ROOT / "dvc.yaml")["stages"].items():
+    definitions, stages = read_yaml(ROOT / "dvc.yaml")["stages"], []
+    # dvc.yaml has what takes long last, and DVC runs it earlier where other stages need it.
+    order = [stage for stage in definitions if stage not in ("train", "features")]
+    order[order.index("probe") : order.index("probe")] = ["train", "features"]
+    for stage in order:
+        definition = definitions[stage]
         if "foreach" in definition:
             stages += [f"{stage}@{entry}" for entry in study[definition["foreach"][2:-1]]]
         elif stage != "check":

@@ -63,9 +63,7 @@ def run_on_page(command, project):
     To ask DVC each second takes a core. And each time it sends the worker a message: kombu creates the file, then
     writes it, and a worker that reads it between fails.
     """
-    end = time.monotonic() + 900
     while command.startswith("while dvc queue status") and worker_of(project):
-        assert time.monotonic() < end, "timeout"
         time.sleep(0.1)
     return run_command(command, project)
 

@@ -140,6 +140,11 @@ def test_an_easy_fold_does_not_choose_the_repeat():
     assert lowest.count(0) < 0.5 * 300
 
 
+def test_of_repeats_with_the_same_fold_the_better_one_is_used():
+    random = np.random.default_rng(0)
+    assert best_repeat([losses(random, mean) for mean in (1.2, 1, 1, 1)], [0, 1, 2, 0]) == 3
+
+
 def test_a_repeat_that_failed_is_not_used_although_it_is_the_first():
     random = np.random.default_rng(0)
     assert best_repeat([losses(random, 3), losses(random, 1), losses(random, 1)], [0, 1, 2]) == 1

@@ -393,13 +393,13 @@ def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     assert loss == pytest.approx(history["validation_loss"][best], rel=1e-6)
 
 
-def trained(parts: dict[str, Examples], settings: TrainingConfig, kernel=None) -> TrainedModel:
-    """Train a small model, with a constant kernel at first or a random one."""
+def trained(parts: dict[str, Examples], settings: TrainingConfig, kernel=None, diverging=()) -> TrainedModel:
+    """Train a small model, with a constant kernel at first or a random one; some repeats diverge at once."""
 
-    def build(_: int, l2: float) -> BuiltModel:
+    def build(repeat: int, l2: float) -> BuiltModel:
         model = small_model()
-        if kernel is not None:
-            model.layers[1].kernel.assign(np.full((4, 2), kernel))
+        if kernel is not None or repeat in diverging:
+            model.layers[1].kernel.assign(np.full((4, 2), np.nan if kernel is None else kernel))
         return BuiltModel(model, model)
 
     record: ModelRecord = model_record("test", "network")
@@ -442,6 +442,12 @@ def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
         stored = small_model()
         stored.load_weights(weights_file("test", repeat))
         np.testing.assert_array_equal(stored.get_weights()[0], weights[0])
+
+
+def test_a_model_of_which_one_repeat_diverges_at_once_is_saved():
+    repeats = trained(splits(), training(repeats=2, early_stopping=2), diverging=[0])
+    assert repeats.result.record.best_repeat == 1
+    assert "validation accuracy" in save_model(repeats)
 
 
 def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():

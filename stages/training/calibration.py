@@ -16,21 +16,22 @@ NEGLIGIBLE = 1e-6  # gain in cross-entropy, nats an image
 SMALLEST = np.finfo(np.float32).tiny  # in a logarithm: float32 has no smaller probability
 
 
-def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]]) -> float:
+def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]], images: int) -> float:
     """The temperature with the lowest cross-entropy on validation images, between `BOUNDS`.
 
-    It makes a model more certain only up to a mean probability of (correct + 1) / (images + 2), Laplace's rule of
-    succession: without it, a model that is correct on all validation images would become too certain of others.
+    It makes a model more certain only up to a mean probability at the low end of the 95 % interval of its accuracy:
+    otherwise a model that is correct on all validation images would become too certain of others.
 
     predictions: of each repeat its probabilities (n, classes) and the labels (n,) int; of repeats that diverged, whose
-    probabilities are not finite, none count. Returns 1 if no repeat is left, or if no temperature is better.
+    probabilities are not finite, none count. images: how many different ones these are: if all repeats predict the same
+    images, they are no more evidence than one. Returns 1 if no repeat is left, or if no temperature is better.
     """
     finite = [(probabilities, labels) for probabilities, labels in predictions if np.isfinite(probabilities).all()]
     if not finite:
         return 1.0
     logits = _logits(np.concatenate([probabilities for probabilities, _ in finite]))
     labels = np.concatenate([labels for _, labels in finite])
-    own = softmax(logits, axis=1) * (PRIOR_IMAGES / len(labels))
+    own = softmax(logits, axis=1) * (PRIOR_IMAGES / images)
     own[np.arange(len(labels)), labels] += 1
 
     def loss(log_temperature: float) -> float:
@@ -39,7 +40,7 @@ def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]]) -> float:
     fitted = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
     if loss(0) - fitted.fun < NEGLIGIBLE * len(labels):  # also if all are predicted correctly with certainty
         return 1.0
-    supported = (np.count_nonzero(logits.argmax(axis=1) == labels) + 1) / (len(labels) + 2)
+    supported = _lowest_accuracy(float((logits.argmax(axis=1) == labels).mean()), images)
 
     def excess(log_temperature: float) -> float:
         return softmax(logits / np.exp(log_temperature), axis=1).max(axis=1).mean() - supported
@@ -48,6 +49,12 @@ def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]]) -> float:
     if log_temperature < 0 < excess(log_temperature):
         log_temperature = 0.0 if excess(0) >= 0 else brentq(excess, log_temperature, 0)
     return round(float(np.exp(log_temperature)), 4)
+
+
+def _lowest_accuracy(share: float, images: int) -> float:
+    """The low end of Wilson's (1927) 95 % interval of an accuracy."""
+    spread = 1.96**2 / images
+    return float((share + spread / 2 - np.sqrt(spread * share * (1 - share) + spread**2 / 4)) / (1 + spread))
 
 
 def at_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:

@@ -24,11 +24,11 @@ from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.training.batch_normalization import batch_statistics_gap
+from stages.training.batch_normalization import MAX_IMAGES, batch_statistics_gap, trained_normalization
 from stages.training.batches import steps_per_epoch
 from stages.training.calibration import fit_temperature
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
-from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities, stops_early
+from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
 from stages.training.measurement import measure_inference, peak_memory
 from stages.training.optimizers import compile_model
 from stages.training.specification import Build, BuiltModel, TrainingData, TrainingSpec
@@ -41,7 +41,8 @@ class Repeat:
     """One finished repeat, which a resumed stage does not train again.
 
     candidate: the number of the chosen candidate. candidates: the results of all, if there was a choice.
-    probabilities: split -> (n, classes) float32. batch_statistics_gap: see the function of this name.
+    probabilities: split -> (n, classes) float32. batch_statistics_gap: see the function of this name. memory: the peak
+    of the process that trained it, see `peak_memory`.
     """
 
     candidate: int
@@ -51,15 +52,20 @@ class Repeat:
     weights: list[np.ndarray]
     probabilities: dict[str, np.ndarray]
     batch_statistics_gap: float | None
+    memory: float | None
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with the weights of its best repeat, the weights of all repeats, and the result."""
+    """A model with the weights of its best repeat, the weights of all repeats, and the result.
+
+    validation_accuracy: 0 to 1, the mean over the repeats, each with its own weights and fold.
+    """
 
     model: keras.Model
     weights: list[list[np.ndarray]]
     result: ModelResult
+    validation_accuracy: float
 
 
 def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData]) -> TrainedModel:
@@ -80,13 +86,9 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
             _save(checkpoints, number, repeat)
         repeats.append(repeat)
     settings, l2 = spec.candidates[repeats[0].candidate]
-    best = best_repeat(
-        [
-            cross_entropies(repeat.probabilities["validation"], data[fold].examples["validation"].labels)
-            for repeat, fold in zip(repeats, spec.folds, strict=True)
-        ],
-        spec.folds,
-    )
+    predicted = [repeat.probabilities["validation"] for repeat in repeats]
+    labels = [data[fold].examples["validation"].labels for fold in spec.folds]
+    best = best_repeat(list(map(cross_entropies, predicted, labels)), spec.folds)
     if best is None:
         remove_checkpoints(name)
         raise UserError(
@@ -98,7 +100,9 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
         built = build(best, l2)
     built.full_model.set_weights(repeats[best].weights)
     result = _result(spec, repeats, best, data, built)
-    return TrainedModel(built.full_model, [repeat.weights for repeat in repeats], result)
+    accuracies = [np.mean(part.argmax(axis=1) == own) for part, own in zip(predicted, labels, strict=True)]
+    weights = [repeat.weights for repeat in repeats]
+    return TrainedModel(built.full_model, weights, result, float(np.mean(accuracies)))
 
 
 def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
@@ -106,21 +110,21 @@ def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
 
     losses: of each repeat that of its validation images, (n,) in nats. folds: of each repeat.
 
-    With one fold, the repeat of the lowest loss. Repeats with different folds are validated on different images, and a
-    lower loss may only mean that these are easier. So it is the first repeat that is not significantly worse than the
-    best one: Welch's test (1947, Biometrika 34) of the losses, one-sided, at 5 %.
+    Of repeats with the same fold, the one of the lowest loss. Repeats with different folds are validated on different
+    images, and a lower loss may only mean that these are easier. So among the folds it is the first whose repeat is not
+    significantly worse than the best one: Welch's test (1947, Biometrika 34) of the losses, one-sided, at 5 %.
     """
     means = np.array([values.mean() for values in losses])
     if not np.isfinite(means).any():
         return None
-    best = int(np.nanargmin(np.where(np.isfinite(means), means, np.nan)))
-    if len(set(folds)) == 1:
-        return best
-    for repeat, values in enumerate(losses):
-        if repeat == best:
+    ranks = np.where(np.isfinite(means), means, np.inf)
+    best = int(np.argmin(ranks))
+    for fold in dict.fromkeys(folds):
+        repeat = min((number for number, own in enumerate(folds) if own == fold), key=lambda number: ranks[number])
+        if fold == folds[best]:
             break
         if np.isfinite(means[repeat]):
-            p = stats.ttest_ind(values, losses[best], equal_var=False, alternative="greater").pvalue
+            p = stats.ttest_ind(losses[repeat], losses[best], equal_var=False, alternative="greater").pvalue
             if not p < SIGNIFICANTLY_WORSE:  # p is not a number if no loss varies
                 return repeat
     return best
@@ -136,6 +140,7 @@ def _result(
     )
     epochs = [len(repeat.history) for repeat in repeats]
     seconds = [repeat.seconds for repeat in repeats]
+    memory = max((repeat.memory for repeat in repeats if repeat.memory is not None), default=None)
     gaps = [repeat.batch_statistics_gap for repeat in repeats if repeat.batch_statistics_gap is not None]
     settings, _ = spec.candidates[repeats[0].candidate]
     images = sum(len(data[fold].train_views.rows) * count for fold, count in zip(spec.folds, epochs, strict=True))
@@ -156,12 +161,13 @@ def _result(
                 [
                     (repeat.probabilities["validation"], data[fold].examples["validation"].labels)
                     for repeat, fold in zip(repeats, spec.folds, strict=True)
-                ]
+                ],
+                sum(len(data[fold].examples["validation"].rows) for fold in set(spec.folds)),
             ),
             candidates=[Candidate(**candidate) for candidate in repeats[0].candidates],
             batch_statistics_gap=max(gaps, default=None),
         ),
-        cost=Cost.measured(float(np.mean(seconds)), images / sum(seconds), peak_memory(), measure_inference(model)),
+        cost=Cost.measured(float(np.mean(seconds)), images / sum(seconds), memory, measure_inference(model)),
         history=pd.concat([repeat.history.assign(repeat=number) for number, repeat in enumerate(repeats)])[
             ["repeat", *repeats[0].history.columns]
         ],
@@ -178,12 +184,16 @@ def _result(
 def _training_multiply_adds(trained: keras.Model, repeats: list[Repeat], data: TrainingData) -> int:
     """The multiply-adds of one repeat: a mean over all, with every candidate of the first, as its seconds are.
 
-    An epoch trains on every view of the training images and predicts the validation images.
+    An epoch trains on every view of the training images and predicts the validation images; the statistics of trained
+    batch normalization take a prediction of training images more.
     """
     epochs = sum(len(repeat.history) for repeat in repeats)
     epochs += sum(candidate["epochs"] for candidate in repeats[0].candidates if not candidate["chosen"])
     train, validation = len(data.train_views.rows), len(data.examples["validation"].rows)
-    epoch = train * training_multiply_adds(trained) + validation * multiply_adds(trained)
+    predicted = validation
+    if trained_normalization(trained):
+        predicted += min(MAX_IMAGES, len(data.examples["train"].rows))
+    epoch = train * training_multiply_adds(trained) + predicted * multiply_adds(trained)
     return round(epoch * epochs / len(repeats))
 
 
@@ -221,6 +231,7 @@ def _train(
         weights=models[best].get_weights(),
         probabilities={split: predict_probabilities(model, fold.examples[split]) for split in SPLITS},
         batch_statistics_gap=batch_statistics_gap(model, fold.examples["train"], batch_size, seed),
+        memory=peak_memory(),
     )
 
 
@@ -241,7 +252,8 @@ def _candidate(candidate: tuple[TrainingConfig, float], run: TrainingRun) -> dic
 
 
 def _save(checkpoints: Checkpoints, number: int, repeat: Repeat) -> None:
-    state = {key: getattr(repeat, key) for key in ("candidate", "candidates", "seconds", "batch_statistics_gap")}
+    keys = ("candidate", "candidates", "seconds", "batch_statistics_gap", "memory")
+    state = {key: getattr(repeat, key) for key in keys}
     state["history"] = repeat.history.to_dict("list")
     arrays = {split: [probabilities] for split, probabilities in repeat.probabilities.items()}
     checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights})
@@ -271,12 +283,7 @@ def save_model(trained: TrainedModel) -> str:
 
     write_model(trained.result, save)
     remove_checkpoints(record.name)
-    stops = stops_early(TrainingConfig(**record.training))
-    accuracies = []
-    for _, history in trained.result.history.set_index("epoch").groupby("repeat"):
-        kept = history["validation_loss"].idxmin() if stops else history.index[-1]
-        accuracies.append(history["validation_accuracy"][kept])
     return (
         f"{record.repeats} x {np.mean(record.epochs):.0f} epochs on {record.train_images} images, "
-        f"{trained.result.cost.seconds:.1f} s each, validation accuracy {np.mean(accuracies):.1%}"
+        f"{trained.result.cost.seconds:.1f} s each, validation accuracy {trained.validation_accuracy:.1%}"
     )
