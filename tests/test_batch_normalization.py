@@ -301,9 +301,7 @@ FAMILIES = [
     *("resnet50", "resnet50_v2", "inception_v3", "inception_resnet_v2", "xception", "densenet121", "mobilenet_025"),
     *("mobilenet_v2", "mobilenet_v3_small", "nasnet_mobile", "efficientnet_b0", "efficientnet_v2_b0"),
 ]
-NORMALIZED = (
-    8  # The networks end at this layer of batch normalization; those above take long and are of the same kinds.
-)
+NORMALIZED = 8  # The networks end at this layer of batch normalization: those above are of the same kinds.
 
 
 @pytest.fixture
