@@ -191,6 +191,28 @@ def test_an_image_has_the_same_split_and_fold_in_every_task_of_the_dataset(setti
         assert {row: parts[row] for row in held_out} == {row: whole[row] for row in held_out}
 
 
+def test_a_class_that_is_too_small_for_a_fold_changes_no_number_of_the_other_folds(folder):
+    """The task of all classes has two folds, the large classes alone have five."""
+    images = [image for label, size in (("ant", 60), ("bee", 60), ("owl", 30)) for image in numbered(label, size)]
+    entry = {"validation": 10, "test": 10}
+    whole = split_task_from_scratch(images, **entry)
+    large = split_task_from_scratch(images, **entry, exclude=["owl"])
+    assert (whole.folds, large.folds) == (2, 5)
+    fold = parts_by_row(large)
+    for row, part in parts_by_row(whole).items():
+        if row in fold:
+            assert part == ("train" if fold[row] in FOLDS[2:] else fold[row])
+
+
+def test_the_folds_after_one_that_is_too_small_only_train():
+    """Class 1 has one image in fold 1. Fold 2 is large enough, but must not become fold 1."""
+    counts = {"test": (4, 4), "validation": (4, 4), "fold 1": (4, 1), "fold 2": (4, 4), "train": (4, 4)}
+    rows = [(label, part) for part, numbers in counts.items() for label in (0, 1) for _ in range(numbers[label])]
+    table = pd.DataFrame(rows, columns=["label", "part"])
+    expected = table["part"].replace({"fold 1": "train", "fold 2": "train"})
+    assert list(keep_full_folds(table, set())) == list(expected)
+
+
 @pytest.mark.parametrize("kind", ["shares", "numbers"])
 def test_test_images_of_a_smaller_share_are_test_images_of_a_larger_one(kind, folder):
     small, large = {"shares": (0.1, 0.3), "numbers": (4, 12)}[kind]

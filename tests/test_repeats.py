@@ -144,3 +144,16 @@ def test_a_repeat_that_failed_is_not_used_although_it_is_the_first():
     random = np.random.default_rng(0)
     assert best_repeat([losses(random, 3), losses(random, 1), losses(random, 1)], [0, 1, 2]) == 1
     assert best_repeat([np.full(60, np.nan), losses(random, 1), losses(random, 1)], [0, 1, 2]) == 1
+
+
+def test_a_network_is_the_repeat_of_its_first_fold_unless_it_failed_there():
+    """Other tasks may lack the later folds. A loss of log 2 is that of equal probabilities for two classes."""
+    random = np.random.default_rng(0)
+    hard, easy, easier = (losses(random, mean, 2000) for mean in (0.4, 0.2, 0.1))
+    assert best_repeat([hard, easier, easy], [0, 1, 2]) == 1
+    assert best_repeat([hard, easier, easy], [0, 1, 2], classes=2) == 0
+    assert best_repeat([hard, easier, easy], [0, 1, 0], classes=2) == 2
+    failed = losses(random, 0.8, 2000)
+    assert best_repeat([failed, easier, easy], [0, 1, 2], classes=2) == 1
+    assert best_repeat([np.full(60, np.nan), easier], [0, 1], classes=2) == 1
+    assert best_repeat([failed, failed], [0, 0], classes=2) == 0

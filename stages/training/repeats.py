@@ -86,6 +86,7 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
             for repeat, fold in zip(repeats, spec.folds, strict=True)
         ],
         spec.folds,
+        len(spec.description.classes) if spec.description.kind == "network" else None,
     )
     if best is None:
         remove_checkpoints(name)
@@ -101,16 +102,25 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
     return TrainedModel(built.full_model, [repeat.weights for repeat in repeats], result)
 
 
-def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
+def best_repeat(losses: list[np.ndarray], folds: list[int], classes: int | None = None) -> int | None:
     """The number, from 0, of the repeat that is used and exported; None if the loss of every repeat is not finite.
 
-    losses: of each repeat that of its validation images, (n,) in nats. folds: of each repeat.
+    losses: of each repeat that of its validation images, (n,) in nats. folds: of each repeat. classes: their number if
+    the model is a network, which may become a backbone.
 
     With one fold, the repeat of the lowest loss. Repeats with different folds are validated on different images, and a
     lower loss may only mean that these are easier. So it is the first repeat that is not significantly worse than the
     best one: Welch's test (1947, Biometrika 34) of the losses, one-sided, at 5 %.
+
+    A network is that of its first fold, the one of the lowest loss if several repeats hold it out: other tasks of the
+    dataset may lack the later folds, and then models of these tasks could not be built on it. Only if it has failed on
+    this fold, which is a loss no lower than that of equal probabilities for all classes, the rules above choose.
     """
     means = np.array([values.mean() for values in losses])
+    if classes is not None:
+        on_first = [repeat for repeat, fold in enumerate(folds) if fold == folds[0] and means[repeat] < np.log(classes)]
+        if on_first:
+            return min(on_first, key=lambda repeat: means[repeat])
     if not np.isfinite(means).any():
         return None
     best = int(np.nanargmin(np.where(np.isfinite(means), means, np.nan)))
