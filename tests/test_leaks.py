@@ -43,10 +43,12 @@ def make_task(name, images=IMAGES, **entry):
     return read_task(name)
 
 
-def seen_by(task, fold=0, limit=None, below=None):
-    """What a network of the task has seen whose exported repeat holds out this fold."""
+def seen_by(task, fold=0, limit=None, below=None, other_folds=()):
+    """What a network of the task has seen whose exported repeat holds out this fold; its other repeats others."""
     trained = task.rows("train", limit, fold=fold)["index"]
-    return images_seen(task, f"{task.name}-net", fold, trained, no_seen_images() if below is None else below)
+    return images_seen(
+        task, f"{task.name}-net", [fold, *other_folds], trained, no_seen_images() if below is None else below
+    )
 
 
 def leaked(task, seen):
@@ -105,6 +107,17 @@ def test_an_image_that_only_validated_the_backbone_is_no_test_image(folder):
     assert "32 of 64 test images" in leaked(second, seen[seen["use"] == VALIDATED])
 
 
+def test_the_validation_images_of_all_repeats_have_decided_which_becomes_the_backbone(folder):
+    """The exported repeat was trained on one image of each class. Those of fold 1 decided that it is exported."""
+    first, second = make_task("a", test=0.2), make_task("b", test=0.6, validation=0.2)
+    seen = seen_by(first, limit=1, other_folds=[1, 1])
+    validated = set(seen["sha256"][seen["use"] == VALIDATED])
+    assert validated == {*first.rows("validation")["sha256"], *first.rows("validation", fold=1)["sha256"]}
+    assert "has seen 64 of 96 test images" in leaked(second, seen[seen["use"] == VALIDATED])
+    # A validation image of a model may be one of the network.
+    assert clean_folds(first, seen[seen["use"] == VALIDATED], "heads.h") == [0, 1, 2, 3]
+
+
 def test_a_backbone_that_was_trained_on_every_fold_is_an_error(folder):
     first, second = make_task("a", validation=0.1), make_task("b", validation=0.4)
     assert leaked(second, seen_by(first)).startswith(
@@ -127,7 +140,7 @@ def test_a_chain_of_networks_has_seen_what_all_of_them_have(folder):
     """The lower network was trained on test images of the model, the upper one was not."""
     first, second = make_task("a", test=0.1), make_task("b", include=["ant", "bee"], test=0.4)
     lower = seen_by(first)
-    upper = images_seen(second, "b-net", 0, second.rows("train")["index"], lower)
+    upper = images_seen(second, "b-net", [0], second.rows("train")["index"], lower)
     assert set(upper["network"]) == {"a-net", "b-net"}
     assert "Network 'a-net' was trained or validated on them" in leaked(second, upper)
     assert clean_folds(second, upper[upper["network"] == "b-net"], "heads.h") == [0]
@@ -148,7 +161,7 @@ def test_near_duplicates_of_another_class_count_where_they_are_grouped(folder):
         if text_sha256(similar[0].content) in test:
             break
     rows = first.table["index"][first.table["sha256"] == text_sha256("two")]
-    seen = images_seen(first, "a-net", 0, rows, no_seen_images())
+    seen = images_seen(first, "a-net", [0], rows, no_seen_images())
     assert text_sha256("two") not in set(second.table["sha256"])
     assert "the backbone has seen 1 of " in leaked(second, seen[seen["use"] == TRAINED])
     ungrouped = make_task("c", images, include=["ant", "bee"])
