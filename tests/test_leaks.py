@@ -179,6 +179,26 @@ def test_all_images_of_a_group_count_as_seen(folder):
     assert "test images of task 'b'" in leaked(ungrouped, seen)
 
 
+@pytest.mark.parametrize(("smaller", "larger"), [(0.1, 0.2), (0.08, 0.1), (3, 10)])
+def test_fold_0_of_a_smaller_value_is_inside_fold_0_of_a_larger_one(smaller, larger, folder):
+    """As the check of the study assumes; classes of 20, 25, 31 and 40 images are rounded differently."""
+    sizes = {"ant": 20, "bee": 25, "cat": 31, "dog": 40}
+    images = [image for label, size in sizes.items() for image in numbered(label, size)]
+    network = make_task("a", images, validation=larger)
+    for entry in ({}, {"max_per_class": 24}, {"rename": {"ant": "bee"}}):
+        model = make_task("b", images, validation=smaller, **entry)
+        assert 0 in clean_folds(model, seen_by(network), "heads.h")
+
+
+def test_rounding_takes_fold_0_out_of_a_larger_test_split(folder):
+    """Shares of 0.1 and 0.1 of 15 images are four images, a share of 0.2 is three: the check must refuse them."""
+    images = [image for label in ("ant", "bee", "cat") for image in numbered(label, 15)]
+    network, model = make_task("a", images, test=0.2), make_task("b", images, test=0.1, validation=0.1)
+    trained = set(network.rows("train")["sha256"]) | set(network.rows("validation")["sha256"])
+    assert set(model.rows("validation")["sha256"]) & trained
+    assert problems({"test": 0.2}, {"test": 0.1, "validation": 0.1}, {"source": "digits", "image_size": 8})
+
+
 def test_two_datasets_that_share_pictures(folder):
     first = make_task("a", IMAGES)
     others = [*numbered("owl", 40), *numbered("fox", 40)]
@@ -257,7 +277,9 @@ def test_a_backbone_that_is_trained_on_test_images_is_refused_before_anything_ru
         ({"test": 40}, {"test": 50}, "is trained on test images", "test 50"),
         ({}, {"test": 0.25}, "may be trained on validation images", "test 0.25"),
         ({}, {"validation": 0.2}, "is trained on validation images", "validation 0.2"),
-        ({}, {"validation": 0.05}, "may be trained on validation images", "validation 0.05"),
+        ({"test": 0.5}, {}, "may be trained on validation images", "test 0.3"),
+        ({"test": 50, "validation": 0.1}, {"test": 20, "validation": 30}, "may be trained on validation", "test 20"),
+        ({"group": "a"}, {"group": "a", "validation": 0.05}, "may be trained on validation", "validation 0.05"),
         ({}, {"validation": 20}, "may be trained on validation images", "validation 20"),
         ({}, {"group": "a"}, "may be trained on images related to validation or test images", "group a"),
         ({"near_duplicates": "group"}, {}, "may be trained on images related to", "near_duplicates report"),
@@ -276,8 +298,8 @@ def test_other_differences_of_two_tasks_are_refused(first, second, sees, key):
         ({}, {}),
         ({"max_per_class": 50}, {"rename": {3: "odd", 5: "odd"}, "exclude": [1]}),
         ({"include": [0, 1, 2]}, {"exclude": [0, 1, 2], "test": 0.5, "validation": 30, "group": "a"}),
-        ({"test": 0.5}, {"test": 0.3}),  # the test images and the first fold of digits-b are test images of digits-a
-        ({"test": 50, "validation": 0.1}, {"test": 20, "validation": 30}),
+        ({}, {"validation": 0.05}),  # fold 0 of digits-b is a part of fold 0 of digits-a
+        ({"validation": 20}, {"validation": 10}),
     ],
 )
 def test_tasks_without_a_leak_are_accepted(first, second):
@@ -307,8 +329,10 @@ def test_the_networks_below_the_backbone_are_checked_too():
     study = copy.deepcopy(GOOD)
     study["tasks"]["digits-c"] = {"dataset": "digits", "include": [0, 5], "validation": 0.1, "test": 0.4}
     study["networks"]["c-net"] = {**CHAIN, "task": "digits-c", "backbone": "b-all-layers"}
-    # All images that digits-c holds out are test images of digits-b.
+    same_value = "Give both the same value, or use a backbone from other images."
     assert validate_study(study)[1] == [
+        "networks.c-net.backbone: network 'b-all-layers' may be trained on validation images of task 'digits-c': "
+        f"tasks.digits-c has test 0.4, and tasks.digits-b has 0.5. {same_value}",
         "networks.c-net.backbone: network 'a-scratch' is trained on test images of task 'digits-c': tasks.digits-c has "
-        "test 0.4, and tasks.digits-a has 0.3. Give both the same value, or use a backbone from other images."
+        f"test 0.4, and tasks.digits-a has 0.3. {same_value}",
     ]

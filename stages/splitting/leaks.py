@@ -1,9 +1,10 @@
 """Leaks through backbones: a network of the study that serves as backbone has seen images, and so have those below it.
 
 A test image of a model must not be an image that a network below it has trained on or validated on: validation images
-have decided when the network stopped and, those of all repeats, which repeat became the backbone. A validation image of a model may be a
-validation image of a network below it, but not one of its training images. Where a task groups images (equal content,
-groups, similar images with `near_duplicates: group`), all images of a group count as seen if one of them is.
+have decided when the network stopped and, those of all repeats, which repeat became the backbone. A validation image of
+a model may be a validation image of a network below it, but not one of its training images. Where a task groups images
+(equal content, groups, similar images with `near_duplicates: group`), all images of a group count as seen if one of
+them is.
 """
 
 import numpy as np
