@@ -14,6 +14,7 @@ from stages.core.params import Params
 from stages.split import main
 from stages.splitting.assignment import FOLDS, MAX_FOLDS, assign_parts, folds_of, parts_of, splits_of
 from stages.splitting.limits import keep_full_folds
+from stages.splitting.summary import summary_sentences
 from tests.test_near_duplicates import HASHES
 from tests.test_split import (
     DISTINCT,
@@ -97,9 +98,9 @@ def test_the_images_outside_test_make_as_many_folds_as_they_allow(held_out, fold
         )
 
 
-@pytest.mark.parametrize("size", [41, 42, 43, 44, 45, 46, 47, 48])
+@pytest.mark.parametrize("size", [10, 11, 13, 14, 17, 18, 23, *range(41, 49)])
 def test_rounding_removes_no_fold(size):
-    """Test split and four folds of a fifth each. Two classes of other sizes do not change that."""
+    """The test split and four folds, a fifth of each class each."""
     task = task_of(ungrouped_images([100, size, 57]), (0.2, 0.2))
     assert task.folds == 4
     sizes = task.table[task.table["label"] == 1]["fold"].value_counts()
@@ -264,8 +265,35 @@ def test_the_stage_prints_and_stores_the_number_of_folds(folder, capsys):
     for validation, folds in ((0.25, "3 folds"), (6, "1 fold")):
         entry = {"dataset": "d", "validation": validation, "test": 0.25}
         assert main(Params({"seed": 0, "tasks": {"t": entry}}), "t").endswith(f" test, {folds}")
-        assert (f"folds: {folds[0]}, validation parts" in capsys.readouterr().out) == (folds == "3 folds")
+        assert (f"form {folds}. Each repeat" in capsys.readouterr().out) == (folds == "3 folds")
         assert read_task("t").summary.folds == read_task("t").folds == int(folds[0])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "entry", "sentence"),
+    [
+        ({"ant": 60, "bee": 60, "owl": 30}, {}, "Only 2 folds: class owl has too few images for more."),
+        ({"ant": 60, "owl": 29}, {}, "Only 1 fold: class owl has too few images for more."),
+        ({"ant": 90, "bee": 34, "owl": 30}, {}, "Only 2 folds: classes bee, owl have too few images for more."),
+        ({"ant": 60, "bee": 60}, {}, None),
+        ({"ant": 90, "owl": 31}, {"validation": 0.2, "test": 0.3}, None),  # the shares limit the folds
+        ({"ant": 200, "owl": 120}, {}, None),  # 10 folds are the most
+        ({"ant": 90, "owl": 30}, {"validation": "published"}, None),
+    ],
+)
+def test_the_summary_names_the_classes_that_limit_the_folds(sizes, entry, sentence, folder):
+    splits = ("train", "train", "train", "train", "validation")
+    images = [
+        image._replace(split=splits[row % 5])
+        for label, size in sizes.items()
+        for row, image in enumerate(numbered(label, size))
+    ]
+    entry = {"validation": 10, "test": 10, **entry}
+    for _ in range(2):  # a split that is kept has the same summary
+        task = split_task(images, **entry)
+        assert [line for line in summary_sentences(task.summary) if "Only" in line] == [sentence] * (
+            sentence is not None
+        )
 
 
 def test_parts_are_splits_and_folds():

@@ -13,6 +13,7 @@ HELD_OUT = ("test", "validation")  # in the order in which they take their image
 TRAIN = "train"
 EXCLUDED = "excluded"
 MAX_FOLDS = 10
+MIN_IMAGES = 2  # of each class in each split and in each fold
 FOLDS = ("validation", *(f"fold {number}" for number in range(1, MAX_FOLDS)))
 
 
@@ -93,7 +94,8 @@ def _target(setting: float | int, size: int, part: str) -> int:
     if isinstance(setting, int):
         return setting
     folds_below = FOLDS.index(part) if part in FOLDS else 0
-    return round(size * setting * (folds_below + 1)) - round(size * setting * folds_below)
+    images = round(size * setting * (folds_below + 1)) - round(size * setting * folds_below)
+    return max(images, min(MIN_IMAGES, round(size * setting)))
 
 
 def _in_held_out_group(images: pd.DataFrame, parts: pd.Series) -> pd.Series:

@@ -4,9 +4,7 @@ from collections import Counter
 
 import pandas as pd
 
-from stages.splitting.assignment import EXCLUDED, FOLDS, TRAIN
-
-MIN_IMAGES = 2  # of each class in each split and in each fold
+from stages.splitting.assignment import EXCLUDED, FOLDS, MAX_FOLDS, MIN_IMAGES, TRAIN
 
 
 def limit_per_class(
@@ -58,3 +56,17 @@ def keep_full_folds(table: pd.DataFrame, earlier_parts: set[str]) -> pd.Series:
             break
         kept += 1
     return table["part"].where(~table["part"].isin(FOLDS[kept:]), TRAIN)
+
+
+def limiting_classes(table: pd.DataFrame) -> list[str]:
+    """The names of the classes with too few images for another fold, where another class has enough.
+
+    table: the images of a task, with the columns class, split and fold.
+    """
+    folds = table.groupby(["class", "fold"]).size().unstack(fill_value=0)
+    only_training = table[(table["split"] == TRAIN) & (table["fold"] == -1)]
+    left = only_training.groupby("class").size().reindex(folds.index, fill_value=0)
+    is_limiting = left < folds[0]
+    if is_limiting.all() or table["fold"].max() + 1 == MAX_FOLDS:
+        return []
+    return [str(name) for name in folds.index[is_limiting]]
