@@ -13,12 +13,20 @@ from stages.config.parsing import parse_entry
 from stages.config.tasks import TaskConfig
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.splitting.assignment import EXCLUDED, HELD_OUT, assign_parts, folds_of, hash_positions, splits_of
+from stages.splitting.assignment import (
+    EXCLUDED,
+    HELD_OUT,
+    MIN_IMAGES,
+    assign_parts,
+    folds_of,
+    hash_positions,
+    splits_of,
+)
 from stages.splitting.classes import TaskClasses, resolve_classes
 from stages.splitting.counts import check_counts, check_published, count_images, summarize
 from stages.splitting.earlier_split import NO_SPLIT, parts_by_content, read_earlier_split
 from stages.splitting.groups import group_ids, groups_from_names
-from stages.splitting.limits import MIN_IMAGES, keep_full_folds, limit_per_class
+from stages.splitting.limits import keep_full_folds, limit_per_class
 from stages.splitting.near_duplicates import near_duplicates_across_parts
 from stages.splitting.summary import summary_sentences
 
@@ -43,7 +51,7 @@ def main(params: Params, name: str) -> str:
         print(f"{where}: new split: {reason}")
     check_counts(counts, classes.names, table, where)
     near_duplicates = near_duplicates_across_parts(table[table["split"] != EXCLUDED])
-    summary = summarize(table, near_duplicates, images)
+    summary = summarize(table, near_duplicates, images, entry.validation == "published")
     related = related_images(dataset, table)
     task = Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary, related)
     write_task(task, near_duplicates)

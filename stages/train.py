@@ -73,8 +73,8 @@ def main(params: Params, name: str) -> str:
         examples = split_examples(task, images.pixels, lambda rows: rows, settings, fold)
         data[fold] = TrainingData(examples, examples["train"])
     trained = train_repeats(TrainingSpec(description, [(settings, entry.l2)], folds), build, data)
-    fold = folds[trained.result.record.best_repeat]
-    seen = images_seen(task, name, fold, data[fold].examples["train"].index, below)
+    best = data[folds[trained.result.record.best_repeat]]
+    seen = images_seen(task, name, folds, best.examples["train"].index, below)
     write_backbone(name, entry.backbone, trained.model, images.image_size, seen)
     return save_model(trained)
 

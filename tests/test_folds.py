@@ -14,6 +14,7 @@ from stages.core.params import Params
 from stages.split import main
 from stages.splitting.assignment import FOLDS, MAX_FOLDS, assign_parts, folds_of, parts_of, splits_of
 from stages.splitting.limits import keep_full_folds
+from stages.splitting.summary import summary_sentences
 from tests.test_near_duplicates import HASHES
 from tests.test_split import (
     DISTINCT,
@@ -69,12 +70,13 @@ def test_every_fold_holds_out_other_images_and_whole_groups(images, held_out, se
 
 @few_examples
 @given(DISTINCT, HELD_OUT, SEEDS)
-def test_folds_of_ungrouped_images_have_equal_numbers_of_each_class(images, held_out, seed):
+def test_folds_of_ungrouped_images_have_equal_numbers_of_each_class_up_to_rounding(images, held_out, seed):
     task = task_of(images, held_out, seed)
     first = task.rows("validation")["label"].value_counts().sort_index()
     for fold in range(1, task.folds):
         counts = task.rows("validation", fold=fold)["label"].value_counts().sort_index()
-        pd.testing.assert_series_equal(counts, first)
+        assert counts.index.equals(first.index)
+        assert (counts - first).abs().max() <= (0 if isinstance(held_out[0], int) else 1)
         assert counts.min() >= 2
         assert task.rows("train", fold=fold)["label"].value_counts().sort_index().index.equals(counts.index)
     # No more folds would fit.
@@ -94,6 +96,15 @@ def test_the_images_outside_test_make_as_many_folds_as_they_allow(held_out, fold
         assert len(task.rows("validation", fold=fold)) + len(task.rows("train", fold=fold)) == 300 - len(
             task.rows("test")
         )
+
+
+@pytest.mark.parametrize("size", [10, 11, 13, 14, 17, 18, 23, *range(41, 49)])
+def test_rounding_removes_no_fold(size):
+    """The test split and four folds, a fifth of each class each."""
+    task = task_of(ungrouped_images([100, size, 57]), (0.2, 0.2))
+    assert task.folds == 4
+    sizes = task.table[task.table["label"] == 1]["fold"].value_counts()
+    assert all(abs(sizes[fold] - sizes[0]) <= 1 for fold in range(4))
 
 
 def test_a_fold_that_is_too_small_for_a_class_is_not_a_fold():
@@ -191,6 +202,28 @@ def test_an_image_has_the_same_split_and_fold_in_every_task_of_the_dataset(setti
         assert {row: parts[row] for row in held_out} == {row: whole[row] for row in held_out}
 
 
+def test_a_class_that_is_too_small_for_a_fold_changes_no_number_of_the_other_folds(folder):
+    """The task of all classes has two folds, the large classes alone have five."""
+    images = [image for label, size in (("ant", 60), ("bee", 60), ("owl", 30)) for image in numbered(label, size)]
+    entry = {"validation": 10, "test": 10}
+    whole = split_task_from_scratch(images, **entry)
+    large = split_task_from_scratch(images, **entry, exclude=["owl"])
+    assert (whole.folds, large.folds) == (2, 5)
+    fold = parts_by_row(large)
+    for row, part in parts_by_row(whole).items():
+        if row in fold:
+            assert part == ("train" if fold[row] in FOLDS[2:] else fold[row])
+
+
+def test_the_folds_after_one_that_is_too_small_only_train():
+    """Class 1 has one image in fold 1. Fold 2 is large enough, but must not become fold 1."""
+    counts = {"test": (4, 4), "validation": (4, 4), "fold 1": (4, 1), "fold 2": (4, 4), "train": (4, 4)}
+    rows = [(label, part) for part, numbers in counts.items() for label in (0, 1) for _ in range(numbers[label])]
+    table = pd.DataFrame(rows, columns=["label", "part"])
+    expected = table["part"].replace({"fold 1": "train", "fold 2": "train"})
+    assert list(keep_full_folds(table, set())) == list(expected)
+
+
 @pytest.mark.parametrize("kind", ["shares", "numbers"])
 def test_test_images_of_a_smaller_share_are_test_images_of_a_larger_one(kind, folder):
     small, large = {"shares": (0.1, 0.3), "numbers": (4, 12)}[kind]
@@ -232,8 +265,35 @@ def test_the_stage_prints_and_stores_the_number_of_folds(folder, capsys):
     for validation, folds in ((0.25, "3 folds"), (6, "1 fold")):
         entry = {"dataset": "d", "validation": validation, "test": 0.25}
         assert main(Params({"seed": 0, "tasks": {"t": entry}}), "t").endswith(f" test, {folds}")
-        assert (f"folds: {folds[0]}, validation parts" in capsys.readouterr().out) == (folds == "3 folds")
+        assert (f"form {folds}. Each repeat" in capsys.readouterr().out) == (folds == "3 folds")
         assert read_task("t").summary.folds == read_task("t").folds == int(folds[0])
+
+
+@pytest.mark.parametrize(
+    ("sizes", "entry", "sentence"),
+    [
+        ({"ant": 60, "bee": 60, "owl": 30}, {}, "Only 2 folds: class owl has too few images for more."),
+        ({"ant": 60, "owl": 29}, {}, "Only 1 fold: class owl has too few images for more."),
+        ({"ant": 90, "bee": 34, "owl": 30}, {}, "Only 2 folds: classes bee, owl have too few images for more."),
+        ({"ant": 60, "bee": 60}, {}, None),
+        ({"ant": 90, "owl": 31}, {"validation": 0.2, "test": 0.3}, None),  # the shares limit the folds
+        ({"ant": 200, "owl": 120}, {}, None),  # 10 folds are the most
+        ({"ant": 90, "owl": 30}, {"validation": "published"}, None),
+    ],
+)
+def test_the_summary_names_the_classes_that_limit_the_folds(sizes, entry, sentence, folder):
+    splits = ("train", "train", "train", "train", "validation")
+    images = [
+        image._replace(split=splits[row % 5])
+        for label, size in sizes.items()
+        for row, image in enumerate(numbered(label, size))
+    ]
+    entry = {"validation": 10, "test": 10, **entry}
+    for _ in range(2):  # a split that is kept has the same summary
+        task = split_task(images, **entry)
+        assert [line for line in summary_sentences(task.summary) if "Only" in line] == [sentence] * (
+            sentence is not None
+        )
 
 
 def test_parts_are_splits_and_folds():

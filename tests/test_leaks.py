@@ -43,10 +43,12 @@ def make_task(name, images=IMAGES, **entry):
     return read_task(name)
 
 
-def seen_by(task, fold=0, limit=None, below=None):
-    """What a network of the task has seen whose exported repeat holds out this fold."""
+def seen_by(task, fold=0, limit=None, below=None, other_folds=()):
+    """What a network of the task has seen whose exported repeat holds out this fold; its other repeats others."""
     trained = task.rows("train", limit, fold=fold)["index"]
-    return images_seen(task, f"{task.name}-net", fold, trained, no_seen_images() if below is None else below)
+    return images_seen(
+        task, f"{task.name}-net", [fold, *other_folds], trained, no_seen_images() if below is None else below
+    )
 
 
 def leaked(task, seen):
@@ -105,6 +107,17 @@ def test_an_image_that_only_validated_the_backbone_is_no_test_image(folder):
     assert "32 of 64 test images" in leaked(second, seen[seen["use"] == VALIDATED])
 
 
+def test_the_validation_images_of_all_repeats_have_decided_which_becomes_the_backbone(folder):
+    """The exported repeat was trained on one image of each class. Those of fold 1 decided that it is exported."""
+    first, second = make_task("a", test=0.2), make_task("b", test=0.6, validation=0.2)
+    seen = seen_by(first, limit=1, other_folds=[1, 1])
+    validated = set(seen["sha256"][seen["use"] == VALIDATED])
+    assert validated == {*first.rows("validation")["sha256"], *first.rows("validation", fold=1)["sha256"]}
+    assert "has seen 64 of 96 test images" in leaked(second, seen[seen["use"] == VALIDATED])
+    # A validation image of a model may be one of the network.
+    assert clean_folds(first, seen[seen["use"] == VALIDATED], "heads.h") == [0, 1, 2, 3]
+
+
 def test_a_backbone_that_was_trained_on_every_fold_is_an_error(folder):
     first, second = make_task("a", validation=0.1), make_task("b", validation=0.4)
     assert leaked(second, seen_by(first)).startswith(
@@ -127,7 +140,7 @@ def test_a_chain_of_networks_has_seen_what_all_of_them_have(folder):
     """The lower network was trained on test images of the model, the upper one was not."""
     first, second = make_task("a", test=0.1), make_task("b", include=["ant", "bee"], test=0.4)
     lower = seen_by(first)
-    upper = images_seen(second, "b-net", 0, second.rows("train")["index"], lower)
+    upper = images_seen(second, "b-net", [0], second.rows("train")["index"], lower)
     assert set(upper["network"]) == {"a-net", "b-net"}
     assert "Network 'a-net' was trained or validated on them" in leaked(second, upper)
     assert clean_folds(second, upper[upper["network"] == "b-net"], "heads.h") == [0]
@@ -148,7 +161,7 @@ def test_near_duplicates_of_another_class_count_where_they_are_grouped(folder):
         if text_sha256(similar[0].content) in test:
             break
     rows = first.table["index"][first.table["sha256"] == text_sha256("two")]
-    seen = images_seen(first, "a-net", 0, rows, no_seen_images())
+    seen = images_seen(first, "a-net", [0], rows, no_seen_images())
     assert text_sha256("two") not in set(second.table["sha256"])
     assert "the backbone has seen 1 of " in leaked(second, seen[seen["use"] == TRAINED])
     ungrouped = make_task("c", images, include=["ant", "bee"])
@@ -164,6 +177,26 @@ def test_all_images_of_a_group_count_as_seen(folder):
     trained = ungrouped.table["sha256"].isin(seen["sha256"][seen["use"] == TRAINED])
     assert (ungrouped.table["split"][trained] == "test").any()
     assert "test images of task 'b'" in leaked(ungrouped, seen)
+
+
+@pytest.mark.parametrize(("smaller", "larger"), [(0.1, 0.2), (0.11, 0.12), (3, 10)])
+def test_fold_0_of_a_smaller_value_is_inside_fold_0_of_a_larger_one(smaller, larger, folder):
+    """As the check of the study assumes; classes of 20, 25, 31 and 40 images are rounded differently."""
+    sizes = {"ant": 20, "bee": 25, "cat": 31, "dog": 40}
+    images = [image for label, size in sizes.items() for image in numbered(label, size)]
+    network = make_task("a", images, validation=larger)
+    for entry in ({}, {"max_per_class": 24}, {"rename": {"ant": "bee"}}):
+        model = make_task("b", images, validation=smaller, **entry)
+        assert 0 in clean_folds(model, seen_by(network), "heads.h")
+
+
+def test_rounding_takes_fold_0_out_of_a_larger_test_split(folder):
+    """Shares of 0.1 and 0.1 of 15 images are four images, a share of 0.2 is three: the check must refuse them."""
+    images = [image for label in ("ant", "bee", "cat") for image in numbered(label, 15)]
+    network, model = make_task("a", images, test=0.2), make_task("b", images, test=0.1, validation=0.1)
+    trained = set(network.rows("train")["sha256"]) | set(network.rows("validation")["sha256"])
+    assert set(model.rows("validation")["sha256"]) & trained
+    assert problems({"test": 0.2}, {"test": 0.1, "validation": 0.1}, {"source": "digits", "image_size": 8})
 
 
 def test_two_datasets_that_share_pictures(folder):
@@ -244,7 +277,9 @@ def test_a_backbone_that_is_trained_on_test_images_is_refused_before_anything_ru
         ({"test": 40}, {"test": 50}, "is trained on test images", "test 50"),
         ({}, {"test": 0.25}, "may be trained on validation images", "test 0.25"),
         ({}, {"validation": 0.2}, "is trained on validation images", "validation 0.2"),
-        ({}, {"validation": 0.05}, "may be trained on validation images", "validation 0.05"),
+        ({"test": 0.5}, {}, "may be trained on validation images", "test 0.3"),
+        ({"test": 50, "validation": 0.1}, {"test": 20, "validation": 30}, "may be trained on validation", "test 20"),
+        ({"group": "a"}, {"group": "a", "validation": 0.05}, "may be trained on validation", "validation 0.05"),
         ({}, {"validation": 20}, "may be trained on validation images", "validation 20"),
         ({}, {"group": "a"}, "may be trained on images related to validation or test images", "group a"),
         ({"near_duplicates": "group"}, {}, "may be trained on images related to", "near_duplicates report"),
@@ -263,8 +298,8 @@ def test_other_differences_of_two_tasks_are_refused(first, second, sees, key):
         ({}, {}),
         ({"max_per_class": 50}, {"rename": {3: "odd", 5: "odd"}, "exclude": [1]}),
         ({"include": [0, 1, 2]}, {"exclude": [0, 1, 2], "test": 0.5, "validation": 30, "group": "a"}),
-        ({"test": 0.5}, {"test": 0.3}),  # the test images and the first fold of digits-b are test images of digits-a
-        ({"test": 50, "validation": 0.1}, {"test": 20, "validation": 30}),
+        ({}, {"validation": 0.05}),  # fold 0 of digits-b is a part of fold 0 of digits-a
+        ({"validation": 20}, {"validation": 10}),
     ],
 )
 def test_tasks_without_a_leak_are_accepted(first, second):
@@ -294,8 +329,10 @@ def test_the_networks_below_the_backbone_are_checked_too():
     study = copy.deepcopy(GOOD)
     study["tasks"]["digits-c"] = {"dataset": "digits", "include": [0, 5], "validation": 0.1, "test": 0.4}
     study["networks"]["c-net"] = {**CHAIN, "task": "digits-c", "backbone": "b-all-layers"}
-    # All images that digits-c holds out are test images of digits-b.
+    same_value = "Give both the same value, or use a backbone from other images."
     assert validate_study(study)[1] == [
+        "networks.c-net.backbone: network 'b-all-layers' may be trained on validation images of task 'digits-c': "
+        f"tasks.digits-c has test 0.4, and tasks.digits-b has 0.5. {same_value}",
         "networks.c-net.backbone: network 'a-scratch' is trained on test images of task 'digits-c': tasks.digits-c has "
-        "test 0.4, and tasks.digits-a has 0.3. Give both the same value, or use a backbone from other images."
+        f"test 0.4, and tasks.digits-a has 0.3. {same_value}",
     ]

@@ -870,13 +870,13 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         grouped=5,
         groups=2,
         equal_content=5,
-        folds=2,
+        folds=3,
         unreadable=12,
         first_unreadable=[{"name": f"cat/{number}.png", "reason": f"reason {number}"} for number in range(10)],
     )
     table, *lines = capsys.readouterr().out.rsplit("\n", 5)
     assert lines == [
-        "folds: 2, validation parts without a common image; each repeat of a training holds out another one",
+        "The images outside the test split form 3 folds. Each repeat holds out another fold for validation.",
         "images of groups, each group in one split: 5 images, 2 groups",
         "images with the same content as another image, kept in one split: 5",
         "unreadable files of the dataset: 12, see quarantine.csv",
@@ -885,7 +885,7 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
     counts = {split_name: (task.table["split"] == split_name).sum() for split_name in SPLITS}
     assert (
         message
-        == f"2 classes, {counts['train']} train, {counts['validation']} validation, {counts['test']} test, 2 folds"
+        == f"2 classes, {counts['train']} train, {counts['validation']} validation, {counts['test']} test, 3 folds"
     )
     for label in ("cat", "dog"):
         own = task.table[task.table["class"] == label]

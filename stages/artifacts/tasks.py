@@ -28,7 +28,7 @@ class SplitSummary:
     near_duplicates: validation and test images that are similar to an image of another split or fold.
     excluded: images that are in no split because they are grouped with images of another one.
     straddling: groups whose images keep the different splits or folds that an earlier run assigned to them.
-    folds: validation parts, see `Task.folds`.
+    folds: see `Task.folds`. limiting_classes: names of those with too few images for more folds, if others have enough.
     unreadable: files of the dataset that could not be decoded; first_unreadable: name and reason of at most ten.
     """
 
@@ -39,6 +39,7 @@ class SplitSummary:
     excluded: int = 0
     straddling: int = 0
     folds: int = 1
+    limiting_classes: list[str] = field(default_factory=list)
     unreadable: int = 0
     first_unreadable: list[dict[str, str]] = field(default_factory=list)
 
@@ -69,7 +70,7 @@ class Task:
 
     @property
     def folds(self) -> int:
-        """The number of folds: validation parts without a common image. A repeat of a training holds out one."""
+        """The number of folds: sets of images without a common image. Each repeat holds out one for validation."""
         return int(self.table["fold"].max()) + 1
 
     def rows(

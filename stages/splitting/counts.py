@@ -6,8 +6,8 @@ from stages.artifacts.images import PreparedImages
 from stages.artifacts.tasks import SPLITS, SplitSummary
 from stages.core.errors import UserError
 from stages.core.wording import listing
-from stages.splitting.assignment import EXCLUDED, HELD_OUT
-from stages.splitting.limits import MIN_IMAGES
+from stages.splitting.assignment import EXCLUDED, HELD_OUT, MIN_IMAGES
+from stages.splitting.limits import limiting_classes
 
 
 def check_published(settings: dict[str, float | int | str], dataset: str, images: pd.DataFrame, where: str) -> None:
@@ -44,8 +44,14 @@ def check_counts(counts: pd.DataFrame, classes: list[str], table: pd.DataFrame, 
             )
 
 
-def summarize(table: pd.DataFrame, near_duplicates: pd.DataFrame, images: PreparedImages) -> SplitSummary:
-    """Count what affected a split. table: the images of the task, see `stages.split.split_images`."""
+def summarize(
+    table: pd.DataFrame, near_duplicates: pd.DataFrame, images: PreparedImages, is_published: bool
+) -> SplitSummary:
+    """Count what affected a split.
+
+    table: the images of the task, see `stages.split.split_images`. is_published: whether the dataset publishes the
+    validation split, which then is the only fold.
+    """
     grouped = table[(table["group"] != "") | (table["name_group"] != "")]
     parts_per_group = table[table["split"] != EXCLUDED].groupby("group_id")["part"].nunique()
     return SplitSummary(
@@ -56,6 +62,7 @@ def summarize(table: pd.DataFrame, near_duplicates: pd.DataFrame, images: Prepar
         excluded=int((table["split"] == EXCLUDED).sum()),
         straddling=int((parts_per_group > 1).sum()),
         folds=int(table["fold"].max()) + 1,
+        limiting_classes=[] if is_published else limiting_classes(table),
         unreadable=len(images.quarantine),
         first_unreadable=images.quarantine[["name", "reason"]].head(10).to_dict("records"),
     )

@@ -1,9 +1,10 @@
 """Leaks through backbones: a network of the study that serves as backbone has seen images, and so have those below it.
 
 A test image of a model must not be an image that a network below it has trained on or validated on: validation images
-have decided when the network stopped and which repeat became the backbone. A validation image of a model may be a
-validation image of a network below it, but not one of its training images. Where a task groups images (equal content,
-groups, similar images with `near_duplicates: group`), all images of a group count as seen if one of them is.
+have decided when the network stopped and, those of all repeats, which repeat became the backbone. A validation image of
+a model may be a validation image of a network below it, but not one of its training images. Where a task groups images
+(equal content, groups, similar images with `near_duplicates: group`), all images of a group count as seen if one of
+them is.
 """
 
 import numpy as np
@@ -14,13 +15,13 @@ from stages.artifacts.tasks import Task
 from stages.core.errors import UserError
 
 
-def images_seen(task: Task, network: str, fold: int, trained: np.ndarray, below: pd.DataFrame) -> pd.DataFrame:
+def images_seen(task: Task, network: str, folds: list[int], trained: np.ndarray, below: pd.DataFrame) -> pd.DataFrame:
     """The images that a network of the study has seen, with the columns of `write_seen_images`.
 
-    fold: that of the repeat that becomes the backbone. trained: (n,) the rows of the dataset on which it was trained.
-    below: the images that the network's own backbone has seen.
+    folds: those of all repeats, whose validation images have decided which repeat becomes the backbone. trained: (n,)
+    the rows of the dataset on which this repeat was trained. below: the images that the network's backbone has seen.
     """
-    validated = task.rows("validation", fold=fold)["index"]
+    validated = np.concatenate([task.rows("validation", fold=fold)["index"] for fold in set(folds)])
     tables = [
         pd.DataFrame({"sha256": _contents_of_groups(task, rows), "use": use, "network": network, "task": task.name})
         for use, rows in ((TRAINED, trained), (VALIDATED, validated))

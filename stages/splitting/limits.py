@@ -4,9 +4,7 @@ from collections import Counter
 
 import pandas as pd
 
-from stages.splitting.assignment import EXCLUDED, FOLDS, TRAIN
-
-MIN_IMAGES = 2  # of each class in each split and in each fold
+from stages.splitting.assignment import EXCLUDED, FOLDS, MAX_FOLDS, MIN_IMAGES, TRAIN
 
 
 def limit_per_class(
@@ -44,17 +42,31 @@ def keep_full_folds(table: pd.DataFrame, earlier_parts: set[str]) -> pd.Series:
     """The parts of the images of a task, where folds that are too small for a class are merged with train.
 
     table: columns label and part. earlier_parts: those of an earlier split. Fold 0 always stays. Another fold needs two
-    images of each class, and two outside it for training; a new fold also half as many as fold 0. The folds that stay
-    are numbered without a gap.
+    images of each class, and two outside it for training; a new fold also half as many as fold 0. The first fold that
+    is too small and all later ones only train. So the other folds keep their numbers, which are the same in all tasks
+    of a dataset.
     """
     counts = table.groupby(["label", "part"]).size().unstack(fill_value=0)
     training = counts.drop(columns=["test", EXCLUDED], errors="ignore").sum(axis=1)
-    kept = ["validation"]
+    kept = 1
     for part in FOLDS[1:]:
-        if part in counts:
-            images, first = counts[part], counts.get("validation", 0)
-            is_full = (2 * images >= first) | (part in earlier_parts)
-            enough = (images >= MIN_IMAGES) & is_full & (training - images >= MIN_IMAGES)
-            kept += [part] if enough.all() else []
-    renamed = {part: TRAIN for part in FOLDS} | dict(zip(kept, FOLDS, strict=False))
-    return table["part"].replace(renamed)
+        images, first = (counts.get(fold, 0 * training) for fold in (part, "validation"))
+        is_full = (2 * images >= first) | (part in earlier_parts)
+        if not ((images >= MIN_IMAGES) & is_full & (training - images >= MIN_IMAGES)).all():
+            break
+        kept += 1
+    return table["part"].where(~table["part"].isin(FOLDS[kept:]), TRAIN)
+
+
+def limiting_classes(table: pd.DataFrame) -> list[str]:
+    """The names of the classes with too few images for another fold, where another class has enough.
+
+    table: the images of a task, with the columns class, split and fold.
+    """
+    folds = table.groupby(["class", "fold"]).size().unstack(fill_value=0)
+    only_training = table[(table["split"] == TRAIN) & (table["fold"] == -1)]
+    left = only_training.groupby("class").size().reindex(folds.index, fill_value=0)
+    is_limiting = left < folds[0]
+    if is_limiting.all() or table["fold"].max() + 1 == MAX_FOLDS:
+        return []
+    return [str(name) for name in folds.index[is_limiting]]

@@ -1,15 +1,27 @@
 """What affected a split, in sentences for the log and the report."""
 
 from stages.artifacts.tasks import SplitSummary
+from stages.core.wording import listing
+
+MAX_LISTED = 5  # classes in a sentence
 
 
 def summary_sentences(summary: SplitSummary) -> list[str]:
     """One line for each count of a summary that is not zero."""
+    names = listing(summary.limiting_classes[:MAX_LISTED])
+    others = len(summary.limiting_classes) - MAX_LISTED
+    limiting = f"class {names} has" if len(summary.limiting_classes) == 1 else f"classes {names} have"
+    if others > 0:
+        limiting = f"classes {names} and {others} more have"
     sentences = [
         (
             summary.folds > 1,
-            f"folds: {summary.folds}, validation parts without a common image; each repeat of a training holds out "
-            "another one",
+            f"The images outside the test split form {summary.folds} folds. Each repeat holds out another fold for "
+            "validation.",
+        ),
+        (
+            summary.limiting_classes,
+            f"Only {summary.folds} fold{'s' * (summary.folds > 1)}: {limiting} too few images for more.",
         ),
         (
             summary.grouped,

@@ -37,7 +37,7 @@ def leak_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
 def _difference(task: TaskConfig, below: TaskConfig) -> tuple[str, str] | None:
     """The key in which a task differs from that of a network below it so that images leak, and what the network sees.
 
-    None if the network sees no image that the task holds out, whichever fold it holds out itself.
+    None if the network, which holds out its fold 0, is trained on no image of the task's test split and fold 0.
     """
     is_published = task.test == task.validation == below.test == below.validation == "published"
     if is_published and task.group is None and task.near_duplicates == "report":
@@ -46,16 +46,16 @@ def _difference(task: TaskConfig, below: TaskConfig) -> tuple[str, str] | None:
         if getattr(task, key) != getattr(below, key):
             return key, "may be trained on images related to validation or test images"
     if task.test != below.test:
-        if not _is_smaller(task.test, below.test):
-            larger = _is_smaller(below.test, task.test)
-            return "test", "is trained on test images" if larger else "may be trained on test images"
-        if type(task.validation) is type(task.test) and task.test + task.validation <= below.test:
-            return None  # all images of the first fold are test images of the network's task
-        return "test", "may be trained on validation images"
-    if task.validation != below.validation:
-        larger = _is_smaller(below.validation, task.validation)
-        return "validation", "is trained on validation images" if larger else "may be trained on validation images"
-    return None
+        if _is_smaller(task.test, below.test):
+            return "test", "may be trained on validation images"
+        larger = _is_smaller(below.test, task.test)
+        return "test", "is trained on test images" if larger else "may be trained on test images"
+    # Both tasks fill fold 0 in the same order of images. So without groups a smaller fold 0 is inside a larger one.
+    ungrouped = task.group is None and task.near_duplicates == "report"
+    if task.validation == below.validation or (ungrouped and _is_smaller(task.validation, below.validation)):
+        return None
+    larger = _is_smaller(below.validation, task.validation)
+    return "validation", "is trained on validation images" if larger else "may be trained on validation images"
 
 
 def _is_smaller(setting: float | int | str, other: float | int | str) -> bool:
