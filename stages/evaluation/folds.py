@@ -44,6 +44,12 @@ class Outcomes:
             return self.correct
         return ((self.correct & self.predicts).sum(axis=0) / self.predicts.sum(axis=0))[None]
 
+    @property
+    def single(self) -> np.ndarray:
+        """Whether one repeat is correct on each image, (n,) bool: the best, or with folds the first that predicts it."""
+        repeats = self.best_repeat if self.predicts.all() else self.predicts.argmax(axis=0)
+        return self.correct[repeats, np.arange(len(self.groups))]
+
 
 def common_outcomes(
     predictions: dict[str, SplitPredictions], indices: dict[str, np.ndarray], best_repeats: dict[str, int]
