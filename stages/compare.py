@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from stages.artifacts.margin import read_margin
 from stages.artifacts.models import MODELS_FOLDER, read_model_record, weights_file
 from stages.artifacts.reports import REPORTS_FOLDER
 from stages.backbones.layer_table import layers_of
@@ -54,22 +55,22 @@ def compare(params: Params, reports: Path) -> str:
 def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params: Params) -> dict[str, Any]:
     """The part of comparisons.json for one task; metrics: model -> its part of metrics.json."""
     models = study.models(task)
-    metrics = {model: metrics[model] for model in models}
+    metrics, margin = {model: metrics[model] for model in models}, read_margin()
     records = {model: study.records[model] for model in models}
     outcomes = task_outcomes(study, models, "validation")
     validation = compare_models(outcomes, params.seed)
     test = compare_models(task_outcomes(study, models, "test"), params.seed)
-    choice = choose(outcomes, multiply_adds(metrics), params.margin / 100, params.seed)
+    choice = choose(outcomes, multiply_adds(metrics), margin / 100, params.seed)
     warnings = contradictions(choice, test)
     for model in models:
         warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], params.seed)
-    sentences = verdict(choice, Evidence(metrics, outcomes, validation, params.margin))
+    sentences = verdict(choice, Evidence(metrics, outcomes, validation, margin))
     images = {len(study.predictions[model]["validation"].labels) for model in models}
     if images != {len(outcomes[choice.best].groups)}:
         sentences.append("Some models validated on more folds; the models are compared on those that all of them have.")
     curves = learning_curves(records)
     return {
-        "margin": params.margin,
+        "margin": margin,
         "best_on_validation": choice.best,
         "candidates": choice.candidates,
         "recommended": choice.recommended,

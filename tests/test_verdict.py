@@ -9,9 +9,9 @@ import pytest
 
 from stages import compare, evaluate
 from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
+from stages.artifacts.margin import write_margin
 from stages.artifacts.models import read_result
 from stages.core.errors import UserError
-from stages.core.params import Params
 from stages.evaluation.comparisons import Comparison, compare_models, resampled_accuracies, standard_errors, student
 from stages.evaluation.folds import Outcomes, common_outcomes, fold_variances, images_needed
 from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose, joint_accuracies
@@ -457,16 +457,18 @@ def test_other_seconds_change_no_recommendation_and_no_number_but_seconds(params
         assert {**values, "cost": None} == {**new[model], "cost": None}
 
 
-def test_the_margin_of_the_study_decides_and_is_1_point_in_a_study_without(params):
+def test_the_margin_of_the_study_decides(params):
     evaluate.main(params)
     tables = {}
-    for margin in (None, 1, 0, 100):
-        compare.main(params if margin is None else Params({**params.content, "margin": margin}))
+    for margin in (1, 0, 100, 1.2345678):
+        write_margin(margin)
+        compare.main(params)
         tables[margin] = json.loads(Path("reports/comparisons.json").read_text())["b"]
-    assert tables[None] == tables[1]
+    assert [table["margin"] for table in tables.values()] == [1, 0, 100, 1.2345678]
     assert tables[0]["recommended"] == tables[0]["best_on_validation"]
     assert tables[100]["candidates"] == ["b-net", "b-head", "b-tune"]
     assert {*tables[0]["candidates"]} < {*tables[100]["candidates"]}
-    for wrong in (-1, 101, True, "1", None):
-        with pytest.raises(UserError, match=r"margin: .* is not a number from 0 to 100; correct it in params\.yaml"):
-            _ = Params({**params.content, "margin": wrong}).margin
+    for wrong in ("", "[]", "one"):
+        Path("data/margin").write_text(wrong)
+        with pytest.raises(UserError, match=r"data/margin is damaged .* Delete it and run `dvc repro`\."):
+            compare.main(params)

@@ -46,7 +46,7 @@ class Outcomes:
 
     @property
     def single(self) -> np.ndarray:
-        """Whether one repeat is correct on each image, (n,) bool: the best, or with folds the first that predicts it."""
+        """Whether one repeat is correct on each image, (n,) bool: the best; with folds the first that predicts it."""
         repeats = self.best_repeat if self.predicts.all() else self.predicts.argmax(axis=0)
         return self.correct[repeats, np.arange(len(self.groups))]
 
