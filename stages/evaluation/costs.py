@@ -42,6 +42,15 @@ def lineage(model: str, records: dict[str, ModelRecord]) -> Lineage:
     return Lineage(models, features)
 
 
+def base_networks(model: str, records: dict[str, ModelRecord], metrics: dict[str, Any]) -> dict[str, int]:
+    """The networks of the study that a model is built on -> the multiply-adds of the training of each alone.
+
+    metrics: model -> its part of metrics.json.
+    """
+    below = [name for name in lineage(model, records).models[1:] if records[name].kind == "network"]
+    return {name: metrics[name]["cost"]["training_multiply_adds"] for name in below}
+
+
 def model_costs(model: str, results: dict[str, ModelResult]) -> dict[str, float | None]:
     """The costs of a model, as in metrics.json.
 
