@@ -1,14 +1,14 @@
 """Checks a study without running it, and reports all problems at once: `python -m stages.check [study]`.
 
 As the stage `check` it runs with `--clean`. Then it also removes what removed entries have left behind, and writes
-data/check, on which all other stages depend: nothing runs until the study is valid. It also writes data/margin, because
-DVC has no defaults: a stage cannot depend on a key of params.yaml that a study may leave out.
+data/check, on which all other stages depend: nothing runs until the study is valid. It also writes data/margin.
 """
 
 import argparse
 from pathlib import Path
 
 from stages.artifacts.leftovers import remove_leftovers
+from stages.artifacts.margin import write_margin
 from stages.core.command import run_command
 from stages.core.errors import UserError
 from stages.core.files import write_text
@@ -17,7 +17,6 @@ from stages.core.yaml import read_yaml
 from stages.validation.study import check_study
 
 OUTPUT = Path("data/check")
-MARGIN_OUTPUT = Path("data/margin")
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -34,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
         if read_yaml(PARAMS) != content:  # DVC would record the new content as checked
             raise UserError(f"{PARAMS} changed while it was checked. Run `dvc repro` again.")
         write_text(OUTPUT, f"{PARAMS} is valid\n")
-        write_text(MARGIN_OUTPUT, f"{study.margin:g}\n")
+        write_margin(study.margin)
     return 0
 
 

@@ -9,13 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from stages.artifacts.margin import read_margin
 from stages.artifacts.models import MODELS_FOLDER, read_model_record, weights_file
 from stages.artifacts.reports import REPORTS_FOLDER
 from stages.backbones.layer_table import layers_of
 from stages.core.files import atomic_directory, read_json, reading, sha256_of, write_json
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.evaluation.compared_folds import left_out_sentences, limiting_sentences
 from stages.evaluation.comparisons import compare_models
+from stages.evaluation.cost_sentences import multiply_adds
+from stages.evaluation.costs import base_networks
 from stages.evaluation.crossovers import find_crossovers
 from stages.evaluation.cut_curves import cut_curves
 from stages.evaluation.folds import Outcomes, common_outcomes
@@ -24,7 +28,7 @@ from stages.evaluation.learning_curves import learning_curves
 from stages.evaluation.sanity import model_warnings
 from stages.evaluation.shortfall import choose
 from stages.evaluation.study_results import StudyResults, read_study
-from stages.evaluation.verdict import Evidence, contradictions, multiply_adds, sentences_on_test, verdict
+from stages.evaluation.verdict import Evidence, contradictions, sentences_on_test, verdict
 
 
 def main(params: Params) -> str:
@@ -53,23 +57,24 @@ def compare(params: Params, reports: Path) -> str:
 
 def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params: Params) -> dict[str, Any]:
     """The part of comparisons.json for one task; metrics: model -> its part of metrics.json."""
-    models = study.models(task)
-    metrics = {model: metrics[model] for model in models}
+    models, compared = study.models(task), study.compared(task)
+    margin, costs = read_margin(), multiply_adds(metrics)
     records = {model: study.records[model] for model in models}
-    outcomes = task_outcomes(study, models, "validation")
+    outcomes = task_outcomes(study, compared.models, "validation")
     validation = compare_models(outcomes, params.seed)
     test = compare_models(task_outcomes(study, models, "test"), params.seed)
-    choice = choose(outcomes, multiply_adds(metrics), params.margin / 100, params.seed)
-    warnings = contradictions(choice, test)
+    choice = choose(outcomes, costs, margin / 100, params.seed)
+    left_out = left_out_sentences(compared, records)
+    warnings = left_out + contradictions(choice, test, study.tasks[task].folds - len(compared.folds))
     for model in models:
         warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], params.seed)
-    sentences = verdict(choice, Evidence(metrics, outcomes, validation, params.margin))
-    images = {len(study.predictions[model]["validation"].labels) for model in models}
-    if images != {len(outcomes[choice.best].groups)}:
-        sentences.append("Some models validated on more folds; the models are compared on those that all of them have.")
+    own = {model: metrics[model] for model in compared.models}
+    bases = {model: base_networks(model, study.records, metrics) for model in own}
+    evidence = Evidence(own, outcomes, validation, margin, compared.left_out, bases)
+    sentences = [*verdict(choice, evidence), *left_out, *limiting_sentences(compared, records)]
     curves = learning_curves(records)
     return {
-        "margin": params.margin,
+        "margin": margin,
         "best_on_validation": choice.best,
         "candidates": choice.candidates,
         "recommended": choice.recommended,
@@ -90,7 +95,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
 
 
 def task_outcomes(study: StudyResults, models: list[str], split: str) -> dict[str, Outcomes]:
-    """Which images of a split the models of a task predict correctly, on the images that all of them predict."""
+    """Which images of a split these models of a task predict correctly, on the images that all of them predict."""
     return common_outcomes(
         {model: study.predictions[model][split] for model in models},
         {model: np.sort(study.results[model].predictions[split].index) for model in models},

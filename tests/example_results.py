@@ -10,6 +10,7 @@ from PIL import Image
 
 from stages.artifacts.costs import Cost, FeaturesCost, InferenceTime, write_cost
 from stages.artifacts.features import FeaturesRecord
+from stages.artifacts.margin import write_margin
 from stages.artifacts.models import (
     HeadProvenance,
     ModelRecord,
@@ -184,6 +185,7 @@ def write_study() -> Params:
     for name, record in records().items():
         write_result(make_result(replace(record, classes=CLASSES), ACCURACY[name], SECONDS[name]))
     write_features_cost("f", "flatten")
+    write_margin(1)
     return PARAMS
 
 

@@ -109,9 +109,11 @@ def test_the_record_of_a_model_has_its_multiply_adds(here):
     assert probe.training_multiply_adds == 120 * 120 * 4096 + 120**3
 
 
-def result_of(record):
-    """The result of a model with 10 validation images."""
-    validation = Predictions.of_repeats([np.arange(10)] * 2, [np.zeros((10, 3), np.float32)] * 2)
+def result_of(record, images=10, folds=1):
+    """The result of a model with two repeats and 10 validation images, or a repeat for each of several folds."""
+    count = max(2, folds)
+    indices = [images * (repeat % folds) + np.arange(images) for repeat in range(count)]
+    validation = Predictions.of_repeats(indices, [np.zeros((images, 3), np.float32)] * count)
     return ModelResult(record, make_cost(1.0), None, {"validation": validation})
 
 
@@ -128,6 +130,23 @@ def test_the_total_counts_everything_that_a_model_is_built_on_once():
     two_views = head_record("b-head", replace(high, views=[{"flip": "horizontal"}]), training_multiply_adds=10**6)
     results["b-head"] = result_of(two_views)
     assert total_training_multiply_adds("b-head", results) == 10**9 + 10**6 + (2 * 240 + 10) * 1000
+
+
+@pytest.mark.parametrize("folds", [1, 2, 3])
+def test_repeats_on_other_folds_change_no_cost_of_one_repeat(folds):
+    """The validation images of the other repeats are not needed to train one."""
+    built = [model_record("a-net", "network"), head_record("b-head", features_record(multiply_adds=1000))]
+    results = {record.name: result_of(record, folds=folds) for record in built}
+    assert total_training_multiply_adds("b-head", results) == 2 * 3_000_000 + (240 + 10) * 1000
+
+
+@pytest.mark.parametrize("images", [(30, 10), (10, 30)])
+def test_the_validation_images_of_a_lineage_are_those_of_the_model_with_the_most(images):
+    head = head_record("b-head", features_record(multiply_adds=1000))
+    tuned = fine_tune_record("b-tune", head, "conv4", features=features_record(multiply_adds=1000))
+    results = {"a-net": result_of(model_record("a-net", "network"))}
+    results |= {record.name: result_of(record, count) for record, count in zip((head, tuned), images, strict=True)}
+    assert total_training_multiply_adds("b-tune", results) == 3 * 3_000_000 + (240 + 30) * 1000
 
 
 # Measured costs.

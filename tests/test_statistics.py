@@ -196,6 +196,30 @@ def test_the_permutation_test_of_repeats_and_groups_agrees_with_scipy():
     assert p_values([a, b], groups, 0, 40_000)[0][1] == pytest.approx(exact.pvalue, abs=0.01)
 
 
+def test_sums_of_thirds_that_are_equal_count_as_equal():
+    """With three repeats on a fold, an image counts a third; times three, the same sums are whole numbers."""
+    random, groups = np.random.default_rng(0), np.arange(60) // 2
+    thirds = {"a": random.integers(0, 4, (1, 60))}
+    thirds["b"] = np.concatenate([random.integers(0, 4, (1, 12)), thirds["a"][:, 12:]], axis=1)
+    p = []
+    for scale in (3, 1):
+        correct = {name: values / scale for name, values in thirds.items()}
+        signed = signed_sums(correct, groups, 0, 2000)
+        p.append(permutation_p((correct["a"] - correct["b"]).sum(), signed["a"] - signed["b"]))
+    assert p[0] == p[1]
+
+
+def test_mcnemars_test_with_folds_takes_the_first_repeat_that_holds_an_image_out():
+    """Two repeats on one fold, one correct: the mean of both is neither correct nor wrong."""
+    predicts = np.repeat([[True, False], [True, False], [False, True]], 30, axis=1)
+    first, second = predicts.copy(), predicts.copy()
+    first[1], second[0] = False, False
+    (pair,) = compare_models(
+        {"a": Outcomes(first, predicts, np.arange(60)), "b": Outcomes(second, predicts, np.arange(60))}, 0
+    )
+    assert (pair.only_a_correct, pair.only_b_correct, pair.difference) == (30, 0, 0)
+
+
 @settings(deadline=None, max_examples=8)  # statsmodels collects garbage in each call
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=4), st.integers(0, 99))
 def test_both_p_values_have_the_holm_correction_of_statsmodels(wrong, seed):

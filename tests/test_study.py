@@ -978,6 +978,13 @@ def test_check_removes_what_removed_entries_have_left_behind(tmp_path):
     assert (tmp_path / "data/check").read_text() == "params.yaml is valid\n"
 
 
+def test_check_writes_the_margin_with_all_digits(tmp_path):
+    for margin, text in ((1.2345678, "1.2345678"), (DROP, "1"), (100, "100")):
+        write_study(tmp_path, changed({"margin": margin}))
+        assert run_check(tmp_path, "--clean").returncode == 0
+        assert (tmp_path / "data/margin").read_text() == f"{text}\n"
+
+
 def test_json_is_a_study_too(tmp_path):
     (tmp_path / "params.yaml").write_text(json.dumps(GOOD), encoding="utf-8")
     assert load_study(tmp_path / "params.yaml") == load_study(ROOT / "params.yaml")

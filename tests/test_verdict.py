@@ -9,12 +9,12 @@ import pytest
 
 from stages import compare, evaluate
 from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
+from stages.artifacts.margin import write_margin
 from stages.artifacts.models import read_result
 from stages.core.errors import UserError
-from stages.core.params import Params
 from stages.evaluation.comparisons import Comparison, compare_models, resampled_accuracies, standard_errors, student
 from stages.evaluation.folds import Outcomes, common_outcomes, fold_variances, images_needed
-from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose
+from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose, joint_accuracies
 from stages.evaluation.verdict import Evidence, comparison_sentence, contradictions, relative_cost, verdict
 from tests.example_results import MACHINE, records, report_files, split_predictions, write_result, write_study
 from tests.simulated_studies import Kind, simulate
@@ -134,6 +134,34 @@ def test_a_diverged_repeat_costs_a_model_the_recommendation():
     diverged = np.stack([right(190), np.zeros(200, bool)])
     outcomes = outcomes_of(diverged=diverged, steady=np.stack([right(170), right(170)]))
     assert choose(outcomes, costs_of(diverged=(1, 1), steady=(9, 9)), 0.01, 0, 100).recommended == "steady"
+
+
+@pytest.mark.parametrize("lost", [0, 1, 2])
+def test_a_diverged_repeat_of_another_model_leaves_the_choice_certain(lost):
+    """300 images in three folds; the third model has lost its training of one fold."""
+    random, fold = np.random.default_rng(0), np.arange(300) % 3
+    models = {name: random.random((3, 300)) < share for name, share in (("a", 0.93), ("b", 0.81), ("c", 0.80))}
+    models["c"][lost] = False
+    outcomes = outcomes_of(fold, **models)
+    choice = choose(outcomes, costs_of(a=(1, 1), b=(1, 1), c=(1, 1)), 0.01, 0, 2000)
+    assert choice.recommended == "a" and choice.probability > 0.99
+    spread = joint_accuracies(outcomes, 0, 2000).std(axis=0)
+    assert spread[2] > 0.15 and spread[:2].max() < 0.04
+
+
+def test_training_effects_have_the_spread_of_the_trainings():
+    """Of eight models with three folds of 200 images, on average over 60 studies; the folds differ in difficulty."""
+    random, fold = np.random.default_rng(0), np.arange(600) % 3
+    variances = []
+    for _ in range(60):
+        easier = random.normal(0, 0.05, 3)
+        ability = 0.8 + easier + random.normal(0, 0.05, (8, 3))
+        correct = random.random((8, 1, 600)) < ability[:, :, None]
+        outcomes = outcomes_of(fold, **{f"m{number}": part for number, part in enumerate(correct)})
+        with_training = joint_accuracies(outcomes, 0, 400).var(axis=0)
+        images = [part.by_image.var() / 600 for part in outcomes.values()]
+        variances.append((with_training - images).mean())
+    assert np.mean(variances) == pytest.approx(0.05**2 / 3, rel=0.3)
 
 
 # Folds
@@ -429,16 +457,18 @@ def test_other_seconds_change_no_recommendation_and_no_number_but_seconds(params
         assert {**values, "cost": None} == {**new[model], "cost": None}
 
 
-def test_the_margin_of_the_study_decides_and_is_1_point_in_a_study_without(params):
+def test_the_margin_of_the_study_decides(params):
     evaluate.main(params)
     tables = {}
-    for margin in (None, 1, 0, 100):
-        compare.main(params if margin is None else Params({**params.content, "margin": margin}))
+    for margin in (1, 0, 100, 1.2345678):
+        write_margin(margin)
+        compare.main(params)
         tables[margin] = json.loads(Path("reports/comparisons.json").read_text())["b"]
-    assert tables[None] == tables[1]
+    assert [table["margin"] for table in tables.values()] == [1, 0, 100, 1.2345678]
     assert tables[0]["recommended"] == tables[0]["best_on_validation"]
     assert tables[100]["candidates"] == ["b-net", "b-head", "b-tune"]
     assert {*tables[0]["candidates"]} < {*tables[100]["candidates"]}
-    for wrong in (-1, 101, True, "1", None):
-        with pytest.raises(UserError, match=r"margin: .* is not a number from 0 to 100; correct it in params\.yaml"):
-            _ = Params({**params.content, "margin": wrong}).margin
+    for wrong in ("", "[]", "one"):
+        Path("data/margin").write_text(wrong)
+        with pytest.raises(UserError, match=r"data/margin is damaged .* Delete it and run `dvc repro`\."):
+            compare.main(params)

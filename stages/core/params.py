@@ -54,14 +54,6 @@ class Params:
             raise UserError(f"seed: {seed!r} is not a whole number from 0 up; correct it in {PARAMS}.")
         return seed
 
-    @property
-    def margin(self) -> float:
-        """How many points of accuracy the recommended model may be below the best one, 0 to 100."""
-        margin = self.content.get("margin", MARGIN)
-        if not is_margin(margin):
-            raise UserError(f"margin: {margin!r} is not a number from 0 to 100; correct it in {PARAMS}.")
-        return margin
-
 
 def is_margin(value: Any) -> bool:
     """Whether a value from a study can be its margin."""

@@ -23,8 +23,8 @@ class Comparison:
     difference: accuracy of a minus accuracy of b, means over repeats, -1 to 1. low, high: its 95 % interval, the wider
     of `bootstrap_interval` and `student`. p: two-sided, the largest of `bootstrap_interval`, `permutation_p` and
     `student`. p_holm: corrected for the number of pairs. distinguishable: p_holm is below 0.05.
-    only_a_correct, only_b_correct: images where the best repeats differ; with folds, where the repeats that held the
-    image out differ. p_mcnemar: exact test of these counts. p_mcnemar_holm: corrected for the number of pairs.
+    only_a_correct, only_b_correct: images where the predictions of one repeat differ, see `Outcomes.single`.
+    p_mcnemar: exact test of these counts. p_mcnemar_holm: corrected for the number of pairs.
     """
 
     a: str
@@ -69,8 +69,7 @@ def compare_models(outcomes: dict[str, Outcomes], seed: int) -> list[Comparison]
         )
         for (a, b), error, degrees in zip(pairs, *errors, strict=True)
     ]
-    single = {model: correct[model][0 if folds.any() else outcomes[model].best_repeat] > 0.5 for model in correct}
-    counts = [mcnemar(single[a], single[b]) for a, b in pairs]
+    counts = [mcnemar(outcomes[a].single, outcomes[b].single) for a, b in pairs]
     p_holm = multipletests([p for *_, p in estimates], method="holm")[1]
     mcnemar_holm = multipletests([p for *_, p in counts], method="holm")[1]
     return [
@@ -153,19 +152,21 @@ def signed_sums(
     chunks = []
     for start in range(0, resamples, CHUNK):
         shape = (min(CHUNK, resamples - start), len(columns))
-        exchanged = random.integers(0, 2, shape, dtype=np.int8).astype(np.float32) @ columns
+        exchanged = random.integers(0, 2, shape, dtype=np.int8).astype(columns.dtype) @ columns
         chunks.append(2 * exchanged - columns.sum(axis=0))
     sums = _split_by_model(correct, np.concatenate(chunks).astype(float))
     return {model: repeats.mean(axis=1) for model, repeats in sums.items()}
 
 
 def _correct_by_group(correct: dict[str, np.ndarray], groups: np.ndarray) -> np.ndarray:
-    """The number of correct images of each group, (groups, repeats of all models) float32.
+    """The number of correct images of each group, (groups, repeats of all models).
 
-    Sums of whole numbers, which float32 holds exactly up to 16 million.
+    float32 where these are whole numbers, of which it holds sums exactly up to 16 million. With folds an image may
+    count a third, if one of three repeats is correct; then float64, because sums in float32 that should be equal are
+    not.
     """
-    columns = [np.bincount(groups, repeat) for repeats in correct.values() for repeat in repeats]
-    return np.stack(columns, axis=1).astype(np.float32)
+    columns = np.stack([np.bincount(groups, repeat) for repeats in correct.values() for repeat in repeats], axis=1)
+    return columns.astype(np.float32) if (columns % 1 == 0).all() else columns.astype(np.float64)
 
 
 def _split_by_model(correct: dict[str, np.ndarray], columns: np.ndarray) -> dict[str, np.ndarray]:

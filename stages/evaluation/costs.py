@@ -42,6 +42,15 @@ def lineage(model: str, records: dict[str, ModelRecord]) -> Lineage:
     return Lineage(models, features)
 
 
+def base_networks(model: str, records: dict[str, ModelRecord], metrics: dict[str, Any]) -> dict[str, int]:
+    """The networks of the study that a model is built on -> the multiply-adds of the training of each alone.
+
+    metrics: model -> its part of metrics.json.
+    """
+    below = [name for name in lineage(model, records).models[1:] if records[name].kind == "network"]
+    return {name: metrics[name]["cost"]["training_multiply_adds"] for name in below}
+
+
 def model_costs(model: str, results: dict[str, ModelResult]) -> dict[str, float | None]:
     """The costs of a model, as in metrics.json.
 
@@ -125,8 +134,9 @@ def total_training_multiply_adds(model: str, results: dict[str, ModelResult]) ->
 def images_used(features: str, parts: Lineage, results: dict[str, ModelResult]) -> int:
     """The number of images, each view counted by itself, that the models of a lineage take from a cache of features.
 
-    Training images in all views that a model trains on, and validation images. An image that several models use counts
-    once, because all take the same images first. Test images do not count: they are not needed to make a model.
+    Those of one repeat of each model, the best one: training images in all views that a model trains on, and validation
+    images. An image that several models use counts once, because all take the same images first. Test images do not
+    count: they are not needed to make a model.
     """
     train: dict[int, int] = {}
     validation = 0
@@ -138,5 +148,5 @@ def images_used(features: str, parts: Lineage, results: dict[str, ModelResult]) 
         views = 1 if record.kind == "fine-tune" else cache.views_used(record.settings["views"])
         for view in range(views):
             train[view] = max(train.get(view, 0), record.train_images)
-        validation = len(results[name].predictions["validation"].index)
+        validation = max(validation, int(results[name].predictions["validation"].predicts[record.best_repeat].sum()))
     return sum(train.values()) + validation

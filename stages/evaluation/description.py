@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
@@ -23,17 +24,21 @@ def describe_study(study: StudyResults, metrics: dict[str, Any]) -> dict[str, An
 
 
 def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> dict[str, Any]:
-    """images: split -> the number of images of each class. notes: sentences. pareto_fronts: cost -> models."""
+    """images: split -> the number of images of each class. notes: sentences. pareto_fronts: cost -> models.
+
+    The validation images are those of all folds on which the models are compared. The train images are those of fold 0,
+    as many as any repeat can use.
+    """
     task, models = study.tasks[name], study.models(name)
+    rows = {split: task.rows(split) for split in SPLITS}
+    rows["validation"] = pd.concat([task.rows("validation", fold=fold) for fold in study.compared(name).folds])
     of_task = {model: metrics[model] for model in models}
     candidates = {model: study.results[model].record.candidates for model in models}
     return {
         "dataset": task.dataset,
         "models": models,
         "classes": task.classes,
-        "images": {
-            split: np.bincount(task.rows(split)["label"], minlength=len(task.classes)).tolist() for split in SPLITS
-        },
+        "images": {split: np.bincount(rows[split]["label"], minlength=len(task.classes)).tolist() for split in SPLITS},
         "notes": [
             *summary_sentences(task.summary),
             *(describe_candidates(model, tried) for model, tried in candidates.items() if tried),

@@ -6,8 +6,6 @@ from functools import reduce
 import numpy as np
 from scipy import stats
 
-from stages.core.errors import UserError
-from stages.core.wording import listing
 from stages.evaluation.predictions import SplitPredictions
 
 
@@ -44,22 +42,22 @@ class Outcomes:
             return self.correct
         return ((self.correct & self.predicts).sum(axis=0) / self.predicts.sum(axis=0))[None]
 
+    @property
+    def single(self) -> np.ndarray:
+        """Whether one repeat is correct on each image, (n,) bool: the best; with folds the first that predicts it."""
+        repeats = self.best_repeat if self.predicts.all() else self.predicts.argmax(axis=0)
+        return self.correct[repeats, np.arange(len(self.groups))]
+
 
 def common_outcomes(
     predictions: dict[str, SplitPredictions], indices: dict[str, np.ndarray], best_repeats: dict[str, int]
 ) -> dict[str, Outcomes]:
-    """The outcomes of all models of a task on the images that all of them predict.
+    """The outcomes of models on the images that all of them predict; there must be some, see `compared_folds`.
 
     predictions: of each model. indices: of each model, the rows of its images in the dataset, (n,) ascending.
-    best_repeats: of each model. Models with more repeats, or on another base network, may validate on folds that others
-    lack; repeats that predict none of the common images are left out. Raises `UserError` if there are no such images.
+    best_repeats: of each model. Repeats that predict none of the common images are left out.
     """
     common = reduce(np.intersect1d, indices.values())
-    if not len(common):
-        raise UserError(
-            f"Models {listing(predictions)} have no validation image in common: their repeats hold out different "
-            "folds. Give the models with the fewest folds more `repeats`, or move them to a task of their own."
-        )
     outcomes = {}
     for model, part in predictions.items():
         kept = np.isin(indices[model], common)

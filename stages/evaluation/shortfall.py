@@ -83,19 +83,37 @@ def joint_accuracies(outcomes: dict[str, Outcomes], seed: int, resamples: int) -
     """The accuracies of all models in resamples of images and of what training varies, (resamples, models).
 
     Where all repeats validate on the same images, images and repeats are drawn, see `resampled_accuracies`. Where they
-    validate on different folds, the images are drawn, and what training adds to the differences between folds is drawn
-    from a normal distribution: drawing folds too would count the variation of their images twice.
+    validate on different folds, the images are drawn, and then for every model the effects of the trainings of the
+    folds, see `_training_effects`: drawing folds with their images would count the variation of the images twice.
     """
     correct = {model: part.by_image for model, part in outcomes.items()}
     first = next(iter(outcomes.values()))
     drawn = resampled_accuracies(correct, first.groups, seed, resamples)
     accuracies = np.stack([drawn[model] for model in outcomes], axis=1)
-    folds, models = first.folds, len(outcomes)
-    if not folds.any() or models == 1:
+    if not first.folds.any() or len(outcomes) == 1:
         return accuracies
-    values = np.concatenate([*correct.values()])
-    # How hard the images of a fold are is the same for all models, and no effect of training.
-    images, between = fold_variances(values - values.mean(axis=0), first.groups, folds)
-    training = np.maximum(0, between - images) * models / (models - 1)
-    random = np.random.default_rng([seed, models])
-    return accuracies + random.normal(size=accuracies.shape) * np.sqrt(training)
+    effects = _training_effects(np.concatenate([*correct.values()]), first.groups, first.folds)
+    random, draws = np.random.default_rng([seed, len(outcomes)]), effects.shape[1] - 1
+    # One fold fewer than there are, as for repeats.
+    weights = random.multinomial(draws, np.full(draws + 1, 1 / (draws + 1)), size=accuracies.shape) / draws
+    return accuracies + (weights * effects).sum(axis=2)
+
+
+def _training_effects(values: np.ndarray, groups: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """By how much the training of each fold made a model better or worse, (models, folds) float64, with a mean of 0.
+
+    values: (models, n), at least two models. groups, folds: (n,) int. How hard the images of a fold are is no effect of
+    training. It is the same for all models, so it is removed as the median over the models: a training that failed is
+    then an effect on its own model alone. The rest is scaled to the variance that the choice of images leaves
+    unexplained.
+    """
+    sizes, models = np.bincount(folds), len(values)
+    deviations = np.stack([np.bincount(folds, row) for row in values]) / sizes - values.mean(axis=1, keepdims=True)
+    effects = deviations - np.median(deviations, axis=0)
+    _, between = fold_variances(effects[:, folds], groups, folds)
+    images, _ = fold_variances(values - values.mean(axis=0), groups, folds)
+    # The median of two models is their mean: it takes half of the variance of both. That of more models takes little.
+    training = np.maximum(0, between - images) * (2 if models == 2 else 1)
+    shares = effects * sizes / sizes.mean()
+    scale = np.sqrt(np.divide(training, between, out=np.zeros(models), where=between > 0))
+    return (shares - shares.mean(axis=1, keepdims=True)) * scale[:, None]

@@ -6,6 +6,7 @@ from stages.artifacts.models import ModelRecord, ModelResult, read_result
 from stages.artifacts.tasks import SPLITS, Task, read_task
 from stages.core.errors import UserError
 from stages.core.params import MODEL_SECTIONS, PARAMS, Params
+from stages.evaluation.compared_folds import ComparedFolds, compared_folds
 from stages.evaluation.predictions import SplitPredictions, join_predictions
 
 
@@ -25,6 +26,12 @@ class StudyResults:
     def models(self, task: str) -> list[str]:
         """The models of a task, in the order of the study."""
         return [model for model, record in self.records.items() if record.task == task]
+
+    def compared(self, task: str) -> ComparedFolds:
+        """The models of a task that are compared, and the folds on whose validation images."""
+        records = {model: self.records[model] for model in self.models(task)}
+        images = [len(self.tasks[task].rows("validation", fold=fold)) for fold in range(self.tasks[task].folds)]
+        return compared_folds(records, images)
 
     def task_of(self, model: str) -> Task:
         """The task of a model."""

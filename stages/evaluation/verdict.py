@@ -1,30 +1,45 @@
 """The verdict: which model to take, how sure that is, and what the others offer, in sentences.
 
-Validation images decide; test images have the last word.
+Validation images decide. Test images are never used to make the choice; they only show how it turned out.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from stages.core.wording import listing
 from stages.evaluation.comparisons import Comparison
+from stages.evaluation.cost_sentences import (
+    base_network_sentences,
+    is_cheaper,
+    measured_cost,
+    multiply_adds,
+    none_is_cheaper,
+    relative_cost,
+)
 from stages.evaluation.folds import Outcomes, images_needed
 from stages.evaluation.formatting import interval, p_value, percent, points
-from stages.evaluation.shortfall import SAME_COST, Choice, MultiplyAdds, cheapest
+from stages.evaluation.shortfall import Choice, MultiplyAdds, cheapest
 
 MOST_NAMES = 5  # of models in a sentence; of more, their number
+# The evidence by the probability that the recommended model is within the margin of the best one.
+MODERATE, STRONG = 0.5, 0.8
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a verdict is about. metrics: model -> its part of metrics.json. outcomes: of each model on the validation
-    images; pairs: of models, compared on them. margin: in points.
+    """What a verdict is about: the models that are compared.
+
+    metrics: model -> its part of metrics.json. outcomes: of each model on the validation images; pairs: of models,
+    compared on them. margin: in points. left_out: models of the task that are not compared. bases: model -> networks of
+    the study that it is built on -> multiply-adds of the training of each.
     """
 
     metrics: dict[str, Any]
     outcomes: dict[str, Outcomes]
     pairs: list[Comparison]
     margin: float
+    left_out: list[str] = field(default_factory=list)
+    bases: dict[str, dict[str, int]] = field(default_factory=dict)
 
     @property
     def costs(self) -> dict[str, MultiplyAdds]:
@@ -42,14 +57,6 @@ class Evidence:
         return oriented(pair, model)
 
 
-def multiply_adds(metrics: dict[str, Any]) -> dict[str, MultiplyAdds]:
-    """Model -> its cost; metrics: model -> its part of metrics.json."""
-    return {
-        model: MultiplyAdds(values["cost"]["multiply_adds"], values["cost"]["total_training_multiply_adds"])
-        for model, values in metrics.items()
-    }
-
-
 def oriented(pair: Comparison, model: str) -> Comparison:
     """A comparison with `model`, one of the two, as a; the counts of images and p values stay with the pair."""
     if pair.a == model:
@@ -59,19 +66,26 @@ def oriented(pair: Comparison, model: str) -> Comparison:
 
 
 def verdict(choice: Choice, evidence: Evidence) -> list[str]:
-    """The sentence of the recommendation, then why, how sure, and what other models offer."""
+    """The sentence of the recommendation, then how sure that is, why, and what other models offer."""
     metrics, recommended = evidence.metrics, choice.recommended
-    validation, test = (metrics[recommended][split] for split in ("validation", "test"))
+    test = metrics[recommended]["test"]
     scores = (
-        f"validation accuracy {percent(validation['accuracy'])}, test accuracy {percent(test['accuracy'])} "
-        f"(95 % interval {interval(test['accuracy_low'], test['accuracy_high'])})"
+        f"validation accuracy {percent(evidence.outcomes[recommended].by_image.mean())}, test accuracy "
+        f"{percent(test['accuracy'])} (95 % interval {interval(test['accuracy_low'], test['accuracy_high'])}), "
+        f"{measured_cost(metrics[recommended]['cost'])}"
     )
     at_chance = all(
         part["validation"]["accuracy_low"] <= part["validation"]["majority_rate"] for part in metrics.values()
     )
     chance = ["The validation images do not show that it is better than always predicting the largest class."]
     if len(metrics) == 1:
-        return [f"{recommended} is the only model of this task: {scores}.", *(chance if at_chance else [])]
+        headline = f"{recommended} is the only model of this task: {scores}."
+        if evidence.left_out:
+            headline = (
+                "No model can be recommended: no two models of this task validated on the same images. The first "
+                f"choice would be {recommended}: {scores}."
+            )
+        return [headline, *(chance if at_chance else [])]
     if at_chance:
         headline = (
             "No model can be recommended: the validation images do not show that any is better than always predicting "
@@ -81,11 +95,41 @@ def verdict(choice: Choice, evidence: Evidence) -> list[str]:
         headline = f"{recommended} is recommended: {scores}."
     return [
         headline,
-        _reason(choice, evidence),
         _certainty(choice, evidence),
+        _reason(choice, evidence),
         *_alternatives(choice, evidence),
+        *base_network_sentences(recommended, evidence.costs, evidence.bases),
         *_indistinguishable(choice, evidence),
     ]
+
+
+def _certainty(choice: Choice, evidence: Evidence) -> str:
+    """How sure it is that this model is good enough."""
+    recommended, best, shortfalls = choice.recommended, choice.best, choice.shortfalls
+    goal = f"within {_points(f'{evidence.margin:g}')} of the best" if evidence.margin else "the best"
+    probability, strength = _probability(choice.probability), "strong"
+    if choice.probability < MODERATE:
+        probability, strength = f"only {probability}", "weak"
+    elif choice.probability < STRONG:
+        strength = "moderate"
+    if best == recommended:
+        shortfall = f"Its expected shortfall is {_points(points(shortfalls[best]))}, the smallest of all"
+    else:
+        shortfall = (
+            f"Its expected shortfall is {_points(points(shortfalls[recommended]))}; the smallest is "
+            f"{_points(points(shortfalls[best]))}, of {best}"
+        )
+    sentence = (
+        f"The evidence is {strength}: the probability that {recommended} is {goal} of these models is {probability}, "
+        f"as far as {evidence.images:,} validation images can tell. {shortfall}."
+    )
+    if all(part["training"]["repeats"] == 1 for part in evidence.metrics.values()):
+        sentence += " Each model was trained once, so this does not include how another training would change it."
+    elif all(len(part.predicts) == 1 for part in evidence.outcomes.values()):
+        sentence += (
+            " Only one repeat of each model predicted these images, so this does not include how repeats differ."
+        )
+    return sentence
 
 
 def _reason(choice: Choice, evidence: Evidence) -> str:
@@ -94,55 +138,47 @@ def _reason(choice: Choice, evidence: Evidence) -> str:
     within = f"within {_points(f'{evidence.margin:g}')} of the highest validation accuracy"
     if count == 1:
         others = f", and no other model is within {_points(f'{evidence.margin:g}')} of it" if evidence.margin else ""
-        return f"It has the highest validation accuracy{others}."
+        return f"{recommended} has the highest validation accuracy{others}."
     if not evidence.margin:
-        return f"It is the cheapest of the {count} models with the highest validation accuracy."
+        return f"{recommended} is the cheapest of the {count} models with the highest validation accuracy."
     if best == recommended:
-        return f"It has the highest validation accuracy, and it is the cheapest of the {count} models {within}."
+        return f"{recommended} has the highest validation accuracy, and is the cheapest of the {count} models {within}."
     highest = percent(evidence.outcomes[best].by_image.mean())
-    return f"It is the cheapest of the {count} models {within}, {highest} of {best}."
-
-
-def _certainty(choice: Choice, evidence: Evidence) -> str:
-    """How sure it is that this model is good enough."""
-    goal = f"within {_points(f'{evidence.margin:g}')} of the best" if evidence.margin else "the best"
-    sentence = (
-        f"With a probability of {_probability(choice.probability)} it is {goal} of these models, as far as "
-        f"{evidence.images:,} validation images can tell; its expected shortfall is "
-        f"{_points(points(choice.shortfalls[choice.recommended]))}."
-    )
-    if all(len(part.predicts) == 1 for part in evidence.outcomes.values()):
-        sentence += " Each model was trained once, so this does not include how another training would change it."
-    return sentence
+    return f"{recommended} is the cheapest of the {count} models {within}, {highest} of {best}."
 
 
 def _alternatives(choice: Choice, evidence: Evidence) -> list[str]:
-    """What the runner-up and the cheapest alternative would gain or save."""
+    """What the most accurate and the cheapest alternative would gain or save."""
     shortfalls, costs, recommended = choice.shortfalls, evidence.costs, choice.recommended
     others = [model for model in shortfalls if model != recommended]
-    runner_up = min(others, key=lambda model: round(shortfalls[model], 9))
-    cheaper = [model for model in others if _is_cheaper(costs[model], costs[recommended])]
+    accurate = min(others, key=lambda model: round(shortfalls[model], 9))
+    cheaper = [model for model in others if is_cheaper(costs[model], costs[recommended])]
     alternative = cheapest(cheaper, costs, shortfalls) if cheaper else None
-    name = "runner-up and cheapest alternative" if runner_up == alternative else "runner-up"
-    sentences = [
-        f"The {name}, {_offer(runner_up, choice, evidence)} {_resolution(runner_up, choice, evidence)}".strip()
-    ]
+    if accurate == alternative:
+        return [f"The most accurate and cheapest alternative, {_offer(accurate, choice, evidence)}"]
+    sentences = [f"The most accurate alternative, {_offer(accurate, choice, evidence)}"]
     if alternative is None:
-        sentences.append("No other model is cheaper.")
-    elif alternative != runner_up:
-        sentences.append(f"The cheapest alternative, {_offer(alternative, choice, evidence)}")
-    return sentences
+        return [*sentences, none_is_cheaper(recommended, costs)]
+    return [*sentences, f"The cheapest alternative, {_offer(alternative, choice, evidence)}"]
 
 
 def _offer(model: str, choice: Choice, evidence: Evidence) -> str:
-    """The difference of a model to the recommended one in accuracy and in cost."""
+    """The difference of a model to the recommended one in accuracy and in cost, and whether images tell them apart."""
     pair = evidence.against(model, choice.recommended)
-    gap = f"{_points(points(abs(pair.difference)))} {'higher' if pair.difference > 0 else 'lower'}"
-    if not pair.difference:
-        gap = "the same"
     cost = relative_cost(evidence.costs[model], evidence.costs[choice.recommended])
-    certainty = f"95 % interval {interval(pair.low, pair.high)} points"
-    return f"{model}, scored {gap} on the validation images ({certainty}) and {cost}."
+    than = "than" if pair.difference else "as"
+    sentence = (
+        f"{model}, scored {_gap(pair)} {than} {pair.b} on the validation images (95 % interval "
+        f"{interval(pair.low, pair.high)} points); it needs {cost}."
+    )
+    return f"{sentence} {_resolution(model, choice, evidence)}".strip()
+
+
+def _gap(pair: Comparison) -> str:
+    """The difference of model a to model b: `1.5 points higher`."""
+    if not pair.difference:
+        return "the same"
+    return f"{_points(points(abs(pair.difference)))} {'higher' if pair.difference > 0 else 'lower'}"
 
 
 def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
@@ -150,7 +186,7 @@ def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
     pair = evidence.against(model, choice.recommended)
     if pair.low > 0 or pair.high < 0:
         return ""
-    sentence, margin = "These images cannot tell the two apart", evidence.margin / 100
+    sentence, margin = "The validation images cannot distinguish the two", evidence.margin / 100
     effect = max(abs(pair.difference), margin)
     if not effect:
         return f"{sentence}."
@@ -158,11 +194,12 @@ def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
         return f"{sentence}, and the difference is within the margin."
     needed = images_needed(evidence.outcomes[model], evidence.outcomes[choice.recommended], effect)
     if needed <= evidence.images:
-        return f"{sentence}, because the repeats differ too much: more repeats would tell."
-    number = f"about {float(f'{needed:.2g}'):,.0f} of them"
+        return f"{sentence}, because the repeats differ too much; more repeats could."
+    difference = "this difference"
     if effect > abs(pair.difference):
-        return f"{sentence}; to tell a difference of {_points(f'{evidence.margin:g}')} would take {number}."
-    return f"{sentence}: that would take {number}."
+        difference = f"a difference of {_points(f'{evidence.margin:g}')}"
+    number = f"about {float(f'{needed:.2g}'):,.0f} validation images"
+    return f"{sentence}; to detect {difference} (80 % power) you would need {number}."
 
 
 def _indistinguishable(choice: Choice, evidence: Evidence) -> list[str]:
@@ -171,53 +208,37 @@ def _indistinguishable(choice: Choice, evidence: Evidence) -> list[str]:
     models = [pair.a for pair in pairs if pair.low <= 0 <= pair.high]
     if len(models) < 2:
         return []
-    if len(models) > MOST_NAMES:
-        return [f"They cannot tell it apart from {len(models)} of the {len(pairs)} other models."]
-    return [f"In all, they cannot tell it apart from {listing(models)}."]
+    if len(models) == len(pairs):
+        others = "any other model"
+    elif len(models) > MOST_NAMES:
+        others = f"{len(models)} of the {len(pairs)} other models"
+    else:
+        others = f"{len(models)} other models: {listing(models)}"
+    return [f"The validation images cannot distinguish {choice.recommended} from {others}."]
 
 
-def comparison_sentence(pair: Comparison, costs: dict[str, MultiplyAdds]) -> str:
-    """One comparison on the test images in words; costs: of each model."""
-    pair = oriented(pair, pair.b) if pair.difference < 0 else pair
-    certainty = f"95 % interval {interval(pair.low, pair.high)}"
-    cost = relative_cost(costs[pair.a], costs[pair.b])
-    if not pair.difference:
-        return f"{pair.a} and {pair.b} scored the same ({certainty}). {pair.a} {cost}."
-    scores = f"{pair.a} scored {points(pair.difference)} points higher than {pair.b}"
-    if pair.distinguishable:
-        return f"{scores} ({certainty}). It {cost}."
-    if pair.low > 0:
-        certainty += f", p {p_value(pair.p_holm)} after correction for the number of pairs"
-    return f"{scores}, but the difference may be chance ({certainty}). It {cost}."
+def comparison_sentence(pair: Comparison, costs: dict[str, MultiplyAdds], pairs: int) -> str:
+    """Model a against model b on the test images in words; costs: of each model; pairs: their number in the task."""
+    certainty = f"95 % interval {interval(pair.low, pair.high)} points"
+    chance = ", but the difference may be chance" if pair.difference and not pair.distinguishable else ""
+    if chance and (pair.low > 0 or pair.high < 0):
+        certainty += (
+            f", p {p_value(pair.p_holm)}; the interval is for one pair, the p value is corrected for all {pairs} pairs"
+        )
+    return (
+        f"Compared with {pair.b}, {pair.a} scored {_gap(pair)} on the test images{chance} "
+        f"({certainty}); it needs {relative_cost(costs[pair.a], costs[pair.b])}."
+    )
 
 
 def sentences_on_test(choice: Choice, metrics: dict[str, Any], test: list[Comparison]) -> list[str]:
     """One sentence for every other model, on the test images, the smallest difference first; test: all pairs."""
     pairs = [pair for pair in test if choice.recommended in (pair.a, pair.b)]
+    others = [oriented(pair, pair.b if pair.a == choice.recommended else pair.a) for pair in pairs]
     costs = multiply_adds(metrics)
-    return [comparison_sentence(pair, costs) for pair in sorted(pairs, key=lambda pair: abs(pair.difference))]
-
-
-def relative_cost(cost: MultiplyAdds, other: MultiplyAdds) -> str:
-    """What a model costs beside another one: `costs 3 times as much in use and about as much in training`."""
-    in_use, training = _times(cost.in_use, other.in_use), _times(cost.training, other.training)
-    if in_use == training:
-        return f"costs {in_use} in use and in training"
-    return f"costs {in_use} in use and {training} in training"
-
-
-def _times(cost: float, other: float) -> str:
-    ratio = cost / other if other > 0 else 1.0
-    if 1 / SAME_COST <= ratio <= SAME_COST:
-        return "about as much"
-    return f"{ratio:,.0f} times as much" if ratio >= 10 else f"{ratio:.2g} times as much"
-
-
-def _is_cheaper(cost: MultiplyAdds, other: MultiplyAdds) -> bool:
-    """Whether a model costs less in use; where that is about the same, in training."""
-    if cost.in_use * SAME_COST < other.in_use:
-        return True
-    return cost.in_use <= SAME_COST * other.in_use and cost.training * SAME_COST < other.training
+    return [
+        comparison_sentence(pair, costs, len(test)) for pair in sorted(others, key=lambda pair: abs(pair.difference))
+    ]
 
 
 def _points(number: str) -> str:
@@ -231,15 +252,23 @@ def _probability(share: float) -> str:
     return "less than 1 %" if share < 0.01 else f"about {100 * share:.0f} %"
 
 
-def contradictions(choice: Choice, test: list[Comparison]) -> list[str]:
-    """A warning for every model that is distinguishably better than the recommended one on the test images."""
+def contradictions(choice: Choice, test: list[Comparison], unused_folds: int) -> list[str]:
+    """A warning for every model that is distinguishably better than the recommended one on the test images.
+
+    unused_folds: folds of the task on which the models are not compared.
+    """
     better = [
         pair.a if pair.difference > 0 else pair.b
         for pair in test
         if pair.distinguishable and choice.recommended == (pair.b if pair.difference > 0 else pair.a)
     ]
+    reason = "The validation images were too few to show it, or differ from the test images."
+    advice = "Give the task a larger share for validation."
+    if unused_folds:
+        folds = "1 fold of the task is" if unused_folds == 1 else f"{unused_folds} folds of the task are"
+        advice = f"Give the models more `repeats`: {folds} unused."
     return [
-        f"{model} is significantly better than the recommended {choice.recommended} on the test images. The validation "
-        "images were too few to show it, or differ from the test images. Give the task a larger share for validation."
+        f"{model} is significantly better than the recommended {choice.recommended} on the test images. "
+        + (f"{reason} {advice}" if model in choice.shortfalls else "It is not part of the choice.")
         for model in better
     ]
