@@ -7,6 +7,7 @@ import numpy as np
 from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
 from stages.evaluation.costs import lineage, pareto_front
+from stages.evaluation.learning_curves import AMOUNT
 from stages.evaluation.study_results import StudyResults
 from stages.splitting.summary import summary_sentences
 
@@ -44,7 +45,10 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
 
 
 def _describe_model(study: StudyResults, model: str) -> dict[str, Any]:
-    """built_on: names of models and features. accuracies: split -> that of each repeat."""
+    """built_on: names of models and features. accuracies: split -> that of each repeat. folds: of each repeat.
+
+    limits: the settings by which the model is trained on fewer images.
+    """
     result = study.results[model]
     record = result.record
     return {
@@ -53,6 +57,8 @@ def _describe_model(study: StudyResults, model: str) -> dict[str, Any]:
         "backbone": record.provenance.backbone,
         "cut": record.provenance.cut,
         "best_repeat": record.best_repeat,
+        "folds": record.folds,
+        "limits": {key: record.training[key] for key in sorted(AMOUNT) if record.training.get(key) is not None},
         "built_on": lineage(model, study.records).ancestors,
         "machine": result.cost.machine,
         "accuracies": {split: part.accuracies for split, part in study.predictions[model].items()},
