@@ -9,11 +9,10 @@ VALUES = {"learning rate": lambda candidate: candidate.learning_rate, "l2": lamb
 
 
 def describe_candidates(model: str, candidates: list[Candidate]) -> str:
-    """What was chosen from how many settings, the validation losses, and whether more extreme settings may be better."""
+    """What was chosen of how many settings, the validation losses, and whether settings beyond may be better."""
     (chosen,) = [candidate for candidate in candidates if candidate.chosen]
-    tried = {name: value for name, value in VALUES.items() if len({*map(value, candidates)}) > 1} or {
-        "l2": VALUES["l2"]
-    }
+    varied = {name: value for name, value in VALUES.items() if len({*map(value, candidates)}) > 1}
+    tried = varied or {"l2": VALUES["l2"]}
     setting = " and ".join(f"{value(chosen):g}" for value in tried.values())
     number = f"{len(candidates)} {'values' if len(tried) == 1 else 'pairs'} of {' and '.join(tried)}"
     losses = [_loss(candidate) for candidate in candidates if not candidate.chosen]

@@ -37,7 +37,7 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
         },
         "notes": [
             *summary_sentences(task.summary),
-            *(describe_candidates(model, tried) for model, tried in candidates.items() if tried),
+            *(describe_candidates(model, tried) for model, tried in candidates.items() if len(tried) > 1),
         ],
         "pareto_fronts": {cost: pareto_front(of_task, cost) for cost in PARETO_COSTS},
         "first_unreadable": task.summary.first_unreadable,

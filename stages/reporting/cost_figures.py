@@ -48,11 +48,16 @@ def draw_times(models: TaskModels) -> Picture:
         f"{model} {time} and {cost['milliseconds_per_image']:.3g} ms per image"
         for model, time, cost in zip(names, times, costs, strict=True)
     )
+    similar = (
+        ""
+        if differing_costs(models)
+        else f" In multiply-adds, all models are within a factor of {SAME_COST}, so no figure compares them with accuracy."
+    )
     return Picture(
         f"time-{models.task}.png",
         figure,
-        "Measured time. Above: training of one repeat, as the time of the model itself (its color) plus that of what it "
-        "is built on (gray). Below: from pixels to probabilities, one image at a time.",
+        "Measured time. Above: training of one repeat: the model itself (its color) and what it is built on "
+        f"(gray). Below: from pixels to probabilities, one image at a time.{similar}",
         f"Time of training and of use of the models of {models.task}: {values}.",
     )
 
@@ -78,8 +83,7 @@ def draw_cost(models: TaskModels, fronts: dict[str, list[str]]) -> list[Picture]
 
     fronts: cost -> the models on its Pareto front. No picture if neither cost differs.
     """
-    prices = {cost: {model: max(models.metrics[model]["cost"][cost], 1) for model in models.styles} for cost in fronts}
-    panels = [cost for cost, values in prices.items() if max(values.values()) > SAME_COST * min(values.values())]
+    panels = differing_costs(models)
     if not panels:
         return []
     size = Size(WIDTH - 0.8, 1.8 + 0.07 * len(models.styles))  # of a panel, in inches
@@ -90,7 +94,9 @@ def draw_cost(models: TaskModels, fronts: dict[str, list[str]]) -> list[Picture]
         name, label, unit = AXES[cost]
         bottom = height - above - (number + 1) * (size.height + 0.85) + 0.85 - 0.25
         axes = figure.add_axes((0.65 / WIDTH, bottom / height, size.width / WIDTH, size.height / height))
-        draw_prices(axes, size, models, {model: price / unit for model, price in prices[cost].items()}, fronts[cost])
+        draw_prices(
+            axes, size, models, {model: price / unit for model, price in prices_of(models, cost).items()}, fronts[cost]
+        )
         axes.set_xlabel(label)
         axes.set_title(f"accuracy and the cost of {name}")
     headline(figure, f"{models.task}: accuracy and cost")
@@ -98,7 +104,7 @@ def draw_cost(models: TaskModels, fronts: dict[str, list[str]]) -> list[Picture]
     handles = {kind: handle for kind, handle in kinds.items() if kind in models.kinds.values()}
     handles["Pareto front"] = Line2D([], [], **FRONT)
     figure.legend(handles.values(), handles, loc="lower center", ncols=3)
-    omitted = [AXES[cost][0] for cost in prices if cost not in panels]
+    omitted = [AXES[cost][0] for cost in AXES if cost not in panels]
     notes = [
         f" The cost of {name} is not drawn: that of all models is within a factor of {SAME_COST}." for name in omitted
     ]
@@ -114,6 +120,17 @@ def draw_cost(models: TaskModels, fronts: dict[str, list[str]]) -> list[Picture]
         f"Test accuracy against multiply-adds for the models of {models.task}: {values}. On the Pareto front: {names}.",
     )
     return [picture]
+
+
+def differing_costs(models: TaskModels) -> list[str]:
+    """The costs of `AXES` in which the models differ by more than what counts as the same cost."""
+    values = {cost: prices_of(models, cost).values() for cost in AXES}
+    return [cost for cost, prices in values.items() if max(prices) > SAME_COST * min(prices)]
+
+
+def prices_of(models: TaskModels, cost: str) -> dict[str, float]:
+    """One of the costs of `AXES` of each model; at least 1, for a log scale."""
+    return {model: max(models.metrics[model]["cost"][cost], 1) for model in models.styles}
 
 
 def draw_prices(axes: Axes, size: Size, models: TaskModels, prices: dict[str, float], front: list[str]) -> None:
@@ -147,7 +164,7 @@ def draw_prices(axes: Axes, size: Size, models: TaskModels, prices: dict[str, fl
 
 def price_axis(axes: Axes, prices: list[float]) -> None:
     """A log scale with plain numbers and more than two ticks."""
-    middle, half = math.sqrt(min(prices) * max(prices)), max(1.15 * math.sqrt(max(prices) / min(prices)), 2.3)
+    middle, half = math.sqrt(min(prices) * max(prices)), max(1.5 * math.sqrt(max(prices) / min(prices)), 2.3)
     low, high = middle / half, middle * half
     every = 1 + math.floor(math.log10(high / low) / 8)  # at most about eight ticks
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1, every)

@@ -103,8 +103,8 @@ def draw_accuracy(models: TaskModels, repeats: dict[str, dict[str, list[float]]]
     return Picture(
         f"accuracy-{models.task}.png",
         figure,
-        "Accuracy on the validation images, on which models are chosen, and on the test images. Overlapping intervals do "
-        "not show that two models are equally good; the comparison of pairs decides. ✓ marks the recommended model.",
+        "Accuracy on the validation images, on which models are chosen, and on the test images. Overlapping intervals "
+        "do not show that two models are equally good; the comparison of pairs decides. ✓ marks the recommended model.",
         f"Validation and test accuracy of the models of {models.task}: {values}.",
     )
 
@@ -143,8 +143,8 @@ def draw_validation_curves(models: TaskModels, history: pd.DataFrame) -> Picture
     return Picture(
         f"curves-{models.task}.png",
         figure,
-        "Validation accuracy over the epochs: mean over the repeats, up to the end of the shortest one. Single repeats, "
-        "and the training images, are in the figures of each model.",
+        "Validation accuracy over the epochs: mean over the repeats, up to the end of the shortest one. Single "
+        "repeats, and the training images, are in the figures of each model.",
         f"Validation accuracy over the epochs for {', '.join(names)}.",
     )
 

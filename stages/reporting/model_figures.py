@@ -83,11 +83,11 @@ def draw_reliability(
         axes.set_xlabel("predicted probability")
         for axis in (axes.xaxis, axes.yaxis):
             percent_axis(axis)
-            axis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+            axis.set_major_locator(FixedLocator([0, 0.5, 1]))
         axes.tick_params(labelsize=8)
     accuracy.set_title("accuracy")
     share.set_title("share of the images")
-    share.legend(loc="upper left")
+    share.legend(loc="upper left", fontsize=7.5, handlelength=1.2, borderaxespad=0)
     before, after = ("unknown" if error is None else percent(error) for error in errors)
     return Picture(
         f"reliability-{model}.png",
@@ -120,8 +120,8 @@ def draw_confusion(model: str, confusion: pd.DataFrame, classes: list[str]) -> P
     return Picture(
         f"confusion-{model}.png",
         figure,
-        "Confusion matrix of the exported repeat on the test images, in % of the actual class. Columns are in the order of "
-        f"the rows, so the diagonal is correct.{confusions}",
+        "Confusion matrix of the exported repeat on the test images, in % of the actual class. Columns are in the "
+        f"order of the rows, so the diagonal is correct.{confusions}",
         f"Confusion matrix of {model} on the test images: lowest recall {100 * shares[weakest, weakest]:.0f} % for "
         f"{classes[weakest]!r}.{confusions}",
     )
