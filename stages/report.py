@@ -62,9 +62,13 @@ def draw_models(task: dict[str, Any], data: ReportData, reports: Path) -> dict[s
     for model, style in line_styles(task["models"]).items():
         confusion = read_table(reports / "confusion" / f"{model}.csv")
         history, reliability = (table[table["model"] == model] for table in (data.history, data.reliability))
+        facts, test = data.study["models"][model], data.metrics[model]["test"]
+        if facts["kind"] == "probe":
+            history = history.iloc[:0]  # it is solved, without epochs
+        bins = reliability, (test["calibration_error"], test["calibrated_error"])
         models[model] = {
-            **data.study["models"][model],
-            "pictures": draw_model(model, style, history, reliability, (confusion, task["classes"])),
+            **facts,
+            "pictures": draw_model(model, style, history, bins, (confusion, task["classes"])),
             "classes": class_rows(read_table(reports / "classes" / f"{model}.csv")),
         }
     return models

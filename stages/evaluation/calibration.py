@@ -32,7 +32,8 @@ def reliability(study: StudyResults) -> dict[str, pd.DataFrame]:
 
 
 def reliability_table(predictions: SplitPredictions) -> pd.DataFrame:
-    """Columns confidence, accuracy, images: means over the images of a bin of the highest probability, all repeats.
+    """Columns confidence, accuracy, images: means over the images of a bin of the highest probability, all repeats;
+    center: of the bin.
 
     Missing predictions of a diverged repeat do not count.
     """
@@ -41,4 +42,5 @@ def reliability_table(predictions: SplitPredictions) -> pd.DataFrame:
     table = pd.DataFrame({"confidence": confidence, "accuracy": predictions.correct[known].astype(float)})
     bins = np.ceil(confidence * RELIABILITY_BINS).clip(1, RELIABILITY_BINS)
     means = table.groupby(bins).mean()
-    return means.assign(images=table.groupby(bins).size()).reset_index(drop=True)
+    centers = (means.index - 0.5) / RELIABILITY_BINS
+    return means.assign(images=table.groupby(bins).size(), center=centers).reset_index(drop=True)

@@ -8,6 +8,7 @@ import pandas as pd
 from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
 from stages.evaluation.costs import lineage, pareto_front
+from stages.evaluation.learning_curves import AMOUNT
 from stages.evaluation.study_results import StudyResults
 from stages.splitting.summary import summary_sentences
 
@@ -41,7 +42,7 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
         "images": {split: np.bincount(rows[split]["label"], minlength=len(task.classes)).tolist() for split in SPLITS},
         "notes": [
             *summary_sentences(task.summary),
-            *(describe_candidates(model, tried) for model, tried in candidates.items() if tried),
+            *(describe_candidates(model, tried) for model, tried in candidates.items() if len(tried) > 1),
         ],
         "pareto_fronts": {cost: pareto_front(of_task, cost) for cost in PARETO_COSTS},
         "first_unreadable": task.summary.first_unreadable,
@@ -49,7 +50,10 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
 
 
 def _describe_model(study: StudyResults, model: str) -> dict[str, Any]:
-    """built_on: names of models and features. accuracies: split -> that of each repeat."""
+    """built_on: names of models and features. accuracies: split -> that of each repeat. folds: of each repeat.
+
+    limits: the settings by which the model is trained on fewer images.
+    """
     result = study.results[model]
     record = result.record
     return {
@@ -58,6 +62,8 @@ def _describe_model(study: StudyResults, model: str) -> dict[str, Any]:
         "backbone": record.provenance.backbone,
         "cut": record.provenance.cut,
         "best_repeat": record.best_repeat,
+        "folds": record.folds,
+        "limits": {key: record.training[key] for key in sorted(AMOUNT) if record.training.get(key) is not None},
         "built_on": lineage(model, study.records).ancestors,
         "machine": result.cost.machine,
         "accuracies": {split: part.accuracies for split, part in study.predictions[model].items()},

@@ -181,7 +181,7 @@ def model_metrics(
     return {
         **parts,
         "training": {
-            "epochs": rounded(np.mean(record.epochs)),
+            "epochs": None if record.kind == "probe" else rounded(np.mean(record.epochs)),  # a probe is solved
             "repeats": record.repeats,
             "diverged_repeats": len(set().union(*(part.diverged for part in predictions.values()))),
             "images": record.train_images,

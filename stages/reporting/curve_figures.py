@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from stages.evaluation.formatting import percent
 from stages.reporting.style import WIDTH, LineStyle, Picture, headline, layout_legend, line_style, percent_axis
 
 OFFSET = 0.06  # between several curves at one cut layer, whose intervals would overlap
@@ -42,7 +43,8 @@ def draw_learning_curves(task: str, curves: list[dict], crossovers: list[dict], 
     values = "; ".join(
         f"{curve['name']}: "
         + ", ".join(
-            f"{metrics[model]['test']['accuracy']:.1%} with {images:.0f}" for model, images in curve["models"].items()
+            f"{percent(metrics[model]['test']['accuracy'])} with {images:.0f}"
+            for model, images in curve["models"].items()
         )
         for curve in curves
     )
@@ -97,7 +99,7 @@ def draw_cut_curves(task: str, cut_curves: dict[str, dict], metrics: dict, test:
             positions = [frozen.index(layers) + shift for layers in curve["models"].values()]
             draw_curve(axes, positions, curve, metrics, line_style(number))
             values += [
-                f"{model} at {names[layers]} {metrics[model]['test']['accuracy']:.1%}"
+                f"{model} at {names[layers]} {percent(metrics[model]['test']['accuracy'])}"
                 for model, layers in curve["models"].items()
             ]
         # Many long names would overlap.

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
+from stages.evaluation.formatting import percent
 from stages.reporting.cost_figures import draw_cost, draw_times
 from stages.reporting.curve_figures import draw_cut_curves, draw_learning_curves
 from stages.reporting.model_figures import draw_line, finish_curves
@@ -47,82 +50,102 @@ def draw_task(task: str, data: ReportData) -> list[Picture]:
     content, comparison = data.study["tasks"][task], data.comparisons[task]
     kinds = {model: data.study["models"][model]["kind"] for model in content["models"]}
     models = TaskModels(task, line_styles(content["models"]), kinds, data.metrics, comparison["recommended"])
-    repeats = {model: data.study["models"][model]["accuracies"]["test"] for model in kinds}
+    repeats = {model: data.study["models"][model]["accuracies"] for model in kinds}
+    trained = [model for model, kind in kinds.items() if kind != "probe"]  # a probe is solved, without epochs
     several = len(kinds) > 1
     pictures = []
     with matplotlib.rc_context(STYLE):
         if several:
-            pictures += [draw_accuracy(models, repeats, comparison["test"])]
-            pictures += [draw_cost(models, content["pareto_fronts"]), draw_times(models)]
+            pictures.append(draw_accuracy(models, repeats))
+            pictures += [*draw_cost(models, content["pareto_fronts"]), draw_times(models)]
         if curves := comparison["learning_curves"]:
             pictures.append(draw_learning_curves(task, curves, comparison["crossovers"], data.metrics))
         if comparison["cut_curves"]:
             pictures.append(draw_cut_curves(task, comparison["cut_curves"], data.metrics, comparison["test"]))
-        if several:
-            pictures.append(draw_training_curves(models, data.history[data.history["model"].isin(kinds)]))
+        if several and trained:
+            pictures.append(draw_validation_curves(models, data.history[data.history["model"].isin(trained)]))
         if not (pca := data.pca[data.pca["task"] == task]).empty:
             pictures.append(draw_pca(task, content["classes"], pca))
     return pictures
 
 
-def draw_accuracy(models: TaskModels, repeats: dict[str, list[float]], test: list[dict]) -> Picture:
-    """Test accuracy of every model with its interval and single repeats, the highest on top.
+def draw_accuracy(models: TaskModels, repeats: dict[str, dict[str, list[float]]]) -> Picture:
+    """Validation and test accuracy of every model with interval and single repeats, in the order of the tables.
 
-    repeats: model -> test accuracy of each repeat. test: comparisons of all pairs on the test images.
+    repeats: model -> split -> accuracy of each repeat.
     """
-    ascending = sorted(models.styles, key=models.accuracy)
-    figure = Figure(figsize=(WIDTH, 1.2 + 0.42 * len(ascending)))
-    axes = figure.subplots()
-    for height, model in enumerate(ascending):
-        values, style, marker = models.metrics[model]["test"], models.styles[model], MARKERS[models.kinds[model]]
-        axes.plot([values["accuracy_low"], values["accuracy_high"]], [height] * 2, color=style.color, linewidth=2)
-        axes.plot(values["accuracy"], height, marker, color=style.color, markeredgecolor=style.edge, markersize=7)
-        axes.plot(repeats[model], [height - 0.27] * len(repeats[model]), "|", color="#555555", markersize=6)
-    axes.set_yticks(range(len(ascending)), [models.label(model) for model in ascending])
-    axes.set_ylim(-0.6, len(ascending) - 0.4)
-    axes.grid(visible=False, axis="y")
-    percent_axis(axes.xaxis)
-    figure.supxlabel("test accuracy: mean, 95 % interval, single repeats (|)", fontsize=9)
-    headline(figure, f"{models.task}: {leader(ascending[-1], test)}")
-    values = "; ".join(f"{model} {models.accuracy(model):.1%}" for model in reversed(ascending))
+    names = models.ranked
+    figure = Figure(figsize=(WIDTH, 1.3 + 0.42 * len(names)))
+    panels = dict(zip(("validation", "test"), figure.subplots(1, 2, sharex=True, sharey=True), strict=True))
+    shares = [value for model in names for split in panels for value in repeats[model][split]]
+    width = 0.03 * (max(shares) - min(shares))
+    for split, axes in panels.items():
+        for row, model in enumerate(names):
+            values, style, marker = models.metrics[model][split], models.styles[model], MARKERS[models.kinds[model]]
+            axes.plot([values["accuracy_low"], values["accuracy_high"]], [row] * 2, color=style.color, linewidth=2)
+            axes.plot(values["accuracy"], row, marker, color=style.color, markeredgecolor=style.edge, markersize=6)
+            single = sorted(repeats[model][split])
+            levels = stacked(single, width)
+            step = min(0.1, 0.22 / max(1, *levels))
+            axes.plot(single, [row + 0.25 + step * level for level in levels], ".", color="#555555", markersize=3)
+        axes.set_title(f"{split} accuracy")
+        axes.grid(visible=False, axis="y")
+        percent_axis(axes.xaxis)
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))
+    panels["validation"].set_yticks(range(len(names)), [models.label(model) for model in names])
+    panels["validation"].set_ylim(len(names) - 0.4, -0.6)
+    figure.supxlabel("mean, 95 % interval, single repeats (dots)", fontsize=9)
+    headline(figure, f"{models.task}: accuracy{recommendation(models)}")
+    values = "; ".join(
+        f"{model} {percent(models.metrics[model]['validation']['accuracy'])} and {percent(models.accuracy(model))}"
+        for model in names
+    )
     return Picture(
         f"accuracy-{models.task}.png",
         figure,
-        "Test accuracy. Overlapping intervals do not show that two models are equally good; the comparison of pairs "
-        "decides. ✓ marks the recommended model.",
-        f"Test accuracy of the models of {models.task}: {values}.",
+        "Accuracy on the validation images, on which models are chosen, and on the test images. Overlapping intervals "
+        "do not show that two models are equally good; the comparison of pairs decides. ✓ marks the recommended model.",
+        f"Validation and test accuracy of the models of {models.task}: {values}.",
     )
 
 
-def leader(best: str, pairs: list[dict]) -> str:
-    """A headline on the model with the highest test accuracy; pairs: comparisons on the test images."""
-    similar = sum(best in (pair["a"], pair["b"]) and not pair["distinguishable"] for pair in pairs)
-    if not similar:
-        return f"{best} is significantly better than every other model"
-    return f"{best} leads, but its lead over {similar} other model{'s' if similar > 1 else ''} may be chance"
+def recommendation(models: TaskModels) -> str:
+    """The end of a headline; empty if no validation accuracy is significantly above that of the largest class."""
+    parts = [models.metrics[model]["validation"] for model in models.styles]
+    if all(part["accuracy_low"] <= part["majority_rate"] for part in parts):
+        return ""
+    return f"; {models.recommended} is recommended"
 
 
-def draw_training_curves(models: TaskModels, history: pd.DataFrame) -> Picture:
-    """Accuracy and loss of all models over the epochs, overlaid."""
-    legend = layout_legend([*models.styles])
-    figure = Figure(figsize=(WIDTH, 5.0 + legend.height))
-    grid = figure.subplots(2, 2, sharex=True, sharey="row")
-    for row, measure in zip(grid, ("accuracy", "loss"), strict=True):
-        for axes, split in zip(row, ("train", "validation"), strict=True):
-            for model, epochs in history.groupby("model", sort=False):
-                style = models.styles[model]
-                draw_line(axes, epochs, f"{split}_{measure}", style, model)
-            axes.set_title(f"{split} {measure}")
-    finish_curves(grid)
-    headline(figure, f"{models.task}: training curves")
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=legend.columns)
+def stacked(values: list[float], width: float) -> list[int]:
+    """A level for each of ascending values, from 0, so that values on one level are more than `width` apart."""
+    levels: list[int] = []
+    last: list[float] = []  # value of each level
+    for value in values:
+        free = [level for level, before in enumerate(last) if value - before > width]
+        level = free[0] if free else len(last)
+        last[level : level + 1] = [value]
+        levels.append(level)
+    return levels
+
+
+def draw_validation_curves(models: TaskModels, history: pd.DataFrame) -> Picture:
+    """Mean validation accuracy of all models over the epochs. history: of the models that have epochs."""
+    names = [model for model in models.styles if model in set(history["model"])]
+    legend = layout_legend(names)
+    figure = Figure(figsize=(WIDTH, 2.7 + legend.height))
+    axes = figure.subplots()
+    for model in names:
+        draw_line(axes, history[history["model"] == model], "validation_accuracy", models.styles[model], model, False)
+    finish_curves(np.array([[axes]]))
+    headline(figure, f"{models.task}: validation accuracy by epoch")
+    figure.legend(loc="outside lower center", ncols=legend.columns)
     return Picture(
         f"curves-{models.task}.png",
         figure,
-        "Training curves of all models. Thick lines: mean over the repeats, up to the end of the shortest one. Thin "
-        "lines: single repeats, up to the epoch where training stopped.",
-        f"Train and validation accuracy and loss over the epochs for {', '.join(models.styles)}.",
+        "Validation accuracy over the epochs: mean over the repeats, up to the end of the shortest one. Single "
+        "repeats, and the training images, are in the figures of each model.",
+        f"Validation accuracy over the epochs for {', '.join(names)}.",
     )
 
 

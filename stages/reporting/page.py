@@ -6,7 +6,7 @@ import html
 import re
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
@@ -14,14 +14,19 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from stages.artifacts.tiles import Tile
 from stages.evaluation.formatting import duration, p_value, percent, points, quantity
 from stages.reporting.figures import ReportData
-from stages.reporting.style import Picture
+from stages.reporting.sentences import calibration_sentence, split_sentence
+from stages.reporting.style import Picture, ranked
 
 # Header, path of the value in a model's part of metrics.json, and format; see `cell`.
 COLUMNS = [
+    ("validation accuracy", "validation.accuracy", "interval"),
     ("test accuracy", "test.accuracy", "interval"),
     ("total time", "cost.total_seconds", "duration"),
     ("time per image", "cost.milliseconds_per_image", "milliseconds"),
-    ("validation accuracy", "validation.accuracy", "interval"),
+    ("calibration error", "test.calibration_error", "calibration"),
+    ("after calibration", "test.calibrated_error", "calibration"),
+]
+MORE_COLUMNS = [
     ("train accuracy", "train.accuracy", "interval"),
     ("train images", "training.images", "count"),
     ("epochs", "training.epochs", "count"),
@@ -29,39 +34,54 @@ COLUMNS = [
     ("macro precision", "test.macro_precision", "interval"),
     ("macro recall", "test.macro_recall", "interval"),
     ("macro F1", "test.macro_f1", "interval"),
-    ("balanced accuracy", "test.balanced_accuracy", "interval"),
     ("ROC-AUC", "test.roc_auc", "interval"),
-    ("calibration error", "test.calibration_error", "interval"),
-    ("after calibration", "test.calibrated_error", "percent"),
     ("test loss", "test.loss", "number"),
 ]
 COST_COLUMNS = [
-    ("total time", "cost.total_seconds", "duration"),
     ("training time", "cost.seconds", "duration"),
-    ("time per image", "cost.milliseconds_per_image", "milliseconds"),
     ("images/s in batches", "cost.batch_images_per_second", "count"),
     ("size", "cost.megabytes", "megabytes"),
     ("peak memory", "cost.peak_memory_mb", "megabytes"),
     ("multiply-adds per image", "cost.multiply_adds", "quantity"),
     ("multiply-adds in training", "cost.total_training_multiply_adds", "quantity"),
-    ("training images/s", "cost.images_per_second", "count"),
     ("trained parameters", "cost.trained_parameters", "quantity"),
     ("all parameters", "cost.total_parameters", "quantity"),
 ]
+# What the columns of each table mean.
+LEGENDS = {
+    "models": (
+        "The recommended model comes first, then the order is that of the validation accuracy. Accuracy: mean over the "
+        "repeats, [95 % interval] ± standard deviation over the repeats, in points. Total time: training of one "
+        "repeat, with everything that the model is built on. Time per image: from pixels to probabilities, one image "
+        "at a time. Calibration error: on the test images, before and after calibration; the lower one is bold. Models "
+        "in use are calibrated."
+    ),
+    "more": (
+        "Percentages: as above. Train images, epochs: of one repeat; a probe is solved without epochs. Macro "
+        "precision, recall and F1: mean over the classes, on the test images, as are ROC-AUC and the test loss "
+        "(cross-entropy)."
+    ),
+    "costs": (
+        "Training time: one repeat of the model alone. Images/s in batches: in use, 32 at a time. Size: of the "
+        "weights. Peak memory: of the process that trained, or of the GPU. Multiply-adds per image: of the model in "
+        "use. Multiply-adds in training: of one repeat, with everything that the model is built on. Trained parameters: "
+        "weights that the training changes. All parameters: from the image to the probabilities. Times and memory were "
+        "measured on the machine of the model; multiply-adds are the same on every machine."
+    ),
+}
 LOWER_IS_BETTER = {
-    *("test loss", "calibration error", "after calibration"),
+    *("test loss", "total time", "time per image", "calibration error", "after calibration"),
     *(header for header, *_ in COST_COLUMNS if "images/s" not in header),
 }
+CALIBRATION = ["calibration_error", "calibrated_error"]
 FORMS = {
     "duration": duration,
     "milliseconds": lambda number: f"{number:.3g} ms",
     "megabytes": lambda number: f"{number:,.3g} MB" if number < 100 else f"{number:,.0f} MB",
     "quantity": quantity,
-    "percent": percent,
     "number": lambda number: f"{number:.3f}",
     "count": lambda number: f"{number:,.0f}",
 }
-UNKNOWN = ("-", "", None)
 CLASS_COLUMNS = [
     ("precision", "precision"),
     ("recall", "recall"),
@@ -69,6 +89,18 @@ CLASS_COLUMNS = [
     ("ROC-AUC", "roc_auc"),
     ("calibration error", "calibration_error"),
 ]
+
+
+class Cell(NamedTuple):
+    """A value in a table, its detail, the number that it is sorted by, and whether it is the better one of two."""
+
+    value: str
+    detail: str = ""
+    number: float | None = None
+    better: bool = False
+
+
+UNKNOWN = Cell("-")
 
 
 def render(template: str, **content: Any) -> str:
@@ -82,6 +114,7 @@ def render(template: str, **content: Any) -> str:
         keep_trailing_newline=True,
     )
     environment.globals["lower_is_better"] = LOWER_IS_BETTER
+    environment.globals["legends"] = LEGENDS
     environment.globals["class_columns"] = [header for header, _ in CLASS_COLUMNS]
     environment.filters |= {"md": markdown, "data_uri": data_uri, "sha256": sha256}
     return environment.get_template(template).render(**content)
@@ -97,14 +130,18 @@ def task_sections(
     sections = []
     for name, comparison in data.comparisons.items():
         task = data.study["tasks"][name]
-        models, columns = task["models"], task_columns(data.metrics[task["models"][0]])
-        ranking = sorted(models, key=lambda model: -data.metrics[model]["test"]["accuracy"])
+        models = task["models"]
+        metrics = {model: data.metrics[model] for model in models}
+        ranking = ranked(metrics, comparison["recommended"])
         sections.append(
             {
                 "name": name,
                 **task,
                 **{key: comparison[key] for key in ("recommended", "verdict", "verdict_on_test", "warnings")},
-                "table": models_table(data, ranking, columns),
+                "split": split_sentence(task, [data.study["models"][model] for model in models], metrics),
+                "table": models_table(data, ranking, COLUMNS),
+                "calibration": calibration_sentence(metrics),
+                "more": models_table(data, ranking, more_columns(metrics[models[0]])),
                 "costs": models_table(data, ranking, COST_COLUMNS),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},
                 "pictures": pictures[name],
@@ -129,15 +166,17 @@ def models_table(data: ReportData, models: list[str], columns: list[tuple[str, s
     }
 
 
-def task_columns(metrics: dict) -> list[tuple[str, str, str]]:
-    """The columns of a task's table, without top-5 accuracy if the metrics of its models lack it."""
-    return [column for column in COLUMNS if column[1] != "test.top5_accuracy" or "top5_accuracy" in metrics["test"]]
+def more_columns(metrics: dict) -> list[tuple[str, str, str]]:
+    """`MORE_COLUMNS`, without top-5 accuracy if the metrics of a task's models lack it."""
+    top_5 = "top5_accuracy" in metrics["test"]
+    return [column for column in MORE_COLUMNS if top_5 or column[1] != "test.top5_accuracy"]
 
 
-def cell(metrics: dict, path: str, form: str) -> tuple[str, str, float | None]:
-    """The value at `path` of a model's metrics, its detail, and the number that it is sorted by; `UNKNOWN` for None.
+def cell(metrics: dict, path: str, form: str) -> Cell:
+    """The value at `path` of a model's metrics; `UNKNOWN` for None.
 
-    The detail of form `interval` is the interval and the spread over repeats.
+    The detail of form `interval` is the interval and the spread over repeats. Of form `calibration`, the lower error of
+    the two, as displayed, is the better one.
     """
     group, name = path.split(".")
     value = metrics[group][name]
@@ -145,14 +184,17 @@ def cell(metrics: dict, path: str, form: str) -> tuple[str, str, float | None]:
         return UNKNOWN
     if form == "interval":
         return interval_cell(metrics[group], name)
-    return FORMS[form](value), "", value
+    if form == "calibration":
+        other = sum(metrics[group][error] for error in CALIBRATION) - value
+        return Cell(percent(value), "", value, round(value, 3) < round(other, 3))
+    return Cell(FORMS[form](value), "", value)
 
 
-def interval_cell(metrics: dict, name: str) -> tuple[str, str, float]:
+def interval_cell(metrics: dict, name: str) -> Cell:
     """A share with its interval and its spread over repeats, as in `cell`."""
     value, low, high, spread = (metrics[f"{name}{end}"] for end in ("", "_low", "_high", "_std"))
     interval = [] if low is None else [f"[{points(low)}, {points(high)}]"]
-    return percent(value), " ".join(interval + ([] if spread is None else [f"± {points(spread)}"])), value
+    return Cell(percent(value), " ".join(interval + ([] if spread is None else [f"± {points(spread)}"])), value)
 
 
 def class_rows(metrics: pd.DataFrame) -> list[dict[str, Any]]:

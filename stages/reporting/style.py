@@ -82,6 +82,14 @@ def line_styles(models: list[str]) -> dict[str, LineStyle]:
     return {model: line_style(number) for number, model in enumerate(models)}
 
 
+def ranked(metrics: dict[str, Any], recommended: str) -> list[str]:
+    """The models of a task in the order of tables and figures: the recommended one, then by validation accuracy.
+
+    metrics: of each model of the task, its part of metrics.json.
+    """
+    return sorted(metrics, key=lambda model: (model != recommended, -metrics[model]["validation"]["accuracy"]))
+
+
 @dataclass(frozen=True)
 class TaskModels:
     """The models of a task: their lines, kinds and metrics, and which one is recommended."""
@@ -91,6 +99,11 @@ class TaskModels:
     kinds: dict[str, str]
     metrics: dict[str, Any]
     recommended: str
+
+    @property
+    def ranked(self) -> list[str]:
+        """The models in the order of the tables."""
+        return ranked({model: self.metrics[model] for model in self.styles}, self.recommended)
 
     def accuracy(self, model: str) -> float:
         """The test accuracy of a model."""
@@ -125,16 +138,16 @@ def panel_title(axes: Axes, text: str) -> None:
     axes.set_title(text, fontsize=STYLE["axes.titlesize"] * min(1, 20 / len(text)))
 
 
-def shortened(name: str) -> str:
-    """A class name of at most 13 characters on one line; shortened in the middle, because ends often differ."""
-    name = " ".join(name.split())
-    return name if len(name) <= 13 else f"{name[:6]}…{name[-6:]}"
+def shortened(name: str, most: int = 13) -> str:
+    """A name of at most so many characters on one line; shortened in the middle, because ends often differ."""
+    name, half = " ".join(name.split()), most // 2
+    return name if len(name) <= most else f"{name[:half]}…{name[-half:]}"
 
 
 def percent_axis(axis: Axis) -> None:
     """Shares as percentages."""
     axis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))
+    axis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g} %"))
 
 
 def log_axis(axis: Axis) -> None:

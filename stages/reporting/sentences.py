@@ -1,0 +1,56 @@
+"""Sentences of the report on the images of a task and on the calibration of its models."""
+
+from typing import Any
+
+from stages.core.wording import listing
+
+MOST_NAMES = 5  # of models in a sentence; of more, their number
+
+
+def split_sentence(task: dict[str, Any], models: list[dict], metrics: dict[str, Any]) -> str:
+    """How many images train, validation and test have, and how many of them are used.
+
+    task, models: its part and those of its models in study.json. metrics: model -> its part of metrics.json.
+    """
+    train, test = (sum(task["images"][split]) for split in ("train", "test"))
+    # The number of folds and of validation images of the model with the most folds.
+    folds, validation = max(
+        (len({*model["folds"]}), metrics["validation"]["images"])
+        for model, metrics in zip(models, metrics.values(), strict=True)
+    )
+    used = _used(train, models, metrics)
+    if folds == 1:
+        return f"{train:,} train images{used}, {validation:,} validation images and {test:,} test images."
+    exact = "" if validation % folds == 0 else "about "
+    return (
+        f"{folds} folds of {exact}{validation / folds:,.0f} validation images; {train:,} images outside a fold and the "
+        f"test part{used}; {test:,} test images."
+    )
+
+
+def _used(train: int, models: list[dict], metrics: dict[str, Any]) -> str:
+    """How many of the train images the models are trained on, with the limit if all have the same one."""
+    numbers = [values["training"]["images"] for values in metrics.values()]
+    low, high = min(numbers), max(numbers)
+    if low >= train:
+        return ""
+    limits = [", ".join(f"{key}: {value:g}" for key, value in model["limits"].items()) for model in models]
+    limit = f" ({limits[0]})" if limits[0] and len({*limits}) == 1 else ""
+    return f", of which {low:,} are used{limit}" if low == high else f", of which {low:,} to {high:,} are used"
+
+
+def calibration_sentence(metrics: dict[str, Any]) -> str:
+    """Which models calibration did not improve on the test images; empty if it improved all, as far as is known.
+
+    metrics: model -> its part of metrics.json. Errors are compared as they are displayed, in tenths of a point.
+    """
+    errors = {
+        model: (values["test"]["calibration_error"], values["test"]["calibrated_error"])
+        for model, values in metrics.items()
+    }
+    known = {model: pair for model, pair in errors.items() if None not in pair}
+    similar = [model for model, (before, after) in known.items() if round(after, 3) >= round(before, 3)]
+    if not similar:
+        return ""
+    names = f"{len(similar)} of {len(metrics)} models" if len(similar) > MOST_NAMES else listing(similar)
+    return f"Calibration did not lower the calibration error of {names} on the test images."
