@@ -51,7 +51,7 @@ def draw_times(models: TaskModels) -> Picture:
     similar = (
         ""
         if differing_costs(models)
-        else f" All models are within a factor of {SAME_COST} in multiply-adds, so no figure compares these with accuracy."
+        else f" In multiply-adds, the models are within a factor of {SAME_COST}: no figure compares them with accuracy."
     )
     return Picture(
         f"time-{models.task}.png",
