@@ -124,8 +124,11 @@ def make_task(name, first_row) -> Task:
 
 
 def random_probabilities(random, labels, accuracy, repeats=2):
-    """Probabilities (repeats, n, 3) whose most probable class is the label in `accuracy` of the cases."""
-    wrong = random.random((repeats, len(labels))) > accuracy
+    """Probabilities (repeats, n, 3) whose most probable class is the label in `accuracy` of the cases.
+
+    labels: (n,), or (repeats, n) of each repeat.
+    """
+    wrong = random.random((repeats, labels.shape[-1])) > accuracy
     predicted = (labels + wrong * random.integers(1, 3, wrong.shape)) % 3
     probabilities = np.eye(3)[predicted] + random.random((*wrong.shape, 3)) * 0.5
     return (probabilities / probabilities.sum(-1, keepdims=True)).astype(np.float32)
@@ -144,17 +147,18 @@ def make_result(record, accuracy, seconds) -> ModelResult:
     random = np.random.default_rng(len(name) + ord(name[2]))
     predictions = {}
     for split in SPLITS:
-        rows = task.rows(split)
-        probabilities = random_probabilities(random, rows["label"].to_numpy(), accuracy, record.repeats)
-        indices = [rows["index"].to_numpy()] * record.repeats
+        rows = [task.rows(split, fold=fold) for fold in record.folds]
+        labels = np.stack([of_repeat["label"] for of_repeat in rows])
+        probabilities = random_probabilities(random, labels, accuracy, record.repeats)
+        indices = [of_repeat["index"].to_numpy() for of_repeat in rows]
         predictions[split] = Predictions.of_repeats(indices, list(probabilities))
     history = pd.DataFrame(
         [[repeat, epoch, 1 / epoch, 0.5, 1.5 / epoch, 0.4] for repeat in range(record.repeats) for epoch in (1, 2, 3)],
         columns=["repeat", "epoch", "train_loss", "train_accuracy", "validation_loss", "validation_accuracy"],
     )
-    validation = task.rows("validation")["label"].to_numpy()
-    for repeat in range(record.repeats):  # the weights of the last epoch are those that predict
-        loss = cross_entropy(predictions["validation"].probabilities[repeat], validation)
+    for repeat, fold in enumerate(record.folds):  # the weights of the last epoch are those that predict
+        validation = task.rows("validation", fold=fold)["label"].to_numpy()
+        loss = cross_entropy(predictions["validation"].of_repeat(repeat)[1], validation)
         history.loc[(history["repeat"] == repeat) & (history["epoch"] == 3), "validation_loss"] = loss
     rows = task.rows("validation").head(20)["index"].to_numpy()
     pca = PcaProjection(rows, random.normal(size=(20, 2)).astype(np.float32), np.array([0.5, 0.2]))

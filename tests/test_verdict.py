@@ -1,22 +1,36 @@
 """The recommendation: its rule in simulated studies with known truth, its sentences, and what it must not depend on."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from stages import compare, evaluate
+from stages import compare, evaluate, report
 from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
 from stages.artifacts.margin import write_margin
 from stages.artifacts.models import read_result
+from stages.artifacts.tasks import read_task, write_task
 from stages.core.errors import UserError
+from stages.evaluation.compared_folds import compared_folds, left_out_sentences, limiting_sentences
 from stages.evaluation.comparisons import Comparison, compare_models, resampled_accuracies, standard_errors, student
+from stages.evaluation.cost_sentences import base_network_sentences, is_cheaper, none_is_cheaper, relative_cost
 from stages.evaluation.folds import Outcomes, common_outcomes, fold_variances, images_needed
 from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose, joint_accuracies
-from stages.evaluation.verdict import Evidence, comparison_sentence, contradictions, relative_cost, verdict
-from tests.example_results import MACHINE, records, report_files, split_predictions, write_result, write_study
+from stages.evaluation.verdict import Evidence, comparison_sentence, contradictions, sentences_on_test, verdict
+from tests.example_results import (
+    MACHINE,
+    NO_NEAR_DUPLICATES,
+    make_result,
+    model_record,
+    records,
+    report_files,
+    split_predictions,
+    write_result,
+    write_study,
+)
 from tests.simulated_studies import Kind, simulate
 
 MOST_BELOW = {60: 0.25, 100: 0.18, 300: 0.09, 1000: 0.05}  # validation images -> share of studies
@@ -51,15 +65,17 @@ def metrics_of(outcomes, costs, majority=0.1) -> dict:
         accuracy = part.by_image.mean()
         split = {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.05}
         cost = {"multiply_adds": costs[model].in_use, "total_training_multiply_adds": costs[model].training}
-        metrics[model] = {"validation": {**split, "majority_rate": majority}, "test": split, "cost": cost}
+        cost |= {"seconds": 9.6, "total_seconds": 10.3, "milliseconds_per_image": 4.48}
+        validation = {**split, "accuracy": 0.123, "majority_rate": majority}
+        training = {"repeats": len(part.predicts)}
+        metrics[model] = {"validation": validation, "test": split, "cost": cost, "training": training}
     return metrics
 
 
-def verdict_of(outcomes, costs, margin=1.0, majority=0.1) -> list[str]:
+def verdict_of(outcomes, costs, margin=1.0, majority=0.1, **others) -> list[str]:
     choice = choose(outcomes, costs, margin / 100, seed=0, resamples=500)
-    return verdict(
-        choice, Evidence(metrics_of(outcomes, costs, majority), outcomes, compare_models(outcomes, 0), margin)
-    )
+    metrics = metrics_of(outcomes, costs, majority)
+    return verdict(choice, Evidence(metrics, outcomes, compare_models(outcomes, 0), margin, **others))
 
 
 # The rule
@@ -248,8 +264,50 @@ def test_models_are_compared_on_the_folds_that_all_of_them_have():
     assert [part.correct.shape for part in common.values()] == [(2, 4), (2, 4)]
     assert common["three"].groups.tolist() == common["two"].groups.tolist() == [0, 0, 1, 1]
     assert (common["three"].best_repeat, common["two"].best_repeat) == (0, 1)
-    with pytest.raises(UserError, match="Models x, y have no validation image in common"):
-        common_outcomes({"x": predictions(1), "y": predictions(1)}, {"x": [0, 1], "y": [2, 3]}, {"x": 0, "y": 0})
+
+
+def folds_of(**folds) -> dict:
+    """Records of models with these folds, a repeat for each."""
+    return {
+        model: model_record(model, "network", folds=of_model, repeats=len(of_model))
+        for model, of_model in folds.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("folds", "models", "chosen"),
+    [
+        ({"a": [0, 1, 2], "b": [0, 1, 2], "c": [0, 1, 2]}, "abc", [0, 1, 2]),
+        ({"a": [0, 1, 2], "b": [0, 1, 2], "c": [0]}, "ab", [0, 1, 2]),
+        ({"a": [0, 1, 2], "b": [0]}, "ab", [0]),
+        ({"a": [0, 1, 2], "b": [1, 2, 1], "c": [2, 1, 2]}, "abc", [1, 2]),
+        ({"a": [0, 1], "b": [1, 2], "c": [0, 2]}, "ac", [0]),
+        ({"a": [0], "b": [1]}, "a", [0]),
+        ({"a": [0], "b": [1], "c": [1]}, "bc", [1]),
+        ({"a": [0, 0, 0]}, "a", [0]),
+    ],
+)
+def test_models_are_compared_on_the_folds_with_the_most_comparisons(folds, models, chosen):
+    compared = compared_folds(folds_of(**folds), [200, 200, 200])
+    assert (compared.models, compared.folds) == ([*models], chosen)
+    assert compared.left_out == [model for model in folds if model not in models]
+
+
+def test_a_model_that_is_left_out_or_limits_the_others_is_named_with_what_to_do():
+    records = folds_of(a=[0, 1, 2], b=[0, 1, 2], scratch=[0], head=[3, 3, 3])
+    compared = compared_folds(records, [200] * 4)
+    assert left_out_sentences(compared, records) == [
+        "scratch validated on 1 of the 3 folds of the other models, so it is not part of the choice. Set the "
+        "repeats of scratch to 3 to validate on all of them.",
+        "head validated on no fold of the other models, so it is not part of the choice. The backbone of head has "
+        "trained on the images of the other folds; use one that has not.",
+    ]
+    assert limiting_sentences(compared, records) == []
+    records = folds_of(a=[0, 1, 2], scratch=[0])
+    assert limiting_sentences(compared_folds(records, [200] * 3), records) == [
+        "The models are compared on 1 of 3 folds, because scratch did not validate on all of them. Set the "
+        "repeats of scratch to 3 to validate on all of them."
+    ]
 
 
 # The sentences
@@ -261,39 +319,88 @@ def test_the_verdict_says_what_to_take_how_sure_and_what_others_offer():
     outcomes = outcomes_of(large=right(180), medium=noisy, small=right(120))
     costs = costs_of(large=(900, 60), medium=(100, 60), small=(50, 20))
     assert choose(outcomes, costs, 0.02, 0, 500).recommended == "medium"
-    headline, reason, certainty, runner_up, alternative = verdict_of(outcomes, costs, margin=2)
+    headline, certainty, reason, accurate, alternative = verdict_of(outcomes, costs, margin=2)
     assert headline == (
-        "medium is recommended: validation accuracy 88.5 %, test accuracy 88.5 % (95 % interval 78.5 to 93.5)."
+        "medium is recommended: validation accuracy 88.5 %, test accuracy 88.5 % (95 % interval 78.5 to 93.5), 10.3 s "
+        "of training, with what it is built on, 4.5 ms per image."
     )
     assert reason == (
-        "It is the cheapest of the 2 models within 2 points of the highest validation accuracy, 90.0 % of large."
+        "medium is the cheapest of the 2 models within 2 points of the highest validation accuracy, 90.0 % of large."
     )
-    assert certainty.startswith("With a probability of about ")
-    assert " it is within 2 points of the best of these models, as far as 200 validation images can tell" in certainty
+    assert certainty.startswith(
+        "The evidence is moderate: the probability that medium is within 2 points of the best of these models is about "
+    )
+    assert " %, as far as 200 validation images can tell. Its expected shortfall is 1.8 points; the smallest is " in (
+        certainty
+    )
     assert certainty.endswith(
-        "Each model was trained once, so this does not include how another training would change it."
+        " points, of large. Each model was trained once, so this does not include how another training would change it."
     )
-    assert runner_up.startswith(
-        "The runner-up, large, scored 1.5 points higher on the validation images (95 % interval -"
+    assert accurate.startswith(
+        "The most accurate alternative, large, scored 1.5 points higher than medium on the validation images (95 % "
+        "interval -"
     )
-    assert "and costs 9 times as much in use and about as much in training. " in runner_up
-    assert "cannot tell the two apart; to tell a difference of 2 points would take about 880 of them." in runner_up
+    assert "; it needs 9 times as many multiply-adds in use and about as many in training. " in accurate
+    assert accurate.endswith(
+        "The validation images cannot distinguish the two; to detect a difference of 2 points (80 % power) you would "
+        "need about 880 validation images."
+    )
     assert alternative.startswith(
-        "The cheapest alternative, small, scored 28.5 points lower on the validation images (95 % interval -35"
+        "The cheapest alternative, small, scored 28.5 points lower than medium on the validation images (95 % interval "
     )
-    assert alternative.endswith(" and costs 0.5 times as much in use and 0.33 times as much in training.")
+    assert alternative.endswith("; it needs 0.5 times as many multiply-adds in use and 0.33 times as many in training.")
+
+
+def test_weak_evidence_is_called_weak():
+    """Of five equally good models, the cheapest is hardly sure to be within a tenth of a point of the best."""
+    random = np.random.default_rng(0)
+    outcomes = outcomes_of(**{name: right(160)[random.permutation(200)] for name in "abcde"})
+    sentences = verdict_of(outcomes, {name: MultiplyAdds(1, 1) for name in "abcde"}, margin=0.1)
+    assert sentences[1].startswith(
+        "The evidence is weak: the probability that a is within 0.1 points of the best of these models is only about "
+    )
+    assert "points, the smallest of all." in sentences[1]
+
+
+def test_the_cheapest_alternative_has_its_number_of_images_too():
+    outcomes = outcomes_of(large=right(180), small=np.roll(right(176), 10))
+    costs = costs_of(large=(900, 60), small=(50, 20))
+    both = outcomes_of(large=right(180), middle=right(179), small=np.roll(right(176), 10))
+    for sentence in (
+        verdict_of(outcomes, costs)[3],
+        verdict_of(both, {**costs, "middle": MultiplyAdds(900, 60)})[4],
+    ):
+        assert "heapest alternative, small, scored 2.0 points lower than large" in sentence
+        assert sentence.endswith(
+            "; to detect this difference (80 % power) you would need about 1,600 validation images."
+        )
+
+
+def test_models_with_several_repeats_on_one_common_fold_were_not_trained_once():
+    outcomes, costs = outcomes_of(a=right(180), b=right(100)), costs_of(a=(1, 1), b=(1, 1))
+    evidence = Evidence(metrics_of(outcomes, costs), outcomes, compare_models(outcomes, 0), 1.0)
+    evidence.metrics["a"]["training"]["repeats"] = 3
+    sentence = verdict(choose(outcomes, costs, 0.01, 0, 100), evidence)[1]
+    assert "trained once" not in sentence
+    assert sentence.endswith(
+        " Only one repeat of each model predicted these images, so this does not include how repeats differ."
+    )
 
 
 def test_the_best_model_is_recommended_if_no_other_is_within_the_margin():
     outcomes = outcomes_of(best=right(190), rest=right(150))
     sentences = verdict_of(outcomes, costs_of(best=(5, 5), rest=(5, 5)))
-    assert sentences[1] == ("It has the highest validation accuracy, and no other model is within 1 point of it.")
-    assert sentences[2].startswith("With a probability of more than 99 % it is within 1 point of the best")
-    assert "its expected shortfall is 0.0 points" in sentences[2]
-    assert "cannot tell" not in sentences[3] and sentences[4] == "No other model is cheaper."
+    assert sentences[2] == "best has the highest validation accuracy, and no other model is within 1 point of it."
+    assert sentences[1].startswith(
+        "The evidence is strong: the probability that best is within 1 point of the best of these models is more than "
+        "99 %, "
+    )
+    assert "Its expected shortfall is 0.0 points, the smallest of all." in sentences[1]
+    assert "cannot" not in sentences[3]
+    assert sentences[4] == "No other model is cheaper in use; no other model is cheaper to train."
     cheap = verdict_of(outcomes, costs_of(best=(5, 5), rest=(5, 1)))
     assert (
-        cheap[3].startswith("The runner-up and cheapest alternative, rest, scored 20.0 points lower")
+        cheap[3].startswith("The most accurate and cheapest alternative, rest, scored 20.0 points lower than best")
         and len(cheap) == 4
     )
 
@@ -301,21 +408,24 @@ def test_the_best_model_is_recommended_if_no_other_is_within_the_margin():
 def test_the_cheapest_model_may_be_the_best_too():
     outcomes = outcomes_of(a=right(181), b=right(180), c=right(180))
     sentences = verdict_of(outcomes, costs_of(a=(1, 1), b=(5, 5), c=(9, 9)))
-    assert sentences[1] == (
-        "It has the highest validation accuracy, and it is the cheapest of the 3 models within 1 point of the highest "
+    assert sentences[2] == (
+        "a has the highest validation accuracy, and is the cheapest of the 3 models within 1 point of the highest "
         "validation accuracy."
     )
-    assert "cannot tell the two apart" in sentences[3]
-    assert sentences[-1] == "In all, they cannot tell it apart from b, c."
+    assert "cannot distinguish the two" in sentences[3]
+    assert sentences[-1] == "The validation images cannot distinguish a from any other model."
+    more = outcomes_of(a=right(181), b=right(180), c=right(180), d=right(100))
+    sentences = verdict_of(more, costs_of(a=(1, 1), b=(5, 5), c=(9, 9), d=(9, 9)))
+    assert sentences[-1] == "The validation images cannot distinguish a from 2 other models: b, c."
 
 
 def test_with_margin_0_the_best_is_recommended_whatever_it_costs():
     outcomes = outcomes_of(a=right(181), b=right(180))
     sentences = verdict_of(outcomes, costs_of(a=(900, 900), b=(1, 1)), margin=0)
     assert sentences[0].startswith("a is recommended")
-    assert sentences[1] == "It has the highest validation accuracy."
-    assert " it is the best of these models" in sentences[2]
-    assert "These images cannot tell the two apart: that would take about 1,600 of them." in sentences[3]
+    assert sentences[2] == "a has the highest validation accuracy."
+    assert " that a is the best of these models" in sentences[1]
+    assert sentences[3].endswith("to detect this difference (80 % power) you would need about 1,600 validation images.")
 
 
 @pytest.mark.parametrize("margin", [0, 1])
@@ -323,9 +433,10 @@ def test_of_two_equal_models_the_cheaper_one_is_recommended(margin):
     outcomes = outcomes_of(a=right(180), b=right(180))
     sentences = verdict_of(outcomes, costs_of(a=(9, 9), b=(1, 1)), margin=margin)
     assert sentences[0].startswith("b is recommended")
-    assert "With a probability of more than 99 %" in sentences[2]
+    assert " is more than 99 %, " in sentences[1]
     assert sentences[3].startswith(
-        "The runner-up, a, scored the same on the validation images (95 % interval 0.0 to 0.0 points)"
+        "The most accurate alternative, a, scored the same as b on the validation images (95 % interval 0.0 to 0.0 "
+        "points)"
     )
 
 
@@ -338,10 +449,10 @@ def test_what_images_cannot_tell_is_measured_by_the_margin():
     second[np.flatnonzero(~first)[:11]] = True
     outcomes, costs = outcomes_of(a=first, b=second), costs_of(a=(1, 1), b=(9, 9))
     sentence = verdict_of(outcomes, costs)[3]
-    assert "apart; to tell a difference of 1 point would take about 9,100 of them." in sentence
-    assert "apart, and the difference is within the margin." in verdict_of(outcomes, costs, margin=20)[3]
+    assert "; to detect a difference of 1 point (80 % power) you would need about 9,100 validation images." in sentence
+    assert "distinguish the two, and the difference is within the margin." in verdict_of(outcomes, costs, margin=20)[3]
     assert verdict_of(outcomes_of(a=first, b=first), costs, margin=0)[3].endswith(
-        "These images cannot tell the two apart."
+        "The validation images cannot distinguish the two."
     )
 
 
@@ -359,9 +470,45 @@ def test_an_only_model_is_not_compared(majority):
     sentences = verdict_of(outcomes_of(a=right(100)), costs_of(a=(1, 1)), majority=majority)
     assert sentences[0] == (
         "a is the only model of this task: validation accuracy 50.0 %, test accuracy 50.0 % (95 % interval 40.0 to "
-        "55.0)."
+        "55.0), 10.3 s of training, with what it is built on, 4.5 ms per image."
     )
     assert len(sentences) == (2 if majority > 0.5 else 1)
+    left_out = verdict_of(outcomes_of(a=right(100)), costs_of(a=(1, 1)), majority=majority, left_out=["b"])
+    assert left_out[0].startswith(
+        "No model can be recommended: no two models of this task validated on the same images. The first choice would "
+        "be a: validation accuracy 50.0 %"
+    )
+
+
+@pytest.mark.parametrize(
+    ("costs", "sentence"),
+    [
+        ({"b": (95, 150)}, "In use, the cheapest model is b, within a factor of 1.2 of a, which counts as the same; "
+         "no other model is cheaper to train."),
+        ({"b": (100, 100)}, "No other model is cheaper in use; no other model is cheaper to train."),
+        ({"b": (500, 1)}, "No other model is cheaper in use; to train, b is cheaper, but it needs 5 times as many "
+         "multiply-adds in use."),
+        ({"b": (90, 99), "c": (95, 98)}, "In use, the cheapest model is b, within a factor of 1.2 of a, which counts "
+         "as the same; to train, the cheapest model is c, within a factor of 1.2 of a, which counts as the same."),
+    ],
+)  # fmt: skip
+def test_if_no_model_counts_as_cheaper_those_that_cost_less_are_named(costs, sentence):
+    models = costs_of(a=(100, 100), **costs)
+    assert not any(is_cheaper(models[other], models["a"]) for other in costs)
+    assert none_is_cheaper("a", models) == sentence
+
+
+def test_base_networks_that_are_most_of_the_training_are_named_once():
+    costs = costs_of(scratch=(9, 100), ridge=(9, 1000), head=(9, 1100), small=(9, 1000))
+    bases = {"scratch": {}, "ridge": {"base": 990}, "head": {"base": 990}, "small": {"base": 10}}
+    assert base_network_sentences("scratch", costs, bases) == [
+        "Of the training cost of ridge, head, at least 90 % is the base network base, which this study trains anyway. "
+        "Without it, ridge is cheaper to train than scratch."
+    ]
+    assert base_network_sentences("ridge", costs, {"ridge": {"base": 990, "below": 5}}) == [
+        "Of the training cost of ridge, 99 % is the base networks base, below, which this study trains anyway."
+    ]
+    assert base_network_sentences("scratch", costs, {"scratch": {}}) == []
 
 
 def test_enough_images_show_a_difference():
@@ -390,34 +537,55 @@ def pair(a, b, difference, distinguishable, low=None):
     return Comparison(a, b, difference, low, difference + 0.03, p, p, distinguishable, 0, 0, 1.0, 1.0)
 
 
-def test_sentences_on_the_test_images_name_the_better_model_first():
+def test_sentences_on_the_test_images_are_about_the_other_model():
     costs = costs_of(x=(10, 10), y=(70, 70))
-    assert comparison_sentence(pair("x", "y", -0.173, True), costs) == (
-        "y scored 17.3 points higher than x (95 % interval 14.3 to 19.3). It costs 7 times as much in use and "
-        "in training."
+    assert comparison_sentence(pair("y", "x", 0.173, True), costs, 6) == (
+        "Compared with x, y scored 17.3 points higher on the test images (95 % interval 15.3 to 20.3 points); it needs "
+        "7 times as many multiply-adds in use and in training."
     )
-    assert comparison_sentence(pair("x", "y", 0.01, False), costs) == (
-        "x scored 1.0 points higher than y, but the difference may be chance (95 % interval -1.0 to 4.0). It costs "
-        "0.14 times as much in use and in training."
+    assert comparison_sentence(pair("x", "y", -0.01, False), costs, 6) == (
+        "Compared with y, x scored 1.0 point lower on the test images, but the difference may be chance (95 % interval "
+        "-3.0 to 2.0 points); it needs 0.14 times as many multiply-adds in use and in training."
     )
-    assert "interval 0.5 to 4.0, p = 0.40 after correction for the number of pairs)" in comparison_sentence(
-        pair("x", "y", 0.01, False, low=0.005), costs
-    )
-    assert comparison_sentence(pair("x", "y", 0.0, False), costs_of(x=(10, 10), y=(11, 1))) == (
-        "x and y scored the same (95 % interval -2.0 to 3.0). x costs about as much in use and 10 times as much in "
-        "training."
+    for difference, low, high in ((0.01, 0.005, 0.02), (-0.01, -0.02, -0.005)):
+        corrected = replace(pair("x", "y", difference, False), low=low, high=high)
+        assert (
+            ", p = 0.40; the interval is for one pair, the p value is corrected for all 6 pairs); "
+            in comparison_sentence(corrected, costs, 6)
+        )
+    assert comparison_sentence(pair("x", "y", 0.0, False), costs_of(x=(10, 10), y=(11, 1)), 6) == (
+        "Compared with y, x scored the same on the test images (95 % interval -2.0 to 3.0 points); it needs about as "
+        "many multiply-adds in use and 10 times as many in training."
     )
     assert relative_cost(MultiplyAdds(12_345, 0), MultiplyAdds(1, 0)) == (
-        "costs 12,345 times as much in use and about as much in training"
+        "12,345 times as many multiply-adds in use and about as many in training"
     )
+
+
+def test_all_sentences_on_the_test_images_compare_with_the_recommended_model():
+    outcomes = outcomes_of(x=right(180), y=right(160), z=right(120))
+    costs = costs_of(x=(1, 1), y=(2, 2), z=(3, 3))
+    choice = choose(outcomes, costs, 0.01, 0, 50)
+    test = [pair("y", "x", -0.1, True), pair("x", "z", 0.05, True), pair("y", "z", 0.3, True)]
+    sentences = sentences_on_test(choice, metrics_of(outcomes, costs), test)
+    assert [sentence[:36] for sentence in sentences] == [
+        "Compared with x, z scored 5.0 points", "Compared with x, y scored 10.0 point",
+    ]  # fmt: skip
 
 
 def test_a_model_that_is_better_on_the_test_images_is_a_warning():
     choice = choose(outcomes_of(x=right(180), y=right(180)), costs_of(x=(1, 1), y=(2, 2)), 0.01, 0, 50)
     assert choice.recommended == "x"
-    assert contradictions(choice, [pair("x", "y", -0.2, True)])[0].startswith("y is significantly better than")
-    assert contradictions(choice, [pair("x", "y", 0.2, True)]) == []
-    assert contradictions(choice, [pair("x", "y", -0.2, False)]) == []
+    (warning,) = contradictions(choice, [pair("x", "y", -0.2, True)], 0)
+    assert warning.startswith("y is significantly better than the recommended x on the test images. The validation")
+    assert warning.endswith(" Give the task a larger share for validation.")
+    for unused, advice in ((1, "1 fold of the task is unused."), (3, "3 folds of the task are unused.")):
+        (warning,) = contradictions(choice, [pair("x", "y", -0.2, True)], unused)
+        assert warning.endswith(f" Give the models more repeats: {advice}")
+    (warning,) = contradictions(choice, [pair("x", "z", -0.2, True)], 1)
+    assert warning.endswith("on the test images. It is not part of the choice.")
+    assert contradictions(choice, [pair("x", "y", 0.2, True)], 0) == []
+    assert contradictions(choice, [pair("x", "y", -0.2, False)], 0) == []
 
 
 # The stages
@@ -447,7 +615,13 @@ def test_other_seconds_change_no_recommendation_and_no_number_but_seconds(params
     changed = {name for name in before if before[name] != after[name]}
     assert changed == {
         "reports/metrics.json", "reports/models.csv", *(f"reports/summary/{name}.json" for name in records()),
+        "reports/comparisons.json",
     }  # fmt: skip
+    old, new = (json.loads(files["reports/comparisons.json"]) for files in (before, after))
+    for task in ("a", "b"):
+        headlines = [content[task]["verdict"].pop(0) for content in (old, new)]
+        assert len({re.sub(r"[\d.]+ \w+ of training.*", "", headline) for headline in headlines}) == 1
+    assert old == new
     old, new = (json.loads(files["reports/metrics.json"]) for files in (before, after))
     for model, values in old.items():
         different = {key for key, cost in values["cost"].items() if cost != new[model]["cost"][key]}
@@ -472,3 +646,29 @@ def test_the_margin_of_the_study_decides(params):
         Path("data/margin").write_text(wrong)
         with pytest.raises(UserError, match=r"data/margin is damaged .* Delete it and run `dvc repro`\."):
             compare.main(params)
+
+
+def test_a_model_on_fewer_folds_is_named_and_does_not_shrink_the_verdict(params):
+    """b-net validated on fold 0, the other models of its task on three folds of 120 images."""
+    task = read_task("b")
+    folds = np.where(task.table["split"] == "train", 1 + np.arange(600) // 120, task.table["fold"])
+    write_task(replace(task, table=task.table.assign(fold=folds)), NO_NEAR_DUPLICATES)
+    for name, of_model in (("b-net", [0]), ("b-head", [0, 1, 2]), ("b-tune", [0, 1, 2])):
+        record = replace(read_result(name).record, folds=of_model, repeats=len(of_model), epochs=[3] * len(of_model))
+        write_result(make_result(record, 0.4 if name == "b-head" else 0.9, 1.0))
+    files = {Path(name).stem: content for name, content in results_of(params).items()}
+    content, metrics = json.loads(files["comparisons"])["b"], json.loads(files["metrics"])
+    assert content["recommended"] == "b-tune" and {*content["expected_shortfalls"]} == {"b-head", "b-tune"}
+    sentence = (
+        "b-net validated on 1 of the 3 folds of the other models, so it is not part of the choice. Set the "
+        "repeats of b-net to 3 to validate on all of them."
+    )
+    assert sentence in content["verdict"] and sentence in content["warnings"]
+    assert "as far as 360 validation images can tell" in content["verdict"][1]
+    assert sum(json.loads(files["study"])["tasks"]["b"]["images"]["validation"]) == 360
+    accuracy = metrics["b-tune"]["validation"]["accuracy"]
+    assert f"b-tune is recommended: validation accuracy {100 * accuracy:.1f} %" in content["verdict"][0]
+    assert {(pair["a"], pair["b"]) for pair in content["validation"]} == {("b-head", "b-tune")}
+    assert len(content["test"]) == len(content["verdict_on_test"]) + 1 == 3
+    report.main(params)
+    assert sentence in Path("reports/report.md").read_text(encoding="utf-8")

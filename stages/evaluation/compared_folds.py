@@ -69,6 +69,6 @@ def _remedy(records: list[ModelRecord], folds: set[int]) -> str:
     count = max(folds) + 1
     few = [record.name for record in records if record.repeats < count]
     if few:
-        return f"Give {listing(few)} `repeats: {count}` to validate on all of them."
+        return f"Set the repeats of {listing(few)} to {count} to validate on all of them."
     names = listing(record.name for record in records)
     return f"The backbone of {names} has trained on the images of the other folds; use one that has not."

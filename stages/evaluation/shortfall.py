@@ -1,4 +1,4 @@
-"""The rule that recommends a model: the cheapest one whose expected shortfall is within a margin of the smallest."""
+"""The rule that recommends a model: the cheapest one whose validation accuracy is within a margin of the highest."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -44,9 +44,12 @@ def choose(
     seed: int,
     resamples: int = RESAMPLES,
 ) -> Choice:
-    """Recommend a model of a task.
+    """Recommend a model of a task: the cheapest one whose validation accuracy is within a margin of the highest.
 
-    outcomes: of all models on the same validation images. costs: of each model. margin: how far the recommended model
+    The choice itself needs no resampling: expected shortfalls differ by exactly the differences in accuracy. What
+    resampling adds is how sure the choice is, the size of the shortfalls and the probability.
+
+    outcomes: of models on the same validation images. costs: of each of them. margin: how far the recommended model
     may be below the best one, as a share; with 0 the best is recommended. seed: of the resampling.
 
     The expected shortfall of a model is the mean, over joint resamples of images and repeats, of how far its accuracy

@@ -266,7 +266,7 @@ def contradictions(choice: Choice, test: list[Comparison], unused_folds: int) ->
     advice = "Give the task a larger share for validation."
     if unused_folds:
         folds = "1 fold of the task is" if unused_folds == 1 else f"{unused_folds} folds of the task are"
-        advice = f"Give the models more `repeats`: {folds} unused."
+        advice = f"Give the models more repeats: {folds} unused."
     return [
         f"{model} is significantly better than the recommended {choice.recommended} on the test images. "
         + (f"{reason} {advice}" if model in choice.shortfalls else "It is not part of the choice.")
