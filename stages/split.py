@@ -27,7 +27,7 @@ from stages.splitting.counts import check_counts, check_published, count_images,
 from stages.splitting.earlier_split import NO_SPLIT, parts_by_content, read_earlier_split
 from stages.splitting.groups import group_ids, groups_from_names
 from stages.splitting.limits import keep_full_folds, limit_per_class
-from stages.splitting.near_duplicates import near_duplicates_across_parts
+from stages.splitting.near_duplicates import near_duplicates_across_splits
 from stages.splitting.summary import summary_sentences
 
 
@@ -50,7 +50,7 @@ def main(params: Params, name: str) -> str:
     if reason:
         print(f"{where}: new split: {reason}")
     check_counts(counts, classes.names, table, where)
-    near_duplicates = near_duplicates_across_parts(table[table["split"] != EXCLUDED])
+    near_duplicates = near_duplicates_across_splits(table[table["split"] != EXCLUDED])
     summary = summarize(table, near_duplicates, images, entry.validation == "published")
     related = related_images(dataset, table)
     task = Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary, related)

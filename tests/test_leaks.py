@@ -101,6 +101,17 @@ def test_a_test_image_that_the_backbone_has_seen_is_an_error(folder):
     assert clean_folds(first, seen_by(second), "heads.h") == [0, 1]
 
 
+def test_a_network_of_a_fold_that_another_task_lacks_is_an_error_with_a_remedy(folder):
+    """The network failed on fold 0, so it is the repeat of fold 3. The task of all classes has two folds."""
+    images = [image for label, size in (("ant", 60), ("bee", 60), ("owl", 30)) for image in numbered(label, size)]
+    entry = {"validation": 10, "test": 10}
+    network, model = make_task("a", images, **entry, exclude=["owl"]), make_task("b", images, **entry)
+    assert "(if they are the same, give a-net repeats: 1, so that it holds out fold 0, or delete" in leaked(
+        model, seen_by(network, 3)
+    )
+    assert clean_folds(model, seen_by(network, 0), "heads.h") == [0]
+
+
 def test_an_image_that_only_validated_the_backbone_is_no_test_image(folder):
     first, second = make_task("a", test=0.2, validation=0.2), make_task("b", test=0.4)
     seen = seen_by(first)
@@ -224,7 +235,10 @@ def test_an_image_of_a_group_in_two_splits_asks_for_a_new_split(folder):
     task = make_task("a", images)
     one, other = (int(task.rows(split)["index"].iloc[0]) for split in ("train", "test"))
     task = make_task("a", [*images, images[one]._replace(group=f"{other}")])
-    assert leaked(task, seen_by(task)).endswith("for task 'a'. Delete data/tasks/a for a new split.")
+    assert leaked(task, seen_by(task)).endswith(
+        "for task 'a'. Delete data/tasks/a for a new split. Then all models of the task, and all that are built on "
+        "them, train again, and new test images may be ones that models of earlier reports were trained on."
+    )
 
 
 def test_seen_images_are_written_and_read(folder):

@@ -25,12 +25,12 @@ from stages.splitting.near_duplicates import (
     NEAR_BITS,
     hash_bits,
     near_duplicate_groups,
-    near_duplicates_across_parts,
+    near_duplicates_across_splits,
     near_pairs,
 )
 from tests.conftest import encode
 
-PARTS = ["train", "validation", "fold 1", "test"]
+SPLITS = ["train", "validation", "test"]
 
 few_examples = settings(max_examples=30)
 
@@ -96,18 +96,18 @@ def test_near_duplicates_differ_in_at_most_24_bits_at_any_position(part):
 
 
 def table_of_hashes(rows):
-    table = pd.DataFrame(rows, columns=["perceptual_hash", "part"], index=range(5, 5 + len(rows)))
+    table = pd.DataFrame(rows, columns=["perceptual_hash", "split"], index=range(5, 5 + len(rows)))
     return table.assign(name=[f"image {number}" for number in range(len(rows))])
 
 
 @few_examples
 @given(families(), st.data(), st.integers(1, 100))
-def test_a_held_out_image_is_listed_with_the_most_similar_image_of_another_part(family, data, block):
-    parts = data.draw(st.lists(st.sampled_from(PARTS), min_size=len(family), max_size=len(family)))
-    table = table_of_hashes(list(zip(family, parts, strict=True)))
+def test_a_held_out_image_is_listed_with_the_most_similar_image_of_another_split(family, data, block):
+    splits = data.draw(st.lists(st.sampled_from(SPLITS), min_size=len(family), max_size=len(family)))
+    table = table_of_hashes(list(zip(family, splits, strict=True)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_duplicates, "BLOCK", block)
-        result = near_duplicates_across_parts(table)
+        result = near_duplicates_across_splits(table)
     assert list(result) == ["name", "split", "similar_to", "similar_split", "bits"]
     assert result["name"].is_unique
     listed = result.set_index("name").to_dict("index")
@@ -116,30 +116,30 @@ def test_a_held_out_image_is_listed_with_the_most_similar_image_of_another_part(
         others = {
             other.name: distance(row.perceptual_hash, other.perceptual_hash)
             for other in table.itertuples()
-            if other.part != row.part
+            if other.split != row.split
         }
-        if row.part == "train" or min(others.values(), default=99) > 24:
+        if row.split == "train" or min(others.values(), default=99) > 24:
             assert row.name not in listed
             continue
         line = listed[row.name]
-        assert line["split"] == row.part
+        assert line["split"] == row.split
         assert line["bits"] == others[line["similar_to"]] == min(others.values())
-        assert line["similar_split"] == by_name["part"][line["similar_to"]]
+        assert line["similar_split"] == by_name["split"][line["similar_to"]]
 
 
-def test_near_duplicates_within_a_part_are_not_listed():
+def test_near_duplicates_within_a_split_are_not_listed():
     perceptual_hash = "5" * 64
-    for part in PARTS:
-        result = near_duplicates_across_parts(table_of_hashes([(perceptual_hash, part)] * 3))
+    for split in SPLITS:
+        result = near_duplicates_across_splits(table_of_hashes([(perceptual_hash, split)] * 3))
         assert list(result) == ["name", "split", "similar_to", "similar_split", "bits"]
         assert len(result) == 0
 
 
 def test_images_with_equal_hashes_are_all_listed():
     first, second = "5" * 64, "a" * 64
-    rows = [(first, part) for part in ("test", "test", "train", "train")]
-    rows += [(second, part) for part in ("validation", "train")]
-    assert near_duplicates_across_parts(table_of_hashes(rows)).to_numpy().tolist() == [
+    rows = [(first, split) for split in ("test", "test", "train", "train")]
+    rows += [(second, split) for split in ("validation", "train")]
+    assert near_duplicates_across_splits(table_of_hashes(rows)).to_numpy().tolist() == [
         ["image 0", "test", "image 2", "train", 0],
         ["image 1", "test", "image 2", "train", 0],
         ["image 4", "validation", "image 5", "train", 0],
@@ -283,7 +283,8 @@ def task_of_photographs(**entry):
 def test_reencoded_copies_are_reported(photographs, capsys):
     task, (columns, *rows) = task_of_photographs()
     assert columns == ["name", "split", "similar_to", "similar_split", "bits"]
-    splits = dict(zip(task.table["name"], parts_of(task.table), strict=True))
+    assert task.folds > 1
+    splits = dict(zip(task.table["name"], task.table["split"], strict=True))
     copy_of = {
         name: copy
         for name in photographs
@@ -297,9 +298,7 @@ def test_reencoded_copies_are_reported(photographs, capsys):
     assert all(row[1] == splits[row[0]] and row[3] == splits[row[2]] for row in rows)
     assert all(int(bits) <= 24 for *_, bits in rows)
     assert task.summary.near_duplicates == len(rows)
-    sentence = (
-        f"validation and test images similar to an image of another split or fold: {len(rows)}, see near_duplicates.csv"
-    )
+    sentence = f"validation and test images similar to an image of another split: {len(rows)}, see near_duplicates.csv"
     assert sentence in capsys.readouterr().out.splitlines()
 
 

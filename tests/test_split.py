@@ -896,7 +896,7 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
 def test_the_summary_omits_zero_counts():
     assert summary_sentences(SplitSummary()) == []
     assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4)) == [
-        "validation and test images similar to an image of another split or fold: 3, see near_duplicates.csv",
+        "validation and test images similar to an image of another split: 3, see near_duplicates.csv",
         "images excluded because of related images in other splits: 4",
     ]
 

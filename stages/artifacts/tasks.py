@@ -25,7 +25,7 @@ class SplitSummary:
 
     grouped: images that belong to a group. groups: number of groups.
     equal_content: images with the same content as another image.
-    near_duplicates: validation and test images that are similar to an image of another split or fold.
+    near_duplicates: validation and test images that are similar to an image of another split.
     excluded: images that are in no split because they are grouped with images of another one.
     straddling: groups whose images keep the different splits or folds that an earlier run assigned to them.
     folds: see `Task.folds`. limiting_classes: names of those with too few images for more folds, if others have enough.

@@ -72,13 +72,18 @@ def _message(task: Task, seen: pd.DataFrame, where: str, split: str, images: pd.
     members = _members(task)
     contents = set(members["sha256"][members["group_id"].isin(images["group_id"][images["seen"]])])
     network, other = seen[seen["sha256"].isin(contents)][["network", "task"]].iloc[0]
+    # A network that failed on its first fold is the repeat of another one, which this task may lack.
+    fewer_repeats = f"give {network} repeats: 1, so that it holds out fold 0, or " if split == "validation" else ""
     if other == task.name:
-        remedy = f"Delete data/tasks/{task.name} for a new split."
+        remedy = (
+            f"Delete data/tasks/{task.name} for a new split. Then all models of the task, and all that are built on "
+            "them, train again, and new test images may be ones that models of earlier reports were trained on."
+        )
     else:
         remedy = (
-            "Give both tasks the same test, validation, group and near_duplicates (if they are the same, delete "
-            f"data/tasks/{other} and data/tasks/{task.name} for new splits), or use a backbone that has not seen these "
-            "images."
+            "Give both tasks the same test, validation, group and near_duplicates (if they are the same, "
+            f"{fewer_repeats}delete data/tasks/{other} and data/tasks/{task.name} for new splits), or use a backbone "
+            "that has not seen these images."
         )
     uses = "trained" if split == "validation" else "trained or validated"
     return (

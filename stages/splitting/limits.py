@@ -21,21 +21,33 @@ def limit_per_class(
         return table
     keys = ["class", "sha256"]
     earlier_copies = Counter(earlier[keys].itertuples(index=False, name=None))
-    is_new = table.groupby(keys).cumcount() >= [
-        earlier_copies[key] for key in table[keys].itertuples(index=False, name=None)
-    ]
+    copies = [earlier_copies[key] for key in table[keys].itertuples(index=False, name=None)]
+    order = pd.DataFrame(
+        {
+            "excluded": table["part"] == EXCLUDED,
+            "new": table.groupby(keys).cumcount() >= copies,
+            "reduced": ~table["part"].isin(numbers),
+            "place": _places(table, fill_folds="validation" in numbers),
+            "part": table["part"],
+            "position": table["position"],
+        }
+    )
+    order = order.sort_values(list(order), kind="stable")
+    chosen = order.groupby(table["label"]).head(max_per_class)
+    return table.loc[chosen.index.sort_values()]
+
+
+def _places(table: pd.DataFrame, fill_folds: bool) -> pd.Series:
+    """The place of each image in its class and part, spread evenly over 0 to 1 (Sainte-Lague).
+
+    So the images of a class below any bound have the same share of every part. fill_folds: the folds from 1 and train
+    are one part instead, in which the images of a fold come before those of the next one.
+    """
     fold = table["part"].map({part: number for number, part in enumerate(FOLDS)}).fillna(len(FOLDS))
-    stratum = table["part"]
-    if "validation" in numbers:
-        stratum = stratum.where(~stratum.isin(FOLDS[1:]), TRAIN)
-    table = table.assign(stratum=stratum, fold=fold, new=is_new, excluded=table["part"] == EXCLUDED)
-    strata = table.sort_values(["fold", "position"], kind="stable").groupby(["label", "stratum"])
-    # The images of a stratum are spread evenly over 0 to 1 (Sainte-Lague), so those below a bound have equal shares.
-    table["place"] = (strata.cumcount() + 0.5) / table.groupby(["label", "stratum"])["position"].transform("size")
-    table.loc[table["part"].isin(numbers), "place"] = -1.0
-    chosen = table.sort_values(["excluded", "new", "place", "part", "position"], kind="stable")
-    chosen = chosen.groupby("label").head(max_per_class).index.sort_values()
-    return table.loc[chosen].drop(columns=["stratum", "fold", "new", "excluded", "place"])
+    part = table["part"].where(~table["part"].isin(FOLDS[1:]), TRAIN) if fill_folds else table["part"]
+    ordered = table.assign(part=part, fold=fold).sort_values(["fold", "position"], kind="stable")
+    of_class_and_part = ordered.groupby(["label", "part"])
+    return (of_class_and_part.cumcount() + 0.5) / of_class_and_part["position"].transform("size")
 
 
 def keep_full_folds(table: pd.DataFrame, earlier_parts: set[str]) -> pd.Series:

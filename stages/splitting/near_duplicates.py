@@ -65,17 +65,18 @@ def hash_bits(hashes: pd.Series) -> np.ndarray:
     return np.frombuffer(bytes.fromhex("".join(hashes)), ">u8").reshape(-1, 4).astype(np.uint64)
 
 
-def near_duplicates_across_parts(table: pd.DataFrame) -> pd.DataFrame:
-    """Images of test or of a fold that are similar to an image of another part, each with the most similar one.
+def near_duplicates_across_splits(table: pd.DataFrame) -> pd.DataFrame:
+    """Validation and test images that are similar to an image of another split, each with the most similar one.
 
-    table: columns part, perceptual_hash, name. Returns the columns name, split (the part), similar_to (a name),
-    similar_split, bits (0 to 24).
+    table: columns split, perceptual_hash, name. Returns the columns name, split, similar_to (a name), similar_split,
+    bits (0 to 24). Folds from 1 belong to split train: comparing each fold with all others would take several times as
+    long, and fold 0 is a sample of them.
     """
-    # One image represents all images of a part with the same hash.
-    distinct = table.groupby(["perceptual_hash", "part"], sort=True, as_index=False)["name"].first()
+    # One image represents all images of a split with the same hash.
+    distinct = table.groupby(["perceptual_hash", "split"], sort=True, as_index=False)["name"].first()
     tables = []
-    for part in sorted(set(table["part"]) - {TRAIN}):
-        inside, outside = distinct[distinct["part"] == part], distinct[distinct["part"] != part]
+    for split in sorted(set(table["split"]) - {TRAIN}):
+        inside, outside = distinct[distinct["split"] == split], distinct[distinct["split"] != split]
         hashes = inside["perceptual_hash"].to_numpy()
         for rows, outside_rows, bits in near_pairs(
             hash_bits(inside["perceptual_hash"]), hash_bits(outside["perceptual_hash"])
@@ -85,13 +86,12 @@ def near_duplicates_across_parts(table: pd.DataFrame) -> pd.DataFrame:
             similar = outside.iloc[nearest["row"]]
             tables.append(
                 nearest.assign(
-                    part=part,
-                    split=part,
+                    split=split,
                     similar_to=similar["name"].to_numpy(),
-                    similar_split=similar["part"].to_numpy(),
+                    similar_split=similar["split"].to_numpy(),
                 )
             )
     if not tables:
         return pd.DataFrame(columns=NEAR_COLUMNS)
     pairs = pd.concat(tables)
-    return table[["perceptual_hash", "part", "name"]].merge(pairs, on=["perceptual_hash", "part"])[NEAR_COLUMNS]
+    return table[["perceptual_hash", "split", "name"]].merge(pairs, on=["perceptual_hash", "split"])[NEAR_COLUMNS]

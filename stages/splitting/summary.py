@@ -33,7 +33,7 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
         ),
         (
             summary.near_duplicates,
-            "validation and test images similar to an image of another split or fold: "
+            "validation and test images similar to an image of another split: "
             f"{summary.near_duplicates}, see near_duplicates.csv",
         ),
         (summary.excluded, f"images excluded because of related images in other splits: {summary.excluded}"),
