@@ -64,9 +64,9 @@ LEGENDS = {
     "costs": (
         "Training time: one repeat of the model alone. Images/s in batches: in use, 32 at a time. Size: of the "
         "weights. Peak memory: of the process that trained, or of the GPU. Multiply-adds per image: of the model in "
-        "use. Multiply-adds in training: of one repeat, with everything that the model is built on. Trained parameters: "
-        "weights that the training changes. All parameters: from the image to the probabilities. Times and memory were "
-        "measured on the machine of the model; multiply-adds are the same on every machine."
+        "use. Multiply-adds in training: of one repeat, with everything that the model is built on. Trained "
+        "parameters: weights that the training changes. All parameters: from the image to the probabilities. Times and "
+        "memory were measured on the machine of the model; multiply-adds are the same on every machine."
     ),
 }
 LOWER_IS_BETTER = {
