@@ -17,7 +17,7 @@ from stages.core import measurement
 from stages.core.measurement import milliseconds_per_image, process_peak_memory
 from stages.evaluation.costs import inference_time, model_costs, pareto_front, total_training_multiply_adds
 from stages.evaluation.formatting import quantity
-from stages.reporting.cost_figures import draw_cost, draw_times
+from stages.reporting.cost_figures import draw_cost, draw_times, training_time
 from stages.reporting.style import TaskModels, line_styles
 from stages.training.measurement import measure_inference
 from tests.example_results import (
@@ -234,6 +234,7 @@ def test_stages_measure_time_and_memory(here):
 def example_metrics(**models):
     return {
         name: {
+            "validation": {"accuracy": accuracy},
             "test": {"accuracy": accuracy, "accuracy_low": accuracy - 0.1, "accuracy_high": accuracy + 0.05},
             "cost": {
                 "multiply_adds": cost, "total_training_multiply_adds": 100 * cost, "seconds": 1.0,
@@ -251,18 +252,43 @@ def test_no_model_is_cheaper_and_more_accurate_than_one_on_the_front():
     assert pareto_front(metrics, "multiply_adds") == ["cheap", "middle", "equal", "best"]
 
 
-@pytest.mark.parametrize("prices", [(10**6, 10**6), (1, 10**15), (2 * 10**8, 3 * 10**8)])
-def test_the_figures_of_cost_show_every_model_on_a_readable_scale(prices):
-    metrics = example_metrics(one=(0.8, prices[0]), two=(0.9, prices[1]))
-    models = TaskModels("b", line_styles([*metrics]), dict.fromkeys(metrics, "head"), metrics, "two")
+def cost_figures(**models):
+    """The models of a study with their accuracy and cost, and what draws their costs."""
+    metrics = example_metrics(**models)
+    models = TaskModels("b", line_styles([*metrics]), dict.fromkeys(metrics, "head"), metrics, [*metrics][-1])
     fronts = {cost: pareto_front(metrics, cost) for cost in ("total_training_multiply_adds", "multiply_adds")}
-    picture = draw_cost(models, fronts)
+    return models, draw_cost(models, fronts)
+
+
+@pytest.mark.parametrize("prices", [(10**6, 13 * 10**5), (1, 10**15), (2 * 10**8, 3 * 10**8)])
+def test_the_figures_of_cost_show_every_model_on_a_readable_scale(prices):
+    models, (picture,) = cost_figures(one=(0.8, prices[0]), two=(0.9, prices[1]))
+    assert len(picture.figure.axes) == 2
     for axes in picture.figure.axes:
         low, high = axes.get_xlim()
         drawn = [x for line in axes.lines for x in line.get_xdata()]
         ticks = [tick for tick in axes.get_xticks() if low <= tick <= high]
-        assert low < min(drawn) and max(drawn) < high and 1 <= len(ticks) <= 12
+        assert low < min(drawn) and max(drawn) < high and 3 <= len(ticks) <= 12
+        assert {text.get_text() for text in axes.texts} == {"one", "two ✓"}
+    legend = [text.get_text() for text in picture.figure.legends[0].get_texts()]
+    assert legend == ["head", "Pareto front"]
     assert "one" in draw_times(models).alt
+
+
+def test_costs_that_count_as_the_same_are_not_drawn():
+    models, pictures = cost_figures(one=(0.8, 100), two=(0.9, 120))
+    assert pictures == []
+    assert "All models are within a factor of 1.2 in multiply-adds" in draw_times(models).caption
+    models.metrics["one"]["cost"]["total_training_multiply_adds"] = 10
+    (picture,) = draw_cost(models, {cost: ["two"] for cost in ("total_training_multiply_adds", "multiply_adds")})
+    assert len(picture.figure.axes) == 1
+    assert "The cost of use is not drawn" in picture.caption
+    assert "All models" not in draw_times(models).caption
+
+
+def test_the_time_of_what_a_model_is_built_on_has_its_own_number():
+    assert training_time(0.2, 43.0) == "0.2 s + 42.8 s"
+    assert training_time(10.0, 10.0) == "10.0 s"
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Learning curves with their crossovers, and cut curves."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -320,6 +321,13 @@ def test_the_report_has_learning_curves_and_cut_curves(records, tmp_path, monkey
     assert (first["before"], first["after"], first["significant"]) == ("all", "solved-all", True)
     text = Path("reports/report.md").read_text(encoding="utf-8")
     page = Path("reports/report.html").read_text(encoding="utf-8")
+    # A probe is solved: it has no epochs and no training curve.
+    figures = {path.name for path in Path("reports/figures").iterdir()}
+    assert "training-all.png" in figures and "training-solved-all.png" not in figures
+    curves = re.search(r"!\[([^]]*)\]\(figures/curves-b.png\)", text)[1]
+    assert " all," in curves and "solved" not in curves
+    metrics = json.loads(Path("reports/metrics.json").read_text(encoding="utf-8"))
+    assert metrics["solved-all"]["training"]["epochs"] is None and metrics["all"]["training"]["epochs"] == 3
     for picture in ("learning-b.png", "cuts-b.png"):
         assert f"(figures/{picture})" in text
         assert Path("reports/figures", picture).stat().st_size > 10_000

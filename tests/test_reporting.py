@@ -29,8 +29,12 @@ from stages.evaluation.metrics import compute_metrics, split_metrics
 from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.sanity import permutation_moments, shuffled_labels_p, split_mismatch
 from stages.evaluation.tables import mean_curves
-from stages.reporting.figures import leader
-from stages.reporting.page import markdown
+from stages.reporting.figures import draw_accuracy, recommendation, stacked
+from stages.reporting.model_figures import draw_reliability
+from stages.reporting.page import CALIBRATION, LEGENDS, cell, markdown
+from stages.reporting.point_labels import CHARACTER, LINE, RADIUS, Size, place_labels
+from stages.reporting.sentences import calibration_sentence, split_sentence
+from stages.reporting.style import TaskModels, line_style, line_styles
 from stages.splitting.summary import summary_sentences
 from tests.example_results import (
     CLASSES,
@@ -106,22 +110,49 @@ def candidate(**values) -> Candidate:
     return Candidate(epochs=3, **values)
 
 
-def test_all_settings_that_a_head_was_chosen_from_are_reported():
+def test_what_a_model_was_chosen_from_is_one_sentence():
     candidates = [
-        candidate(learning_rate=rate, l2=0.001, validation_loss=loss, validation_accuracy=0.5, chosen=rate == 0.1)
-        for rate, loss in ((0.01, 0.75), (0.1, 0.5), (1.0, None))
+        candidate(learning_rate=rate, l2=l2, validation_loss=loss, validation_accuracy=0.5, chosen=loss == 0.5)
+        for rate, l2, loss in ((0.01, 0.001, 0.75), (0.1, 0.001, 0.5), (1.0, 0.1, None))
     ]
     assert describe_candidates("my-head", candidates) == (
-        "my-head: 3 settings were tried; the one with the lowest validation loss was chosen: learning rate 0.1 and l2 "
-        "0.001 (50.0 %, 0.500). The rest (validation accuracy, loss): learning rate 0.01 and l2 0.001 (50.0 %, 0.750), "
-        "learning rate 1 and l2 0.001 (50.0 %, not finite)."
+        "my-head: of 3 pairs of learning rate and l2, 0.1 and 0.001 had the lowest validation loss (0.500; the others "
+        "0.750, 1 not finite)."
     )
+
+
+@pytest.mark.parametrize(
+    ("losses", "sentence"),
+    [
+        (
+            {0.1: 0.3, 1: 0.2, 10: 0.25, 100: 0.5},
+            "of 4 values of l2, 1 had the lowest validation loss (0.200; the others 0.250 to 0.500).",
+        ),
+        ({1: 1.0, 2: 1.5}, "of 2 values of l2, 1 had the lowest validation loss (1.000; the other 1.500)."),
+        (
+            {1: 1.0, 2: 1.5, 3: 1.5},
+            "of 3 values of l2, 1 had the lowest validation loss (1.000; the others 1.500). This is the lowest l2 of "
+            "the list: lower ones may be better.",
+        ),
+        (
+            {1: 3.0, 2: 2.0, 3: 1.0},
+            "of 3 values of l2, 3 had the lowest validation loss (1.000; the others 2.000 to 3.000). This is the "
+            "highest l2 of the list: higher ones may be better.",
+        ),
+        (
+            {0: 1.0, 2: 2.0, 3: 3.0},
+            "of 3 values of l2, 0 had the lowest validation loss (1.000; the others 2.000 to 3.000).",
+        ),
+        ({1: None, 2: None}, "of 2 values of l2, 1 had the lowest validation loss (not finite; the other not finite)."),
+    ],
+)
+def test_a_chosen_value_at_the_edge_of_its_list_is_reported(losses, sentence):
+    best = min(losses, key=lambda l2: (losses[l2] is None, losses[l2]))
     solved = [
-        candidate(learning_rate=None, l2=l2, validation_loss=l2, validation_accuracy=1, chosen=l2 == 1) for l2 in (1, 2)
+        candidate(learning_rate=None, l2=l2, validation_loss=loss, validation_accuracy=1, chosen=l2 == best)
+        for l2, loss in losses.items()
     ]
-    assert "chosen: l2 1 (100.0 %, 1.000). The rest (validation accuracy, loss): l2 2 (" in describe_candidates(
-        "probe", solved
-    )
+    assert describe_candidates("probe", solved) == f"probe: {sentence}"
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])
@@ -420,16 +451,121 @@ def test_compare_needs_metrics_of_all_models(params):
         compare.main(params)
 
 
-def test_the_headline_claims_no_more_than_the_comparisons():
-    def comparison(a, b, distinguishable):
-        return {"a": a, "b": b, "distinguishable": distinguishable}
+def task_models(accuracies, recommended, majority_rate=0.5) -> TaskModels:
+    """Heads with a validation and a test accuracy each, with intervals of 2 points."""
+    metrics = {
+        name: {
+            split: {
+                "accuracy": value, "accuracy_low": value - 0.01, "accuracy_high": value + 0.01,
+                "majority_rate": majority_rate,
+            }
+            for split, value in zip(("validation", "test"), values, strict=True)
+        }
+        for name, values in accuracies.items()
+    }  # fmt: skip
+    return TaskModels("b", line_styles([*metrics]), dict.fromkeys(metrics, "head"), metrics, recommended)
 
-    pairs = [comparison("x", "y", True), comparison("z", "x", True), comparison("y", "z", False)]
-    assert leader("x", pairs) == "x is significantly better than every other model"
-    assert leader("y", pairs) == "y leads, but its lead over 1 other model may be chance"
-    assert leader("z", [comparison("x", "z", False), comparison("z", "y", False)]) == (
-        "z leads, but its lead over 2 other models may be chance"
+
+def test_the_figure_of_accuracy_is_about_the_recommended_model_in_the_order_of_the_table():
+    models = task_models({"high": (0.9, 0.8), "cheap": (0.89, 0.95), "low": (0.6, 0.99)}, "cheap")
+    repeats = {name: {split: [0.9, 0.9, 0.8] for split in ("validation", "test")} for name in models.styles}
+    picture = draw_accuracy(models, repeats)
+    validation, test = picture.figure.axes
+    assert (validation.get_title(loc="left"), test.get_title(loc="left")) == ("validation accuracy", "test accuracy")
+    labels = validation.get_yticklabels()
+    assert [label.get_text() for label in labels] == ["cheap ✓", "high", "low"]
+    assert validation.yaxis_inverted()
+    assert picture.figure.get_suptitle() == "b: accuracy; cheap is recommended"
+    assert "cheap 89.0 % and 95.0 %; high 90.0 % and 80.0 %" in picture.alt
+    dots = [line.get_xydata() for line in validation.lines if line.get_marker() == "."]
+    assert all(len(np.unique(points, axis=0)) == 3 for points in dots)  # equal values are stacked
+    assert recommendation(task_models({"a": (0.5, 0.9), "b": (0.4, 0.9)}, "a")) == ""
+
+
+@given(st.lists(st.floats(0, 1), max_size=12), st.floats(0, 0.5))
+def test_stacked_values_on_one_level_keep_their_distance(values, width):
+    values = sorted(values)
+    levels = stacked(values, width)
+    assert stacked(values, width) == levels
+    for level in range(max(levels, default=-1) + 1):
+        same = [value for value, its in zip(values, levels, strict=True) if its == level]
+        assert same and all(after - before > width for before, after in itertools.pairwise(same))
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 3.7), st.floats(0.1, 1.9)), min_size=1, max_size=8))
+def test_labels_of_points_overlap_neither_each_other_nor_a_point(points):
+    size, labels = Size(3.8, 2.0), [f"model-{number}" for number in range(len(points))]
+    boxes = [(x - RADIUS, x + RADIUS, y - RADIUS, y + RADIUS) for x, y in points]
+    for (x, y), label in zip(place_labels(points, labels, size), labels, strict=True):
+        width, height = CHARACTER * len(label) / 2, LINE / 2
+        assert width <= x <= size.width - width + 1e-6 and height <= y <= size.height - height + 1e-6
+        for left, right, bottom, top in boxes:
+            overlap = min(x + width, right) - max(x - width, left), min(y + height, top) - max(y - height, bottom)
+            assert min(overlap) < 1e-3
+        boxes.append((x - width, x + width, y - height, y + height))
+
+
+def test_reliability_has_no_points_of_few_images_and_the_same_axes_for_every_model():
+    bins = pd.DataFrame(
+        {"calibrated": [0, 0, 1, 1], "confidence": [0.35, 0.95] * 2, "accuracy": [1.0, 0.9] * 2, "images": [9, 91] * 2,
+         "center": [0.35, 0.95] * 2}
+    )  # fmt: skip
+    picture = draw_reliability("m", bins, (0.031, None), line_style(0))
+    accuracy, share = picture.figure.axes
+    drawn = [line for line in accuracy.lines if line.get_marker() == "o"]
+    assert [line.get_xdata().tolist() for line in drawn] == [[0.95], [0.95]]
+    assert drawn[0].get_markersize() > drawn[1].get_markersize() and drawn[0].get_markerfacecolor() == "none"
+    assert [bar.get_height() for bar in share.patches] == pytest.approx([0.09, 0.91] * 2)
+    for axes in (accuracy, share):
+        assert axes.get_xlim() == (-0.02, 1.02) and axes.get_ylim()[1] == 1.02
+    assert picture.alt == (
+        "Reliability of m on the test images: calibration error 3.1 % before and unknown after calibration."
     )
+
+
+def errors_of(**models):
+    return {
+        name: {"test": {"calibration_error": before, "calibrated_error": after}}
+        for name, (before, after) in models.items()
+    }
+
+
+def test_the_page_says_which_models_calibration_did_not_improve():
+    assert calibration_sentence(errors_of(a=(0.04, 0.02), b=(None, None))) == ""
+    assert calibration_sentence(errors_of(a=(0.02, 0.04), b=(0.0401, 0.04), c=(0.05, 0.04))) == (
+        "Calibration did not lower the calibration error of a, b on the test images."
+    )
+    many = errors_of(**{f"m{number}": (0.1, 0.2) for number in range(6)}, better=(0.2, 0.1))
+    assert "of 6 of 7 models on" in calibration_sentence(many)
+    better = [cell(errors_of(a=(0.02, 0.04))["a"], f"test.{name}", "calibration").better for name in CALIBRATION]
+    assert better == [True, False]
+    assert not cell(errors_of(a=(0.0401, 0.04))["a"], "test.calibrated_error", "calibration").better
+
+
+@pytest.mark.parametrize(
+    ("models", "sentence"),
+    [
+        ({"a": ([0], 89, 359, {})}, "359 train images, 89 validation images and 448 test images."),
+        (
+            {"a": ([0, 1, 2], 267, 50, {"max_train_per_class": 10}), "b": ([0], 89, 50, {"max_train_per_class": 10})},
+            "3 folds of 89 validation images; 359 images outside a fold and the test part, of which 50 are used "
+            "(max_train_per_class: 10); 448 test images.",
+        ),
+        (
+            {"a": ([0, 1, 0], 177, 50, {"max_train_per_class": 10}), "b": ([0], 89, 359, {})},
+            "2 folds of about 88 validation images; 359 images outside a fold and the test part, of which 50 to 359 "
+            "are used; 448 test images.",
+        ),
+    ],
+)
+def test_the_page_says_how_many_images_are_used(models, sentence):
+    task = {"images": {"train": [200, 159], "validation": [45, 44], "test": [224, 224]}}
+    metrics = {
+        name: {"validation": {"images": images}, "training": {"images": used}}
+        for name, (_, images, used, _) in models.items()
+    }
+    facts = [{"folds": folds, "limits": limits} for folds, _, _, limits in models.values()]
+    assert split_sentence(task, facts, metrics) == sentence
 
 
 def test_the_order_of_the_predictions_does_not_matter(params):
@@ -583,6 +719,50 @@ def test_the_page_has_the_metrics_of_each_class_for_every_model(params):
         columns = ["images", "precision", "recall", "f1", "roc_auc", "calibration_error"]
         assert values == pytest.approx(metrics[columns].to_numpy().ravel())
         assert html.escape(NASTY) in table
+
+
+def headers(table):
+    return re.findall(r'<th scope="col"[^>]*><span[^>]*>([^<]*)</span>', table)
+
+
+def test_the_main_table_is_narrow_and_no_table_repeats_a_column(params):
+    evaluate_and_compare(params)
+    report.main(params)
+    page, text = read_page(), read_markdown()
+    tables = [
+        page[page.index(f'aria-label="{label} of b"') :].split("</table>")[0]
+        for label in ("All models", "More metrics", "Cost of the models")
+    ]
+    main, more, costs = map(headers, tables)
+    assert main == [
+        "model", "kind", "validation accuracy", "test accuracy", "total time", "time per image", "calibration error",
+        "after calibration",
+    ]  # fmt: skip
+    columns = main + more[2:] + costs[2:]
+    assert len({*columns}) == len(columns)
+    for table in (main, more, costs):
+        assert f"| {' | '.join(table)} |\n" in text
+    recommended, *rest = re.findall(r'<a href="#model-([^"]*)"', tables[0])
+    validation = [read("metrics")[model]["validation"]["accuracy"] for model in rest]
+    assert recommended == read("comparisons")["b"]["recommended"]
+    assert validation == sorted(validation, reverse=True) and len(rest) == 2
+    for legend in LEGENDS.values():
+        assert html.escape(legend) in page and markdown(legend) in text
+
+
+def test_the_pages_explain_their_words(params):
+    evaluate_and_compare(params)
+    report.main(params)
+    page, text = (" ".join(content.split()) for content in (read_page(), read_markdown()))
+    for content in (page, text):
+        assert "best repeat" not in content
+        assert content.index("Expected shortfall: how far a model is below") < content.index("total time")
+        assert "Each p value is the largest of three: bootstrap, t test and permutation test" in content
+        assert "Repeats differ in their seed and in the fold that they hold out." in content
+        assert "if no other model is both cheaper and more accurate on the test images" in content
+    pictures = re.findall(r"!\[([^]]*)\]\(figures/[^)]*\)\n\n(.*)\n", read_markdown())
+    assert len(pictures) == len([*Path("reports/figures").iterdir()])
+    assert all(len(caption) > 50 and not re.search(r"\d%", alt + caption) for alt, caption in pictures)
 
 
 def test_the_report_writes_equal_bytes(params):

@@ -49,15 +49,14 @@ def draw_times(models: TaskModels) -> Picture:
         for model, time, cost in zip(names, times, costs, strict=True)
     )
     similar = (
-        ""
-        if differing_costs(models)
-        else f" In multiply-adds, the models are within a factor of {SAME_COST}: no figure compares them with accuracy."
+        f" In multiply-adds, the models are within a factor of {SAME_COST}: no figure compares them with accuracy."
     )
     return Picture(
         f"time-{models.task}.png",
         figure,
         "Measured time. Above: training of one repeat: the model itself (its color) and what it is built on "
-        f"(gray). Below: from pixels to probabilities, one image at a time.{similar}",
+        "(gray). Below: from pixels to probabilities, one image at a time."
+        + ("" if differing_costs(models) else similar),
         f"Time of training and of use of the models of {models.task}: {values}.",
     )
 
