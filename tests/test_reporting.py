@@ -471,7 +471,7 @@ def test_the_figure_of_accuracy_is_about_the_recommended_model_in_the_order_of_t
     repeats = {name: {split: [0.9, 0.9, 0.8] for split in ("validation", "test")} for name in models.styles}
     picture = draw_accuracy(models, repeats)
     validation, test = picture.figure.axes
-    assert (validation.get_title(loc="left"), test.get_title(loc="left")) == ("validation accuracy", "test accuracy")
+    assert (validation.get_title(), test.get_title()) == ("validation accuracy", "test accuracy")
     labels = validation.get_yticklabels()
     assert [label.get_text() for label in labels] == ["cheap ✓", "high", "low"]
     assert validation.yaxis_inverted()
