@@ -8,7 +8,7 @@ import numpy as np
 
 BATCH = 32
 WARM_UP, LEAST_RUNS = 2, 7
-SHORTEST, LONGEST = 0.3, 1.0  # seconds
+SHORTEST, LONGEST = 0.1, 0.5  # seconds
 STABLE = 0.05  # difference between the medians of the first and the second half of the runs, as a share
 
 
