@@ -65,19 +65,20 @@ def test_a_model_that_is_rebuilt_from_its_record_predicts_the_stored_probabiliti
     # Features are stored in float16: eleven bits, so about three digits of each activation.
     tolerance = {"atol": 1e-6, "rtol": 1e-4} if result.record.provenance.features is None else {"atol": 5e-3}
     for predictions in result.predictions.values():
-        probabilities = model.predict(images.pixels[predictions.index], verbose=0)
-        np.testing.assert_allclose(probabilities, predictions.probabilities[result.record.best_repeat], **tolerance)
+        index, stored = predictions.of_repeat(result.record.best_repeat)
+        np.testing.assert_allclose(model.predict(images.pixels[index], verbose=0), stored, **tolerance)
 
 
 def test_predictions_cover_exactly_the_rows_of_each_split(here):
     task = read_task("high")
     predictions = read_result("above").predictions
-    for split in ("validation", "test"):
-        np.testing.assert_array_equal(predictions[split].index, task.rows(split)["index"])
-    assert len(predictions["train"].index) == 3 * 40
-    assert set(predictions["train"].index) < set(task.rows("train")["index"])
-    for split in predictions.values():
-        assert split.probabilities.shape == (2, len(split.index), 3)
+    for repeat in range(2):
+        rows = {split: set(part.of_repeat(repeat)[0]) for split, part in predictions.items()}
+        for split in ("validation", "test"):
+            assert rows[split] == set(task.rows(split, fold=repeat)["index"])
+        assert len(rows["train"]) == 3 * 40 and rows["train"] < set(task.rows("train", fold=repeat)["index"])
+    for part in predictions.values():
+        assert part.probabilities.shape == (*part.predicts.shape, 3) == (2, len(part.index), 3)
 
 
 def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):

@@ -92,7 +92,7 @@ def test_a_record_describes_the_model(here, name):
     record = read_model_record(name)
     assert record.classes == (["0", "1", "2"] if name == "base" else ["7", "8", "9"])
     assert (record.dataset, record.image_size, record.resize) == ("digits", 16, "crop")
-    assert (record.provenance.architecture, record.folds) == ("four_conv", [0, 0])
+    assert (record.provenance.architecture, record.folds) == ("four_conv", list(range(record.repeats)))
 
 
 # A model is rebuilt from its record, whatever params.yaml says now.
@@ -183,7 +183,7 @@ def test_weights_of_another_commit_are_refused(here, source, target):
     replace_weights(source, target)
     with pytest.raises(
         UserError,
-        match=rf"^models/{target}/model\.weights\.h5 does not belong to models/{target}/record\.json: its checksum",
+        match=rf"^models/{target}/weights/repeat-\d\.weights\.h5 does not belong to models/{target}/record\.json: its checksum",
     ):
         load_full_model(read_model_record(target))
 
@@ -213,7 +213,7 @@ def test_an_unknown_model_is_answered_with_the_trained_ones(here):
 
 def test_a_model_that_is_not_trained_is_named(here):
     used_weights("above").unlink()
-    with pytest.raises(UserError, match=r"^models/above/model\.weights\.h5 is missing\. Run `dvc checkout`, or"):
+    with pytest.raises(UserError, match=r"^models/above/weights/repeat-\d\.weights\.h5 is missing\. Run `dvc checkout`, or"):
         load_full_model(read_model_record("above"))
     shutil.rmtree("models/above")
     with pytest.raises(UserError, match=r"^above is not trained yet: models/above is missing\. Run `dvc repro`\.$"):
