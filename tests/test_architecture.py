@@ -64,7 +64,8 @@ from stages.backbones.write_layer_table import main
 main(["small_resnet"])
 from stages.validation.study import load_study
 from stages.core.params import PARAMS, Params
-load_study(PARAMS)
+from stages.artifacts.margin import write_margin
+write_margin(load_study(PARAMS).margin)
 for stage, *entry in {stages}:
     importlib.import_module("stages." + stage).main(Params.read(), *entry)
 

@@ -155,7 +155,7 @@ def test_every_column_sorts_both_ways_with_missing_values_last(open_page):
 
 def test_the_recommended_model_comes_first_then_the_best_on_validation_images(open_page):
     table = models_table(open_page())
-    assert "b-tune" in cells(table)[0][0][1]
+    assert "b-net" in cells(table)[0][0][1]
     values = [value for value, _ in cells(table)[2]][1:]
     assert values == sorted(values, reverse=True)
     assert {*sorted_states(table)} == {None}
@@ -382,7 +382,7 @@ def test_a_link_to_nowhere_does_nothing(open_page, fragment):
         page.locator("details[open]").evaluate_all("all => all.map((details) => details.id)")
         for page in (open_page(), open_page(fragment))
     ]
-    assert opened[0] == opened[1] == ["contents", "model-b-tune", "model-a-net"]
+    assert opened[0] == opened[1] == ["contents", "model-b-net", "model-a-net"]
 
 
 def test_on_a_phone_the_verdict_comes_before_the_contents(open_page):
@@ -446,7 +446,7 @@ def test_without_scripts_the_page_is_complete(open_page, reports, size):
         assert page.get_by_text(sentence, exact=True).is_visible()
     table = models_table(page)
     assert table.locator("tbody tr").count() == 3
-    assert table.locator("tbody tr").first.inner_text().split()[0] == "b-tune"
+    assert table.locator("tbody tr").first.inner_text().split()[0] == "b-net"
     assert page.locator("button").count() == 0
     assert page.locator("nav a").first.is_visible()
     page.locator("#classes-b summary").click()

@@ -152,7 +152,7 @@ def test_near_duplicates_across_splits_are_listed(project):
     assert set(near.loc[near["split"] == "test", "name"]) == {"test_batch/0398", "test_batch/0843"}
     assert len(near) < 20
     assert (near["split"] != near["similar_split"]).all() and near["bits"].between(0, 24).all()
-    assert f"validation and test images similar to an image of another split or fold: {len(near)}, see" in done.stdout
+    assert f"validation and test images similar to an image of another split: {len(near)}, see" in done.stdout
     # The flowers have twelve pairs, each in one class. A pair gives two rows if it is in validation and test.
     flowers = pd.read_csv(folder / "data/tasks/flowers/near_duplicates.csv", dtype={"name": str, "similar_to": str})
     assert 1 <= len(flowers) <= 24
