@@ -213,7 +213,9 @@ def test_an_unknown_model_is_answered_with_the_trained_ones(here):
 
 def test_a_model_that_is_not_trained_is_named(here):
     used_weights("above").unlink()
-    with pytest.raises(UserError, match=r"^models/above/weights/repeat-\d\.weights\.h5 is missing\. Run `dvc checkout`, or"):
+    with pytest.raises(
+        UserError, match=r"^models/above/weights/repeat-\d\.weights\.h5 is missing\. Run `dvc checkout`, or"
+    ):
         load_full_model(read_model_record("above"))
     shutil.rmtree("models/above")
     with pytest.raises(UserError, match=r"^above is not trained yet: models/above is missing\. Run `dvc repro`\.$"):
