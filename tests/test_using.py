@@ -183,7 +183,7 @@ def test_weights_of_another_commit_are_refused(here, source, target):
     replace_weights(source, target)
     with pytest.raises(
         UserError,
-        match=rf"^models/{target}/weights/repeat-\d\.weights\.h5 does not belong to models/{target}/record\.json: its checksum",
+        match=rf"^models/{target}/weights/repeat-\d\.weights\.h5 does not belong to models/{target}/record\.json:",
     ):
         load_full_model(read_model_record(target))
 
