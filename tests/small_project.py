@@ -13,10 +13,8 @@ STUDY = {
     "backbones": {"four-conv": {"architecture": "four_conv", "weights": "random"}},
     "networks": {"a-scratch": {"dataset": "digits", "task": "digits-b", "backbone": "four-conv"}},
     "features": {"b-fc1": {"dataset": "digits", "classes": [5, 6, 7], "backbone": "a-scratch", "cut": "fc1"}},
-    "heads": {
-        # Hidden units: of zero weights, one step of any learning rate makes equal predictions.
-        "b-one-layer": {"task": "digits-b", "features": "b-fc1", "hidden": [16], "learning_rate": 0.001, "epochs": 1}
-    },
+    # Enough steps for different learning rates to give different predictions.
+    "heads": {"b-one-layer": {"task": "digits-b", "features": "b-fc1", "learning_rate": 0.001, "epochs": 30}},
     "probes": {"b-ridge": {"task": "digits-b", "features": "b-fc1", "kind": "ridge"}},
     "fine_tunes": {},
     "training": {
