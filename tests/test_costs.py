@@ -278,12 +278,12 @@ def test_the_figures_of_cost_show_every_model_on_a_readable_scale(prices):
 def test_costs_that_count_as_the_same_are_not_drawn():
     models, pictures = cost_figures(one=(0.8, 100), two=(0.9, 120))
     assert pictures == []
-    assert "All models are within a factor of 1.2 in multiply-adds" in draw_times(models).caption
+    assert "In multiply-adds, the models are within a factor of 1.2" in draw_times(models).caption
     models.metrics["one"]["cost"]["total_training_multiply_adds"] = 10
     (picture,) = draw_cost(models, {cost: ["two"] for cost in ("total_training_multiply_adds", "multiply_adds")})
     assert len(picture.figure.axes) == 1
     assert "The cost of use is not drawn" in picture.caption
-    assert "All models" not in draw_times(models).caption
+    assert "In multiply-adds" not in draw_times(models).caption
 
 
 def test_the_time_of_what_a_model_is_built_on_has_its_own_number():

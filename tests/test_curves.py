@@ -12,6 +12,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from stages import compare, evaluate, report
+from stages.artifacts.margin import write_margin
 from stages.artifacts.tasks import write_task
 from stages.backbones.layer_table import layers_of
 from stages.core.params import Params
@@ -312,6 +313,7 @@ def test_the_report_has_learning_curves_and_cut_curves(records, tmp_path, monkey
     for features in ("pools", "lower"):
         write_features_cost(features, *(f"block{cut}_pool" for cut in range(1, 6)))
     write_galleries("b")
+    write_margin(1)
     params = Params(
         {"seed": 3, "tasks": {"b": {}}, "networks": dict.fromkeys(records), "features": {"pools": {}, "lower": {}}}
     )
