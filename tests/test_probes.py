@@ -17,6 +17,7 @@ from stages.probes.ridge import calibrate, solve_ridge
 from stages.probes.selection import choose_probe
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights, read_probe, write_probe
+from stages.training import probe_repeats
 from tests.pipeline import ROOT
 from tests.tiny_study import STUDY
 
@@ -95,10 +96,10 @@ def test_weights_are_written_and_read_with_equal_bytes(tmp_path):
 def test_a_probe_is_a_model_like_the_others(here):
     result = read_result("probe")
     record = result.record
-    assert (record.kind, record.repeats, record.epochs, record.train_images) == ("probe", 1, [1], 120)
+    assert (record.kind, record.repeats, record.epochs, record.train_images) == ("probe", 2, [1, 1], 120)
     assert len(record.candidates) == 9 and result.pca is not None
     test = result.predictions["test"].probabilities
-    assert test.shape[0] == 1 and test.dtype == np.float32
+    assert test.shape[0] == 2 and test.dtype == np.float32
     np.testing.assert_allclose(test.sum(axis=2), 1, rtol=1e-5)
 
 
@@ -110,7 +111,7 @@ def test_class_weights_change_the_solution(here):
 
 
 def test_a_matrix_that_does_not_fit_into_memory_is_an_error(here, monkeypatch):
-    monkeypatch.setattr(probe, "LARGEST_MATRIX", 3)
+    monkeypatch.setattr(probe_repeats, "LARGEST_MATRIX", 3)
     with pytest.raises(
         UserError, match=r"^probes\.probe: ridge regression needs a matrix of 120 x 120; the limit is 3 rows .* max_"
     ):
