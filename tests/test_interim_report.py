@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from stages import interim_report
+from stages.artifacts.margin import write_margin
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.evaluation.finished import NOT_TRAINED, OUTDATED, unfinished_models
@@ -44,6 +45,7 @@ def files_outside_of_the_report() -> dict[str, bytes]:
 def test_the_report_covers_the_finished_models_and_nothing_else_is_written(here, capsys):
     keep_models("base", "fresh", "probe")
     study_with()
+    write_margin(1)
     before = files_outside_of_the_report()
     assert interim_report.main(argparse.Namespace()) == 0
     assert files_outside_of_the_report() == before
