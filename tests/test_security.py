@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from stages import check, weights
+from stages.artifacts.margin import write_margin
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_backbone
 from stages.core.errors import UserError
@@ -502,6 +503,7 @@ def hostile(tmp_path_factory):
             "training": {**STUDY["training"], "epochs": 1, "repeats": 1},
         }
         assert validate_study(study)[1] == []
+        write_margin(1)
         for stage, *entry in [
             *(("prepare", "d"), ("weights", "own"), ("split", "t"), ("gallery", "t"), ("train", "net")),
             *(("features", "f"), ("probe", "ridge"), ("evaluate",), ("compare",), ("mistakes", "t"), ("report",)),
