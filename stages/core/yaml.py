@@ -87,7 +87,11 @@ Yaml12Loader.add_constructor(f"{TAG}float", _construct_float)
 def parse_yaml(text: str) -> Any:
     """The content of a YAML document, read as DVC reads it; `yaml.YAMLError` or `ValueError` if it is not valid."""
     _refuse_deep_nesting(text)
-    return yaml.load(text, Yaml12Loader)  # nosec B506
+    loader = Yaml12Loader(text)
+    try:
+        return loader.get_single_data()
+    finally:
+        loader.dispose()
 
 
 def _refuse_deep_nesting(text: str) -> None:

@@ -161,7 +161,7 @@ def signed_sums(
 def _correct_by_group(correct: dict[str, np.ndarray], groups: np.ndarray) -> np.ndarray:
     """The number of correct images of each group, (groups, repeats of all models).
 
-    float32 where these are whole numbers, of which it holds sums exactly up to 16 million. With folds an image may
+    float32 where these are whole numbers: their sums are exact up to 16 million. With folds an image may
     count a third, if one of three repeats is correct; then float64, because sums in float32 that should be equal are
     not.
     """

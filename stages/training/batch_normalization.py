@@ -65,13 +65,13 @@ class StatisticsSample:
 
 def trained_normalization(model: keras.Model) -> list[layers.BatchNormalization]:
     """The batch normalization layers of a model, and of models in it, that training changes."""
-    found = []
+    normalizations = []
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            found += trained_normalization(layer)
+            normalizations += trained_normalization(layer)
         elif isinstance(layer, layers.BatchNormalization) and layer.trainable:
-            found.append(layer)
-    return found
+            normalizations.append(layer)
+    return normalizations
 
 
 def moving_statistics(model: keras.Model) -> list[keras.Variable]:

@@ -13,11 +13,11 @@ def measure_inference(model: keras.Model) -> InferenceTime:
     A head is used together with its backbone, as one model. So what the call of a model takes by itself is subtracted,
     measured with a model that does nothing.
     """
-    shape, random = (BATCH, *model.input.shape[1:]), np.random.default_rng(0)
+    shape, generator = (BATCH, *model.input.shape[1:]), np.random.default_rng(0)
     if model.input.dtype == "uint8":
-        images = random.integers(0, 256, shape, dtype=np.uint8)
+        images = generator.integers(0, 256, shape, dtype=np.uint8)
         return InferenceTime.measured(*milliseconds_per_image(model.predict_on_batch, images))
-    features = random.random(shape, dtype=np.float32)
+    features = generator.random(shape, dtype=np.float32)
     empty_input = keras.Input(shape[1:])
     empty = keras.Model(empty_input, keras.layers.Identity()(empty_input)[..., :1])
     times = zip(
