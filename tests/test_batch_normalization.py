@@ -32,7 +32,8 @@ from stages.training.batches import Examples, TrainingBatches, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
 from stages.training.full_model import build_network, freeze
 from stages.training.optimizers import compile_model
-from stages.training.repeats import BuiltModel, ModelDescription, TrainingSpec, train_repeats
+from stages.training.repeats import train_repeats
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 from tests.example_results import model_record
 
 pytestmark = pytest.mark.numeric
@@ -281,15 +282,16 @@ def test_the_record_has_the_largest_gap_of_all_repeats(tmp_path, monkeypatch):
     monkeypatch.setattr(repeats, "batch_statistics_gap", lambda *_: next(gaps))
     settings = training(repeats=3)
 
-    def build(l2: float) -> BuiltModel:
+    def build(_: int, l2: float) -> BuiltModel:
         model = head()
         return BuiltModel(model, model)
 
     record = vars(model_record("b-head", "head"))
     description = ModelDescription(**{key: record[key] for key in ModelDescription.__annotations__ if key in record})
     parts = {split: points(30, seed) for seed, split in enumerate(SPLITS)}
-    _, result = train_repeats(TrainingSpec(description, [(settings, 0.0)], ""), build, parts, parts["train"])
-    assert result.record.batch_statistics_gap == 0.25
+    spec = TrainingSpec(description, [(settings, 0.0)], [0] * settings.repeats)
+    trained = train_repeats(spec, build, {0: TrainingData(parts, parts["train"])})
+    assert trained.result.record.batch_statistics_gap == 0.25
 
 
 @pytest.mark.parametrize(("gap", "problems"), [(None, 0), (-0.5, 0), (0.03, 0), (0.031, 1)])
