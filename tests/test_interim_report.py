@@ -95,3 +95,11 @@ def test_models_of_an_input_that_was_removed_or_changed_are_not_finished(here):
     path = Path("data/tasks/low/task.json")
     path.write_text(path.read_text().replace('"images_sha256": "', '"images_sha256": "0'))
     assert {"base", "top", "fresh", "cached"} <= unfinished_models(study_with()).keys()
+
+
+def test_a_fine_tune_is_not_finished_when_its_head_was_trained_again(here):
+    path = Path("models/above/record.json")
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "weights_sha256": ["0" * 64 for _ in record["weights_sha256"]]}))
+    built_on_it = {name for name, entry in STUDY["fine_tunes"].items() if entry["head"] == "above"}
+    assert unfinished_models(study_with()).keys() == {"short", *built_on_it}

@@ -3,7 +3,14 @@
 import json
 
 from stages.artifacts.features import read_all_features
-from stages.artifacts.models import MODELS_FOLDER, ModelRecord, ModelResult, read_result
+from stages.artifacts.models import (
+    MODELS_FOLDER,
+    HeadProvenance,
+    ModelRecord,
+    ModelResult,
+    read_model_record,
+    read_result,
+)
 from stages.artifacts.tasks import SPLITS, read_task
 from stages.artifacts.weights import read_weights_record
 from stages.config.fine_tunes import FineTuneConfig
@@ -76,14 +83,15 @@ def _has_settings(record: ModelRecord, entry: ModelConfig, params: Params) -> bo
 
 
 def _has_inputs(result: ModelResult) -> bool:
-    """Whether a model was trained on the current images, split, weights and features."""
+    """Whether a model was trained on the current images, split, weights and features, and a fine-tune on its head."""
     record, made_from = result.record, result.record.provenance
     task = read_task(record.task)
     for split in SPLITS:
         join_predictions(record, split, task, result.predictions[split])
-    weights, features = made_from.backbone_sha256, made_from.features
+    weights, features, head = made_from.backbone_sha256, made_from.features, made_from.head
     return (
         (task.images_sha256, task.settings) == (made_from.images_sha256, made_from.task_settings)
         and (weights is None or read_weights_record(made_from.backbone).sha256 == weights)
         and (features is None or features in [cached.record for cached in read_all_features(features.name)])
+        and (head is None or head == HeadProvenance.of(read_model_record(head.name)))
     )
