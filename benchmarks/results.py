@@ -129,6 +129,8 @@ def results_in(clone: Path, settings: dict) -> dict[str, Any]:
             "models": rows,
             "compared": len(compared),
             "reached": sum(compared),
+            "recommended": comparisons[task]["recommended"],
+            "best": max(rows, key=lambda model: rows[model]["test"]),
             "verdict": comparisons[task]["verdict"],
             "warnings": comparisons[task]["warnings"],
         }

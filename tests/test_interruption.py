@@ -265,6 +265,12 @@ def kill_in(project: Path, stage: str, seconds: float) -> None:
     process.communicate()
 
 
+REFUSED = {
+    "dvc.lock": "'./dvc.lock' validation failed",
+    ".dvc/tmp/rwlock": "Unable to read RWLock-file '.dvc/tmp/rwlock'",
+}
+
+
 def test_a_pipeline_that_is_killed_resumes_and_ends_with_the_same_results(undisturbed, tmp_path):
     project = tmp_path / "project"
     project.mkdir()
@@ -272,13 +278,15 @@ def test_a_pipeline_that_is_killed_resumes_and_ends_with_the_same_results(undist
     shutil.rmtree(project / "reports")
     (project / "dvc.lock").unlink()
     write_study(project, ONE_NETWORK)
-    moments, locks = random.Random(0), project / ".dvc/tmp/rwlock"
+    moments = random.Random(0)
     for stage, seconds in (("prepare@digits", 1.5), ("train@base", 8)):
         kill_in(project, stage, moments.uniform(0, seconds))
-        # DVC may have been about to write this file, and refuses it then: docs/troubleshooting.md says to delete it.
-        locks.write_bytes(b"")
-        assert "Unable to read RWLock-file '.dvc/tmp/rwlock'" in dvc(project, "repro", fails=True).stderr
-        locks.unlink()
+        # DVC may have been about to write one of these files, and refuses it then: docs/troubleshooting.md says to
+        # delete it.
+        for name, message in REFUSED.items():
+            (project / name).write_bytes(b"")
+            assert message in dvc(project, "repro", fails=True).stderr
+            (project / name).unlink()
     dvc(project, "repro")
     assert "up to date" in dvc(project, "repro").stdout
     assert results_of(project) == results_of(undisturbed["network"][0])

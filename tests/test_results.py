@@ -17,7 +17,7 @@ RUNS = SETTINGS["runs"]
 @pytest.fixture
 def files(tmp_path):
     """A folder with a file of every name that the runs use."""
-    for name in ("cifar-10-binary.tar.gz", "chest_xray_224.zip", "flowers.zip", "dogs_cats.zip"):
+    for name in ("cifar-10-binary.tar.gz", "chest_xray_published_224.zip", "flowers_160.zip", "dogs_cats_160.zip"):
         (tmp_path / name).write_bytes(name.encode())
     for name in ("vgg16", "mobilenet_v2"):
         (tmp_path / f"{name}_imagenet_notop.weights.h5").write_bytes(name.encode())
