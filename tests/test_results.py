@@ -38,3 +38,9 @@ def test_a_run_is_a_valid_study_and_its_settings_name_its_models(name, files):
 def test_every_study_has_a_run_or_a_reason_for_having_none():
     run = {settings.get("study", name) for name, settings in RUNS.items()}
     assert {path.stem for path in (ROOT / "studies").glob("*.yaml")} == run | set(SETTINGS["elsewhere"])
+
+
+@pytest.mark.parametrize("test", [test for check in SETTINGS["checks"] for test in check["tests"].split()])
+def test_the_tests_of_a_claim_exist(test):
+    file, name = test.split("::")
+    assert f"def {name}(" in (ROOT / file).read_text(encoding="utf-8")

@@ -58,17 +58,6 @@ def test_features_are_the_activations_of_the_trained_network(here):
     assert set(images.table["class"][features.index]) == {"7", "8", "9"}
 
 
-@pytest.mark.parametrize("name", ["base", "top", "above", "fresh", "probe", "cached"])
-def test_a_model_that_is_rebuilt_from_its_record_predicts_the_stored_probabilities(here, name):
-    result, images = read_result(name), read_images("digits")
-    model = trained_model(name)
-    # Features are stored in float16: eleven bits, so about three digits of each activation.
-    tolerance = {"atol": 1e-6, "rtol": 1e-4} if result.record.provenance.features is None else {"atol": 5e-3}
-    for predictions in result.predictions.values():
-        index, stored = predictions.of_repeat(result.record.best_repeat)
-        np.testing.assert_allclose(model.predict(images.pixels[index], verbose=0), stored, **tolerance)
-
-
 def test_predictions_cover_exactly_the_rows_of_each_split(here):
     task = read_task("high")
     predictions = read_result("above").predictions

@@ -38,7 +38,20 @@ from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
 from tests.pipeline import ROOT, edit_study
 
-MODELS = ["base", "part", "frozen", "fresh", "above", "choice", "probe", "cached", "uncached", "changed", "from-probe"]
+MODELS = [
+    "base",
+    "top",
+    "part",
+    "frozen",
+    "fresh",
+    "above",
+    "choice",
+    "probe",
+    "cached",
+    "uncached",
+    "changed",
+    "from-probe",
+]
 
 
 def stored(name):
@@ -64,10 +77,12 @@ def tolerance_of(name):
 
 
 def check_predictions(name):
-    index, probabilities = stored(name)
-    model = load_full_model(read_model_record(name))
-    predictions = model.predict(read_images("digits").pixels[index], verbose=0)
-    np.testing.assert_allclose(predictions, probabilities, atol=tolerance_of(name))
+    result, images = read_result(name), read_images("digits")
+    model = load_full_model(result.record)
+    for predictions in result.predictions.values():
+        index, probabilities = predictions.of_repeat(result.record.best_repeat)
+        predicted = model.predict(images.pixels[index], verbose=0)
+        np.testing.assert_allclose(predicted, probabilities, atol=tolerance_of(name))
 
 
 @pytest.fixture
