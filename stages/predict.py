@@ -97,6 +97,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser("predict", description=__doc__)
     parser.add_argument("model", help="a network, head, probe or fine-tune of the study")
     parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
-    parser.add_argument("--top", type=at_least_one, default=5, help="number of classes for each image (default: 5)")
+    parser.add_argument("--top", type=at_least_one, default=5, help="number of classes per image (default: 5)")
     parser.add_argument("--format", choices=WRITERS, default="text", help="text (default), csv or json")
     run_command(parser, main)

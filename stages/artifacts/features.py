@@ -1,7 +1,7 @@
 """Cached features: the activations of a backbone at its cut layers, each with a record of what they were made from.
 
 In data/features/<features>: `index.npy` (n,) the rows of the dataset's images in ascending order; `seen.csv`, the
-images that the backbone has seen (see `stages.artifacts.seen_images`); and for each cut layer a folder with
+images that the backbone has seen (see `stages.artifacts.seen_images`); and per cut layer a folder with
 `features.npy` (views * n, ...) float16 or float32, all images of a view after those of the view before;
 `above.weights.h5`, the weights of the backbone above the cut layer; `record.json`.
 """
@@ -26,7 +26,7 @@ class FeaturesRecord:
     name: the entry. images_sha256, weights_sha256: of the prepared images and of the backbone's weights file. images:
     how many. architecture, image_size, resize, cut, pooling: how images go through the backbone; its preprocessing
     belongs to the architecture. precision: of the computation. storage: dtype of the array. views: how the images were
-    changed for each view but the first, which holds the images as they are. shape: of the features of one image.
+    changed in each view but the first, which holds the images as they are. shape: of the features of one image.
     parameters: weights of the backbone up to the cut layer. multiply_adds: of one image up to the cut layer.
     """
 

@@ -204,7 +204,7 @@ class PcaProjection:
 class ModelResult:
     """Everything that evaluate reads of a model.
 
-    history: one row for each epoch of each repeat. pca: of a head or a probe only.
+    history: one row per epoch of each repeat. pca: of a head or a probe only.
     """
 
     record: ModelRecord

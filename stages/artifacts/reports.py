@@ -19,7 +19,7 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def write_tables(folder: Path, tables: dict[str, pd.DataFrame]) -> None:
-    """Write `<name>.csv` for each table; other files of the folder are removed."""
+    """Write every table as `<name>.csv`; other files of the folder are removed."""
     with atomic_directory(folder) as partial:
         for name, table in tables.items():
             write_table(partial / f"{name}.csv", table)

@@ -20,7 +20,7 @@ def with_temperature(predictions: SplitPredictions, temperature: float) -> Split
 def reliability(study: StudyResults) -> dict[str, pd.DataFrame]:
     """Of each model the reliability on the test images of what it predicts in training and in use.
 
-    One row for each bin of confidence with images; see `reliability_table`. calibrated: 0 before, 1 after.
+    One row per bin of confidence with images; see `reliability_table`. calibrated: 0 before, 1 after.
     """
     tables = {}
     for model, predictions in study.predictions.items():

@@ -33,7 +33,7 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
     task, models = study.tasks[name], study.models(name)
     rows = {split: task.rows(split) for split in SPLITS}
     rows["validation"] = pd.concat([task.rows("validation", fold=fold) for fold in study.compared(name).folds])
-    of_task = {model: metrics[model] for model in models}
+    task_metrics = {model: metrics[model] for model in models}
     candidates = {model: study.results[model].record.candidates for model in models}
     return {
         "dataset": task.dataset,
@@ -44,7 +44,7 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
             *summary_sentences(task.summary),
             *(describe_candidates(model, tried) for model, tried in candidates.items() if len(tried) > 1),
         ],
-        "pareto_fronts": {cost: pareto_front(of_task, cost) for cost in PARETO_COSTS},
+        "pareto_fronts": {cost: pareto_front(task_metrics, cost) for cost in PARETO_COSTS},
         "first_unreadable": task.summary.first_unreadable,
     }
 

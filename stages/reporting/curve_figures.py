@@ -82,7 +82,7 @@ def thin_out(values: list[float], axis: list[float]) -> list[float]:
 
 
 def draw_cut_curves(task: str, cut_curves: dict[str, dict], metrics: dict, test: list[dict]) -> Picture:
-    """Test accuracy against the highest frozen layer, one panel for every architecture, one line for each curve.
+    """Test accuracy against the highest frozen layer, one panel for every architecture, one line per curve.
 
     cut_curves, test: as in comparisons.json.
     """

@@ -152,7 +152,7 @@ def task_sections(
 
 
 def models_table(data: ReportData, models: list[str], columns: list[tuple[str, str, str]]) -> dict[str, Any]:
-    """headers, and rows: one for each model with its kind and the cells of the columns; see `COLUMNS`."""
+    """headers, and rows: one per model with its kind and the cells of the columns; see `COLUMNS`."""
     return {
         "headers": ["model", "kind", *(header for header, *_ in columns)],
         "rows": [

@@ -115,4 +115,4 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
             )
         yield {**row, "split": SPLIT_NAMES.get(split, "")}
     if not seen:
-        raise UserError(f"{file!r} lists no images. Add a line with path and label for each image.")
+        raise UserError(f"{file!r} lists no images. Add one line per image, with its path and label.")

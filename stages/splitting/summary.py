@@ -7,7 +7,7 @@ MAX_LISTED = 5  # classes in a sentence
 
 
 def summary_sentences(summary: SplitSummary) -> list[str]:
-    """One line for each count of a summary that is not zero."""
+    """One line per count of a summary that is not zero."""
     names = listing(summary.limiting_classes[:MAX_LISTED])
     others = len(summary.limiting_classes) - MAX_LISTED
     limiting = f"class {names} has" if len(summary.limiting_classes) == 1 else f"classes {names} have"

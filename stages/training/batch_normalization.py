@@ -75,7 +75,7 @@ def trained_normalization(model: keras.Model) -> list[layers.BatchNormalization]
 
 
 def moving_statistics(model: keras.Model) -> list[keras.Variable]:
-    """The stored means and variances of trained batch normalization: a mean, then its variance, for each layer."""
+    """The stored means and variances of trained batch normalization: of every layer the mean, then the variance."""
     return [value for layer in trained_normalization(model) for value in (layer.moving_mean, layer.moving_variance)]
 
 

@@ -31,7 +31,7 @@ def stops_early(settings: TrainingConfig) -> bool:
 class TrainingRun:
     """A compiled model in training.
 
-    history: one row for each epoch. best: the row with the lowest validation loss. best_weights: of that epoch, if they
+    history: one row per epoch. best: the row with the lowest validation loss. best_weights: of that epoch, if they
     may be restored. reduction: factor of the learning rate from plateaus. plateau: the epoch from which the next
     plateau is counted.
     """
@@ -112,7 +112,7 @@ def fit_runs(
     all their views. seed: of the order of the examples, which changes every epoch. slot: where the state after an epoch
     is saved.
 
-    A history has one row for each epoch: training figures are means over the batches of the epoch, with dropout,
+    A history has one row per epoch: training figures are means over the batches of the epoch, with dropout,
     augmentation, penalties and label smoothing; validation figures are of the weights at the end of the epoch, for
     which the statistics of trained batch normalization are estimated anew. With early stopping a model ends with the
     weights of its lowest validation loss. A loss that is not finite ends the training.
@@ -136,7 +136,7 @@ def fit_runs(
 
 
 class _KerasBatches(keras.utils.PyDataset):
-    """Training batches as an endless dataset: one iterator serves all epochs, where Keras would make one for each."""
+    """Training batches as an endless dataset: one iterator serves all epochs, where Keras would make one per epoch."""
 
     num_batches = None
 

@@ -69,7 +69,7 @@ class TrainedModel:
 
 
 def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData]) -> TrainedModel:
-    """Train a model once for each fold of `spec.folds`, each time from another seed.
+    """Train a model once per fold of `spec.folds`, each time from another seed.
 
     build: builds the model of a repeat; its random weights come from the seed of the repeat. data: fold -> examples.
 

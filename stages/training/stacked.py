@@ -244,7 +244,7 @@ def _optimizer_state(optimizer: keras.optimizers.Optimizer) -> list[keras.Variab
 
 
 def _optimizer_with_rates(optimizer: keras.optimizers.Optimizer, rates: keras.Variable) -> keras.optimizers.Optimizer:
-    """The same optimizer for stacked variables, (models, ...), with a learning rate (models,) for each model.
+    """The same optimizer for stacked variables, (models, ...), with a learning rate (models,) of the models.
 
     All optimizers of a study update every number of a weight by itself, so no model affects another. Factors of
     single weights, see `compile_model`, are dropped: heads have none.

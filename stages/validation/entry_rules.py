@@ -23,7 +23,7 @@ LAYER_KEYS = ("hidden", "activation", "batch_normalization", "dropout")
 
 
 def entry_problems(where: str, entry: Any) -> Iterator[str]:
-    """One sentence for each rule that a parsed entry breaks; where: the entry, such as `heads.b-one-layer`."""
+    """One sentence per rule that a parsed entry breaks; where: the entry, such as `heads.b-one-layer`."""
     for kind, rule in RULES:
         if isinstance(entry, kind):
             yield from rule(where, entry)
@@ -96,7 +96,7 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
 
 
 def training_problems(where: str, settings: TrainingConfig) -> Iterator[str]:
-    """One sentence for each rule that training settings break: those of section `training`, or of a model."""
+    """One sentence per rule that training settings break: those of section `training`, or of a model."""
     if settings.momentum and settings.optimizer not in ("sgd", "rmsprop"):
         yield (
             f"{where}.momentum: {settings.momentum} is not valid with optimizer {settings.optimizer}. Use sgd or "

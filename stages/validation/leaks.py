@@ -12,7 +12,7 @@ from stages.validation.sections import Entries
 
 
 def leak_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
-    """One sentence for each network below a model that sees, or may see, images which the model's task holds out.
+    """One sentence per network below a model that sees, or may see, images which the model's task holds out.
 
     Tasks that share no classes, or that are not known to share any, are no problem, nor are those of other datasets.
     """

@@ -15,7 +15,7 @@ SHORTENED.maxstring = SHORTENED.maxlong = 1000
 
 
 def describe_errors(error: ValidationError, where: str, accepted: dict[str, str], entry: Any) -> list[str]:
-    """One message for each error of an entry.
+    """One message per error of an entry.
 
     where: the entry, such as `heads.b-one-layer`. accepted: its keys and their values in words, see `accepted_values`.
     """

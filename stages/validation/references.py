@@ -29,7 +29,7 @@ SHARED_FOLDERS = [("folders", "datasets"), ("networks", "backbones"), *combinati
 
 
 def reference_problems(entries: Entries, written: dict[str, dict]) -> list[str]:
-    """One sentence for each problem with the names of entries.
+    """One sentence per problem with the names of entries.
 
     entries: those that are valid by themselves. written: section -> all entries in the file. A reference to an entry
     with a problem of its own is not a second problem.

@@ -81,7 +81,7 @@ def check_study(params: Any, path: Path) -> Study:
 
 
 def validate_study(params: Any) -> tuple[Study | None, list[str]]:
-    """Check a study that was read from YAML: the study and no problems, or None and one sentence for each problem."""
+    """Check a study that was read from YAML: the study and no problems, or None and one sentence per problem."""
     if not isinstance(params, dict):
         return None, [f"{quote_value(params)} is not a study. Give the sections {listing(ALL_SECTIONS)}."]
     problems = [
