@@ -14,7 +14,6 @@ from stages.config.probes import ProbeConfig
 from stages.core.measurement import process_peak_memory
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.probes.ridge import solving_multiply_adds
 from stages.probes.speed import measure_inference
 from stages.probes.weights import write_probe
 from stages.splitting.leaks import clean_folds
@@ -36,12 +35,12 @@ def main(params: Params, name: str) -> str:
     folds = repeat_folds(clean, min(settings.repeats, len(clean)))  # a second solution for a fold would be the same
     parts = [split_examples(task, features.array, features.positions, settings, fold) for fold in folds]
     views = features.record.views_used(entry.views)
-    check_size(name, parts[0]["train"].with_views(views, features.record.images))
+    check_size(name, entry.kind, parts[0]["train"].with_views(views, features.record.images))
 
     solved: list[SolvedProbe] = []
     for examples in parts:  # the strength is chosen in the first repeat, as heads choose their settings
         strengths = [solved[0].probe.l2] if solved else entry.strengths
-        solved.append(solve_probe(features, examples, views, strengths, settings.class_weights == "balanced"))
+        solved.append(solve_probe(entry, features, examples, strengths, settings.class_weights == "balanced"))
     memory, weights = process_peak_memory(), solved[0].weights
     solved_parameters = weights.kernel.size + weights.bias.size
     record = ModelRecord(
@@ -64,7 +63,7 @@ def main(params: Params, name: str) -> str:
         trained_parameters=solved_parameters,
         total_parameters=features.record.parameters + solved_parameters + weights.mean.size + weights.variance.size,
         multiply_adds=features.record.multiply_adds + weights.kernel.size,
-        training_multiply_adds=solving_multiply_adds(views * len(parts[0]["train"].rows), len(weights.kernel)),
+        training_multiply_adds=sum(repeat.multiply_adds for repeat in solved) // len(solved),
         temperature=fit_temperature(
             [
                 (repeat.probabilities["validation"], examples["validation"].labels)

@@ -114,7 +114,7 @@ def test_the_example_entries_of_other_pages_are_valid(page):
 
 
 ABBREVIATIONS = {
-    "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "JPEG", "NVIDIA", "ONNX", "README", "TIFF", "YAML",
+    "BFGS", "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "JPEG", "NVIDIA", "ONNX", "README", "TIFF", "YAML",
 }  # fmt: skip
 STUDIES = [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]
 PROSE = PAGES | {
@@ -283,7 +283,7 @@ def diverged_training() -> str:
 
 def large_probe() -> str:
     activations = np.broadcast_to(np.float32(0), (30_000, 7, 7, 512))  # of VGG16's last layer, for images of 224 pixels
-    return error_of(check_size, "ridge", examples_of(activations))
+    return error_of(check_size, "ridge", "ridge", examples_of(activations))
 
 
 def weights_of_another_architecture() -> str:

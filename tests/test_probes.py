@@ -1,4 +1,4 @@
-"""Probes: solved in closed form, calibrated, chosen on validation images, without a deep-learning framework."""
+"""Probes: solved without epochs, calibrated, chosen on validation images, without a deep-learning framework."""
 
 import subprocess
 import sys
@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.optimize import minimize
+from scipy.special import log_softmax
 from sklearn.linear_model import Ridge
 
 from stages import probe
-from stages.artifacts.models import read_result
+from stages.artifacts.models import read_result, weights_file
 from stages.core.errors import UserError
 from stages.core.params import Params
-from stages.probes.ridge import calibrate, solve_ridge
+from stages.probes import logistic, ridge
+from stages.probes.linear import calibrate
+from stages.probes.logistic import solve_logistic
+from stages.probes.ridge import solve_ridge
 from stages.probes.selection import choose_probe
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights, read_probe, write_probe
-from stages.training import probe_repeats
+from stages.training.batches import class_weights
 from tests.pipeline import ROOT
 from tests.tiny_study import STUDY
 
@@ -40,6 +45,29 @@ def test_the_solution_is_that_of_scikit_learn(count, channels):
         expected = Ridge(alpha=solution.l2 * weights.sum()).fit(scaled, targets, sample_weight=weights)
         np.testing.assert_allclose(solution.kernel, expected.coef_.T, rtol=1e-5, atol=1e-8)
         np.testing.assert_allclose(solution.bias, expected.intercept_, rtol=1e-5, atol=1e-8)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize("balanced", [True, False])
+def test_a_logistic_solution_has_the_lowest_mean_loss_with_its_penalty(classes, balanced):
+    features, labels = problem(60, noise=1.5)
+    labels = np.minimum(labels, classes - 1)
+    weights = class_weights(labels) if balanced else np.ones(60)
+    scaled = (features.array - features.mean) / np.sqrt(features.variance)
+    strengths = [0.1, 1e-3, 1.0]
+
+    def loss(flat: np.ndarray, l2: float) -> float:
+        kernel, bias = np.split(flat.reshape(5, classes), [4])
+        losses = -log_softmax(scaled @ kernel + bias, axis=1)[np.arange(60), labels]
+        return np.average(losses, weights=weights) + l2 * np.square(kernel).sum()
+
+    solutions = solve_logistic(features, np.arange(60), labels, weights.astype(np.float64), strengths)
+    assert [solution.l2 for solution in solutions] == strengths
+    for solution in solutions:
+        expected = minimize(loss, np.zeros(5 * classes), args=(solution.l2,), tol=1e-10)
+        assert loss(np.vstack([solution.kernel, solution.bias]).ravel(), solution.l2) <= expected.fun + 1e-5
+        # The tolerance of the solver is that of the gradient.
+        np.testing.assert_allclose(solution.kernel, expected.x.reshape(5, classes)[:4], atol=0.02)
 
 
 def cross_entropy(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -103,6 +131,18 @@ def test_a_probe_is_a_model_like_the_others(here):
     np.testing.assert_allclose(test.sum(axis=2), 1, rtol=1e-5)
 
 
+def test_a_logistic_probe_is_a_model_like_the_others(here):
+    before = read_result("probe")
+    probe.main(Params({**STUDY, "probes": {"probe": {**STUDY["probes"]["probe"], "kind": "logistic"}}}), "probe")
+    after = read_result("probe")
+    assert after.record.settings["kind"] == "logistic" and len(after.record.candidates) == 6
+    predicted = [model.predictions["test"].probabilities.argmax(axis=2) for model in (before, after)]
+    assert np.mean(predicted[0] == predicted[1]) > 0.9
+    # Scores and gradient of 120 rows: six strengths in the first repeat, the chosen one in the second.
+    kernel = read_probe(weights_file("probe", 0)).kernel
+    assert after.record.training_multiply_adds == (6 + 1) * 200 * 2 * 120 * kernel.size // 2
+
+
 def test_class_weights_change_the_solution(here):
     before = read_result("probe").predictions["test"].probabilities
     edited = {"probe": {**STUDY["probes"]["probe"], "class_weights": "balanced", "max_train_per_class": None}}
@@ -110,12 +150,25 @@ def test_class_weights_change_the_solution(here):
     assert not np.array_equal(read_result("probe").predictions["test"].probabilities, before)
 
 
-def test_a_matrix_that_does_not_fit_into_memory_is_an_error(here, monkeypatch):
-    monkeypatch.setattr(probe_repeats, "LARGEST_MATRIX", 3)
-    with pytest.raises(
-        UserError, match=r"^probes\.probe: ridge regression needs a matrix of 120 x 120; the limit is 3 rows .* max_"
-    ):
-        probe.main(Params(STUDY), "probe")
+@pytest.mark.parametrize(
+    ("kind", "limit", "message"),
+    [
+        (
+            "ridge",
+            (ridge, "LARGEST_MATRIX"),
+            r"ridge regression needs a matrix of 120 x 120; the limit is 3 rows .* max_",
+        ),
+        (
+            "logistic",
+            (logistic, "LARGEST_INPUT"),
+            r"logistic regression needs 120 rows of 4096 .*; the limit is 3 .* max_",
+        ),
+    ],
+)
+def test_a_probe_that_does_not_fit_into_memory_is_an_error(kind, limit, message, here, monkeypatch):
+    monkeypatch.setattr(*limit, 3)
+    with pytest.raises(UserError, match=rf"^probes\.probe: {message}"):
+        probe.main(Params({**STUDY, "probes": {"probe": {**STUDY["probes"]["probe"], "kind": kind}}}), "probe")
 
 
 def test_the_stage_imports_no_deep_learning_framework():

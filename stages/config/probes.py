@@ -1,4 +1,4 @@
-"""Section `probes`: classifiers on features that are solved, not trained."""
+"""Section `probes`: linear classifiers on features that are solved, not trained."""
 
 from typing import Annotated, Literal
 
@@ -8,23 +8,27 @@ from stages.config.fields import LayerOrNull, PositiveOrNull, Reference
 from stages.config.training import ClassWeights, ModelConfig, TrainFraction
 
 Strength = Annotated[float, Field(gt=0)]
-DEFAULT_STRENGTHS = [10.0**power for power in range(-6, 3)]
+DEFAULT_STRENGTHS = {
+    "ridge": [10.0**power for power in range(-6, 3)],
+    "logistic": [10.0**power for power in range(-4, 2)],
+}
 
 
 class ProbeConfig(ModelConfig):
-    """A linear classifier on standardized features that is solved in closed form, which takes seconds."""
+    """A linear classifier on standardized features that is solved without a learning rate, which takes seconds."""
 
     features: Reference
     """The features that the probe is solved on."""
     cut: LayerOrNull = None
     """The cut of the features; required if they have several."""
-    kind: Literal["ridge"] = "ridge"
-    """`ridge` is ridge regression of the classes (Hoerl & Kennard 1970)."""
+    kind: Literal["ridge", "logistic"] = "ridge"
+    """`ridge`, the fastest, is ridge regression of the classes (Hoerl & Kennard 1970); `logistic` is multinomial
+    logistic regression, with the loss and the penalty of a linear head."""
     views: PositiveOrNull = None
     """The number of views of each training image, 1 for the image alone; null for all."""
     l2: Strength | Annotated[list[Strength], Field(min_length=1)] | None = None
     """The strength of the L2 penalty. With a list, the value with the lowest validation loss is used; null for the
-    powers of ten from 1e-6 to 100."""
+    powers of ten from 1e-6 to 100 of `ridge`, and from 1e-4 to 10 of `logistic`."""
     class_weights: ClassWeights = None
     """`balanced` gives every class the same total weight, whatever its number of images."""
     train_fraction: TrainFraction = None
@@ -36,5 +40,5 @@ class ProbeConfig(ModelConfig):
     def strengths(self) -> list[float]:
         """The L2 strengths to choose from."""
         if self.l2 is None:
-            return DEFAULT_STRENGTHS
+            return DEFAULT_STRENGTHS[self.kind]
         return self.l2 if isinstance(self.l2, list) else [self.l2]

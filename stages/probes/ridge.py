@@ -1,33 +1,14 @@
-"""Ridge regression of one-hot classes on features, solved in closed form, with calibrated probabilities."""
+"""Ridge regression of one-hot classes on features, solved in closed form."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import eigh
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
 
+from stages.probes.linear import LinearProbe
 from stages.probes.standardization import StandardizedFeatures
 
 LARGEST_MATRIX = 16_384  # rows of the matrix that is decomposed; 2 GiB
-
-
-@dataclass(frozen=True)
-class LinearProbe:
-    """A linear layer: kernel (d, classes), bias (classes,) float64. l2: strength of the penalty that solved it."""
-
-    l2: float
-    kernel: np.ndarray
-    bias: np.ndarray
-
-    def scores(self, features: StandardizedFeatures, rows: np.ndarray) -> np.ndarray:
-        """The outputs of the layer for some rows of the features, (n, classes) float64."""
-        return np.concatenate([block @ self.kernel + self.bias for block in features.blocks(rows)])
-
-    def probabilities(self, features: StandardizedFeatures, rows: np.ndarray) -> np.ndarray:
-        """The softmax of the scores, (n, classes) float32."""
-        return softmax(self.scores(features, rows), axis=1).astype(np.float32)
 
 
 def solve_ridge(
@@ -78,17 +59,3 @@ def _slices(blocks: Iterator[np.ndarray]) -> Iterator[tuple[int, int, np.ndarray
     for block in blocks:
         yield start, start + len(block), block
         start += len(block)
-
-
-def calibrate(probe: LinearProbe, scores: np.ndarray, labels: np.ndarray) -> LinearProbe:
-    """The probe with its scores scaled so that their softmax has the lowest cross-entropy (temperature scaling).
-
-    scores: (n, classes) of validation images; labels: (n,) int. One number is fitted (Guo et al. 2017); the order of
-    the classes stays.
-    """
-
-    def loss(log_scale: float) -> float:
-        return -log_softmax(np.exp(log_scale) * scores, axis=1)[np.arange(len(labels)), labels].mean()
-
-    scale = np.exp(minimize_scalar(loss, bounds=(-3, 7), method="bounded").x)
-    return LinearProbe(probe.l2, probe.kernel * scale, probe.bias * scale)

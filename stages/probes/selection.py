@@ -3,7 +3,7 @@
 import numpy as np
 
 from stages.artifacts.models import Candidate, cross_entropy
-from stages.probes.ridge import LinearProbe, calibrate
+from stages.probes.linear import LinearProbe, calibrate
 from stages.probes.standardization import StandardizedFeatures
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from stages.artifacts.costs import InferenceTime
 from stages.core.measurement import BATCH, milliseconds_per_image
-from stages.probes.ridge import LinearProbe
+from stages.probes.linear import LinearProbe
 from stages.probes.standardization import StandardizedFeatures
 
 
