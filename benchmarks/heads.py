@@ -6,7 +6,7 @@ files: a folder with the archives of ARCHIVES and the ImageNet weights of Mobile
 the study is run, by default a temporary folder; images and features that are there are not computed again.
 
 Each data set is run with 5, 20 and all training images of a class. Logistic regression has the strength of the highest
-validation accuracy. `default head`: a head without any setting of its own, with the section `training` of
+validation accuracy. The probes choose theirs by the validation loss. `default head`: a head without any setting of its own, with the section `training` of
 studies/my_images.yaml. `my_images`: the head of that study. The last row has the mean differences from logistic
 regression, in points.
 """
@@ -47,10 +47,11 @@ WEIGHTS = "mobilenet_v2_imagenet_notop.weights.h5"
 SIZES = (5, 20, None)  # training images of a class; None for all
 INVERSE_STRENGTHS = [10.0**power for power in range(-4, 2)]
 HEADS = ("default head", "my_images")
+PROBES = ("ridge", "logistic")
 
 
 def study_of(files: Path) -> dict[str, Any]:
-    """A study with all data sets, and for each size two heads and a probe, each trained once."""
+    """A study with all data sets, and for each size two heads and two probes, each trained once."""
 
     def file(name: str) -> dict[str, str]:
         path = next(files.resolve().rglob(name), None)
@@ -88,7 +89,8 @@ def study_of(files: Path) -> dict[str, Any]:
             basis = {"task": name, "features": name, "max_train_per_class": size}
             study["heads"][model_name(name, size, "default head")] = basis
             study["heads"][model_name(name, size, "my_images")] = {**recipe, **basis}
-            study["probes"][model_name(name, size, "ridge")] = basis
+            for kind in PROBES:
+                study["probes"][model_name(name, size, kind)] = {**basis, "kind": kind}
     validate_study(study)
     return study
 
@@ -138,8 +140,8 @@ def compare(study: dict[str, Any]) -> None:
         run(params, "split", name, f"data/tasks/{name}")
         run(params, "features", name, f"data/features/{name}")
         for size in SIZES:
-            models = [model_name(name, size, kind) for kind in (*HEADS, "ridge")]
-            for stage, model in zip(("head", "head", "probe"), models, strict=True):
+            models = [model_name(name, size, kind) for kind in (*HEADS, *PROBES)]
+            for stage, model in zip(("head", "head", "probe", "probe"), models, strict=True):
                 run(params, stage, model)
             images, expected = logistic_regression(name, size)
             accuracies = [test_accuracy(model, name) for model in models]
@@ -147,7 +149,14 @@ def compare(study: dict[str, Any]) -> None:
             differences.append(np.subtract(accuracies, expected))
     table(
         "Test accuracy in percent",
-        ("data set", "images per class", "images", "logistic regression", *HEADS, "probe (ridge)"),
+        (
+            "data set",
+            "images per class",
+            "images",
+            "logistic regression",
+            *HEADS,
+            *(f"probe ({kind})" for kind in PROBES),
+        ),
         *rows,
         ("mean difference", "", "", "", *np.mean(differences, axis=0).tolist()),
     )
