@@ -6,9 +6,9 @@ files: a folder with the archives of ARCHIVES and the ImageNet weights of Mobile
 the study is run, by default a temporary folder; images and features that are there are not computed again.
 
 Each data set is run with 5, 20 and all training images of a class. Logistic regression has the strength of the highest
-validation accuracy. The probes choose theirs by the validation loss. `default head`: a head without any setting of its own, with the section `training` of
-studies/my_images.yaml. `my_images`: the head of that study. The last row has the mean differences from logistic
-regression, in points.
+validation accuracy. `default head`: a head without any setting of its own, with the section `training` of
+studies/my_images.yaml. `my_images`: the head of that study. The last two columns are the project's own probes, which
+choose their strength by the validation loss. The last row has the mean differences from logistic regression, in points.
 """
 
 import argparse
