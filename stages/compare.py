@@ -64,13 +64,13 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
     validation = compare_models(outcomes, params.seed)
     test = compare_models(task_outcomes(study, models, "test"), params.seed)
     choice = choose(outcomes, costs, margin / 100, params.seed)
-    left_out = left_out_sentences(compared, records)
-    warnings = left_out + contradictions(choice, test, study.tasks[task].folds - len(compared.folds))
+    left_out, folds = left_out_sentences(compared, records), (study.tasks[task].folds, len(compared.folds))
+    warnings = left_out + contradictions(choice, test, folds[0] - folds[1])
     for model in models:
         warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], params.seed)
     own = {model: metrics[model] for model in compared.models}
     bases = {model: base_networks(model, study.records, metrics) for model in own}
-    evidence = Evidence(own, outcomes, validation, margin, compared.left_out, bases)
+    evidence = Evidence(own, outcomes, validation, margin, folds, compared.left_out, bases)
     sentences = [*verdict(choice, evidence), *left_out, *limiting_sentences(compared, records)]
     curves = learning_curves(records)
     return {
@@ -81,7 +81,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
         "probability": rounded(choice.probability),
         "expected_shortfalls": {model: rounded(shortfall) for model, shortfall in choice.shortfalls.items()},
         "verdict": sentences,
-        "verdict_on_test": sentences_on_test(choice, metrics, test),
+        "verdict_on_test": sentences_on_test(choice, test),
         "warnings": warnings,
         "validation": [asdict(pair) for pair in validation],
         "test": [asdict(pair) for pair in test],

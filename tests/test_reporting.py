@@ -116,43 +116,31 @@ def test_what_a_model_was_chosen_from_is_one_sentence():
         for rate, l2, loss in ((0.01, 0.001, 0.75), (0.1, 0.001, 0.5), (1.0, 0.1, None))
     ]
     assert describe_candidates("my-head", candidates) == (
-        "my-head: of 3 pairs of learning rate and l2, 0.1 and 0.001 had the lowest validation loss (0.500; the others "
-        "0.750, 1 not finite)."
+        "my-head uses learning rate 0.1 and l2 0.001: of 3 pairs, this had the lowest validation loss in the first "
+        "repeat (0.500; the others 0.750, 1 not finite)."
     )
 
 
 @pytest.mark.parametrize(
-    ("losses", "sentence"),
+    ("losses", "chosen", "shown", "edge"),
     [
-        (
-            {0.1: 0.3, 1: 0.2, 10: 0.25, 100: 0.5},
-            "of 4 values of l2, 1 had the lowest validation loss (0.200; the others 0.250 to 0.500).",
-        ),
-        ({1: 1.0, 2: 1.5}, "of 2 values of l2, 1 had the lowest validation loss (1.000; the other 1.500)."),
-        (
-            {1: 1.0, 2: 1.5, 3: 1.5},
-            "of 3 values of l2, 1 had the lowest validation loss (1.000; the others 1.500). This is the lowest l2 of "
-            "the list: lower ones may be better.",
-        ),
-        (
-            {1: 3.0, 2: 2.0, 3: 1.0},
-            "of 3 values of l2, 3 had the lowest validation loss (1.000; the others 2.000 to 3.000). This is the "
-            "highest l2 of the list: higher ones may be better.",
-        ),
-        (
-            {0: 1.0, 2: 2.0, 3: 3.0},
-            "of 3 values of l2, 0 had the lowest validation loss (1.000; the others 2.000 to 3.000).",
-        ),
-        ({1: None, 2: None}, "of 2 values of l2, 1 had the lowest validation loss (not finite; the other not finite)."),
+        ({0.1: 0.3, 1: 0.2, 10: 0.25, 100: 0.5}, 1, "0.200; the others 0.250 to 0.500", ""),
+        ({1: 1.0, 2: 1.5}, 1, "1.000; the other 1.500", ""),
+        ({1: 1.0, 2: 1.5, 3: 1.5}, 1, "1.000; the others 1.500", "lowest l2 of the list: lower"),
+        ({1: 3.0, 2: 2.0, 3: 1.0}, 3, "1.000; the others 2.000 to 3.000", "highest l2 of the list: higher"),
+        ({0: 1.0, 2: 2.0, 3: 3.0}, 0, "1.000; the others 2.000 to 3.000", ""),
+        ({1: None, 2: None}, 1, "not finite; the other not finite", ""),
     ],
 )
-def test_a_chosen_value_at_the_edge_of_its_list_is_reported(losses, sentence):
-    best = min(losses, key=lambda l2: (losses[l2] is None, losses[l2]))
+def test_a_chosen_value_at_the_edge_of_its_list_is_reported(losses, chosen, shown, edge):
     solved = [
-        candidate(learning_rate=None, l2=l2, validation_loss=loss, validation_accuracy=1, chosen=l2 == best)
+        candidate(learning_rate=None, l2=l2, validation_loss=loss, validation_accuracy=1, chosen=l2 == chosen)
         for l2, loss in losses.items()
     ]
-    assert describe_candidates("probe", solved) == f"probe: {sentence}"
+    assert describe_candidates("probe", solved) == (
+        f"probe uses l2 {chosen}: of {len(losses)} values, this had the lowest validation loss in the first repeat "
+        f"({shown})." + (f" This is the {edge} ones may be better." if edge else "")
+    )
 
 
 @pytest.mark.parametrize("classes", [2, 5, 7])
@@ -530,13 +518,17 @@ def errors_of(**models):
     }
 
 
-def test_the_page_says_which_models_calibration_did_not_improve():
+def test_the_page_says_which_models_calibration_made_worse():
     assert calibration_sentence(errors_of(a=(0.04, 0.02), b=(None, None))) == ""
     assert calibration_sentence(errors_of(a=(0.02, 0.04), b=(0.0401, 0.04), c=(0.05, 0.04))) == (
-        "Calibration did not lower the calibration error of a, b on the test images."
+        "Calibration raised the calibration error of a on the test images, by 2.0 points."
     )
     many = errors_of(**{f"m{number}": (0.1, 0.2) for number in range(6)}, better=(0.2, 0.1))
-    assert "of 6 of 7 models on" in calibration_sentence(many)
+    assert "of 6 of 7 models on the test images, by at most 10.0 points." in calibration_sentence(many)
+    assert calibration_sentence(errors_of(a=(0.0401, 0.04), b=(None, None))) == (
+        "Calibration changed nothing: the validation images do not show that the probabilities need it."
+    )
+    assert calibration_sentence(errors_of(a=(0.0401, 0.04), b=(0.05, 0.04))) == ""
     better = [cell(errors_of(a=(0.02, 0.04))["a"], f"test.{name}", "calibration").better for name in CALIBRATION]
     assert better == [True, False]
     assert not cell(errors_of(a=(0.0401, 0.04))["a"], "test.calibrated_error", "calibration").better

@@ -19,7 +19,7 @@ from stages.evaluation.comparisons import Comparison, compare_models, resampled_
 from stages.evaluation.cost_sentences import base_network_sentences, is_cheaper, none_is_cheaper, relative_cost
 from stages.evaluation.folds import Outcomes, common_outcomes, fold_variances, images_needed
 from stages.evaluation.shortfall import MultiplyAdds, cheapest, choose, joint_accuracies
-from stages.evaluation.verdict import Evidence, comparison_sentence, contradictions, sentences_on_test, verdict
+from stages.evaluation.verdict import Evidence, contradictions, sentences_on_test, verdict
 from tests.example_results import (
     MACHINE,
     NO_NEAR_DUPLICATES,
@@ -325,7 +325,7 @@ def test_the_verdict_says_what_to_take_how_sure_and_what_others_offer():
         "of training, with what it is built on, 4.5 ms per image."
     )
     assert reason == (
-        "medium is the cheapest of the 2 models within 2 points of the highest validation accuracy, 90.0 % of large."
+        "medium is the cheapest of the 2 models within 2 points of the highest validation accuracy (large, 90.0 %)."
     )
     assert certainty.startswith(
         "The evidence is moderate: the probability that medium is within 2 points of the best of these models is about "
@@ -343,12 +343,12 @@ def test_the_verdict_says_what_to_take_how_sure_and_what_others_offer():
     assert "; it needs 9 times as many multiply-adds in use and about as many in training. " in accurate
     assert accurate.endswith(
         "The validation images cannot distinguish the two; to detect a difference of 2 points (80 % power) you would "
-        "need about 880 validation images."
+        "need about 880 validation images or more."
     )
     assert alternative.startswith(
         "The cheapest alternative, small, scored 28.5 points lower than medium on the validation images (95 % interval "
     )
-    assert alternative.endswith("; it needs 0.5 times as many multiply-adds in use and 0.33 times as many in training.")
+    assert alternative.endswith("; it needs 50 % as many multiply-adds in use and 33 % as many in training.")
 
 
 def test_weak_evidence_is_called_weak():
@@ -356,6 +356,9 @@ def test_weak_evidence_is_called_weak():
     random = np.random.default_rng(0)
     outcomes = outcomes_of(**{name: right(160)[random.permutation(200)] for name in "abcde"})
     sentences = verdict_of(outcomes, {name: MultiplyAdds(1, 1) for name in "abcde"}, margin=0.1)
+    assert sentences[0].startswith(
+        "No model is clearly the best. For now, a is recommended: validation accuracy 80.0 %"
+    )
     assert sentences[1].startswith(
         "The evidence is weak: the probability that a is within 0.1 points of the best of these models is only about "
     )
@@ -372,7 +375,7 @@ def test_the_cheapest_alternative_has_its_number_of_images_too():
     ):
         assert "heapest alternative, small, scored 2.0 points lower than large" in sentence
         assert sentence.endswith(
-            "; to detect this difference (80 % power) you would need about 1,600 validation images."
+            "; to detect this difference (80 % power) you would need about 1,600 validation images or more."
         )
 
 
@@ -397,7 +400,9 @@ def test_the_best_model_is_recommended_if_no_other_is_within_the_margin():
     )
     assert "Its expected shortfall is 0.0 points, the smallest of all." in sentences[1]
     assert "cannot" not in sentences[3]
-    assert sentences[4] == "No other model is cheaper in use; no other model is cheaper to train."
+    assert sentences[4] == (
+        "No other model is cheaper in use; no other model is cheaper to train, with what it is built on."
+    )
     cheap = verdict_of(outcomes, costs_of(best=(5, 5), rest=(5, 1)))
     assert (
         cheap[3].startswith("The most accurate and cheapest alternative, rest, scored 20.0 points lower than best")
@@ -413,10 +418,41 @@ def test_the_cheapest_model_may_be_the_best_too():
         "validation accuracy."
     )
     assert "cannot distinguish the two" in sentences[3]
-    assert sentences[-1] == "The validation images cannot distinguish a from any other model."
-    more = outcomes_of(a=right(181), b=right(180), c=right(180), d=right(100))
-    sentences = verdict_of(more, costs_of(a=(1, 1), b=(5, 5), c=(9, 9), d=(9, 9)))
-    assert sentences[-1] == "The validation images cannot distinguish a from 2 other models: b, c."
+
+
+@pytest.mark.parametrize(
+    ("others", "names", "them"),
+    [
+        ({"b": right(180), "c": right(100)}, "", ""),
+        ({"b": np.roll(right(177), 20), "c": right(100)}, "b", "it"),
+        ({"b": np.roll(right(177), 20), "c": np.roll(right(176), 30)}, "b, c", "them"),
+        ({name: np.roll(right(177), 20) for name in "bcdefg"}, "6 of the 7 models", "them"),
+    ],
+)
+def test_models_outside_the_margin_that_may_be_as_good_are_named(others, names, them):
+    outcomes = outcomes_of(a=right(181), **others)
+    sentences = verdict_of(outcomes, {name: MultiplyAdds(1, 1) for name in outcomes})
+    expected = (
+        f"{names} scored lower than the margin allows, but the validation images cannot distinguish {them} from a."
+    )
+    assert [sentence for sentence in sentences if "than the margin allows" in sentence] == ([expected] if names else [])
+
+
+def test_the_folds_that_no_model_has_validated_on_are_advised_if_the_evidence_is_not_strong():
+    """With the images of three of five folds."""
+
+    def advice(outcomes, folds):
+        evidence = Evidence(metrics_of(outcomes, costs), outcomes, compare_models(outcomes, 0), 1.0, folds)
+        sentences = verdict(choose(outcomes, costs, 0.01, 0, 100), evidence)
+        return [sentence for sentence in sentences if "repeats: " in sentence]
+
+    costs = costs_of(a=(1, 1), b=(5, 5))
+    unsure, sure = outcomes_of(a=right(180), b=np.roll(right(180), 30)), outcomes_of(a=right(190), b=right(100))
+    assert advice(unsure, (5, 3)) == [
+        "More repeats would make this surer: the models are compared on 3 of the 5 folds of the task. With `repeats: "
+        "5` there would be about 333 validation images instead of 200."
+    ]
+    assert advice(unsure, (5, 5)) == advice(sure, (5, 3)) == []
 
 
 def test_with_margin_0_the_best_is_recommended_whatever_it_costs():
@@ -425,7 +461,9 @@ def test_with_margin_0_the_best_is_recommended_whatever_it_costs():
     assert sentences[0].startswith("a is recommended")
     assert sentences[2] == "a has the highest validation accuracy."
     assert " that a is the best of these models" in sentences[1]
-    assert sentences[3].endswith("to detect this difference (80 % power) you would need about 1,600 validation images.")
+    assert sentences[3].endswith(
+        "to detect this difference (80 % power) you would need about 1,600 validation images or more."
+    )
 
 
 @pytest.mark.parametrize("margin", [0, 1])
@@ -449,7 +487,9 @@ def test_what_images_cannot_tell_is_measured_by_the_margin():
     second[np.flatnonzero(~first)[:11]] = True
     outcomes, costs = outcomes_of(a=first, b=second), costs_of(a=(1, 1), b=(9, 9))
     sentence = verdict_of(outcomes, costs)[3]
-    assert "; to detect a difference of 1 point (80 % power) you would need about 9,100 validation images." in sentence
+    assert sentence.endswith(
+        "; to detect a difference of 1 point (80 % power) you would need about 9,100 validation images or more."
+    )
     assert "distinguish the two, and the difference is within the margin." in verdict_of(outcomes, costs, margin=20)[3]
     assert verdict_of(outcomes_of(a=first, b=first), costs, margin=0)[3].endswith(
         "The validation images cannot distinguish the two."
@@ -463,6 +503,7 @@ def test_if_all_models_are_at_chance_none_is_recommended():
         "No model can be recommended: the validation images do not show that any is better than always predicting the "
         "largest class. The first choice would be a: "
     )
+    assert sentences[1:] == ["Look at the labels, the learning rates and the warnings before you compare costs."]
 
 
 @pytest.mark.parametrize("majority", [0.1, 0.9])
@@ -484,8 +525,9 @@ def test_an_only_model_is_not_compared(majority):
     ("costs", "sentence"),
     [
         ({"b": (95, 150)}, "In use, the cheapest model is b, within a factor of 1.2 of a, which counts as the same; "
-         "no other model is cheaper to train."),
-        ({"b": (100, 100)}, "No other model is cheaper in use; no other model is cheaper to train."),
+         "no other model is cheaper to train, with what it is built on."),
+        ({"b": (100, 100)}, "No other model is cheaper in use; no other model is cheaper to train, with what it is "
+         "built on."),
         ({"b": (500, 1)}, "No other model is cheaper in use; to train, b is cheaper, but it needs 5 times as many "
          "multiply-adds in use."),
         ({"b": (90, 99), "c": (95, 98)}, "In use, the cheapest model is b, within a factor of 1.2 of a, which counts "
@@ -501,14 +543,32 @@ def test_if_no_model_counts_as_cheaper_those_that_cost_less_are_named(costs, sen
 def test_base_networks_that_are_most_of_the_training_are_named_once():
     costs = costs_of(scratch=(9, 100), ridge=(9, 1000), head=(9, 1100), small=(9, 1000))
     bases = {"scratch": {}, "ridge": {"base": 990}, "head": {"base": 990}, "small": {"base": 10}}
-    assert base_network_sentences("scratch", costs, bases) == [
-        "Of the training cost of ridge, head, at least 90 % is the base network base, which this study trains anyway. "
-        "Without it, ridge is cheaper to train than scratch."
+    assert base_network_sentences(costs, bases) == [
+        "Of the training cost of ridge, head, at least 90 % is the base network base, which this study trains anyway."
     ]
-    assert base_network_sentences("ridge", costs, {"ridge": {"base": 990, "below": 5}}) == [
+    assert base_network_sentences(costs, {"ridge": {"base": 990, "below": 5}}) == [
         "Of the training cost of ridge, 99 % is the base networks base, below, which this study trains anyway."
     ]
-    assert base_network_sentences("scratch", costs, {"scratch": {}}) == []
+    assert base_network_sentences(costs, {"scratch": {}}) == []
+
+
+def test_the_choice_is_named_that_would_be_made_if_the_base_networks_cost_nothing():
+    outcomes = outcomes_of(scratch=right(180), ridge=right(181), head=right(181))
+    costs = costs_of(scratch=(9, 100), ridge=(9, 1000), head=(9, 1100))
+
+    def second(bases):
+        evidence = Evidence(metrics_of(outcomes, costs), outcomes, compare_models(outcomes, 0), 1.0, bases=bases)
+        choice = choose(outcomes, costs, 0.01, 0, 100)
+        assert choice.recommended == "scratch"
+        return verdict(choice, evidence)[1]
+
+    assert second({"scratch": {}, "ridge": {"base": 995}, "head": {"base": 995}}) == (
+        "This depends on the cost of training base, on which other models are built. If you train base anyway, take "
+        "ridge: validation accuracy 90.5 %; apart from base, it needs about as many multiply-adds in use and 5 % as "
+        "many in training as scratch."
+    )
+    assert second({"scratch": {}, "ridge": {"base": 500}, "head": {"base": 500}}).startswith("The evidence is ")
+    assert second({"scratch": {"base": 90}, "ridge": {"base": 995}}).startswith("The evidence is ")
 
 
 def test_enough_images_show_a_difference():
@@ -537,40 +597,34 @@ def pair(a, b, difference, distinguishable, low=None):
     return Comparison(a, b, difference, low, difference + 0.03, p, p, distinguishable, 0, 0, 1.0, 1.0)
 
 
-def test_sentences_on_the_test_images_are_about_the_other_model():
-    costs = costs_of(x=(10, 10), y=(70, 70))
-    assert comparison_sentence(pair("y", "x", 0.173, True), costs, 6) == (
-        "Compared with x, y scored 17.3 points higher on the test images (95 % interval 15.3 to 20.3 points); it needs "
-        "7 times as many multiply-adds in use and in training."
-    )
-    assert comparison_sentence(pair("x", "y", -0.01, False), costs, 6) == (
-        "Compared with y, x scored 1.0 point lower on the test images, but the difference may be chance (95 % interval "
-        "-3.0 to 2.0 points); it needs 0.14 times as many multiply-adds in use and in training."
-    )
-    for difference, low, high in ((0.01, 0.005, 0.02), (-0.01, -0.02, -0.005)):
-        corrected = replace(pair("x", "y", difference, False), low=low, high=high)
-        assert (
-            ", p = 0.40; the interval is for one pair, the p value is corrected for all 6 pairs); "
-            in comparison_sentence(corrected, costs, 6)
-        )
-    assert comparison_sentence(pair("x", "y", 0.0, False), costs_of(x=(10, 10), y=(11, 1)), 6) == (
-        "Compared with y, x scored the same on the test images (95 % interval -2.0 to 3.0 points); it needs about as "
-        "many multiply-adds in use and 10 times as many in training."
-    )
-    assert relative_cost(MultiplyAdds(12_345, 0), MultiplyAdds(1, 0)) == (
-        "12,345 times as many multiply-adds in use and about as many in training"
-    )
+@pytest.mark.parametrize(
+    ("cost", "other", "words"),
+    [
+        ((70, 70), (10, 10), "7 times as many multiply-adds in use and in training"),
+        ((10, 10), (70, 70), "14 % as many multiply-adds in use and in training"),
+        ((11, 1), (10, 10), "about as many multiply-adds in use and 10 % as many in training"),
+        ((12_345, 0), (1, 0), "12,345 times as many multiply-adds in use and about as many in training"),
+    ],
+)
+def test_costs_beside_those_of_another_model(cost, other, words):
+    assert relative_cost(MultiplyAdds(*cost), MultiplyAdds(*other)) == words
 
 
-def test_all_sentences_on_the_test_images_compare_with_the_recommended_model():
-    outcomes = outcomes_of(x=right(180), y=right(160), z=right(120))
-    costs = costs_of(x=(1, 1), y=(2, 2), z=(3, 3))
-    choice = choose(outcomes, costs, 0.01, 0, 50)
-    test = [pair("y", "x", -0.1, True), pair("x", "z", 0.05, True), pair("y", "z", 0.3, True)]
-    sentences = sentences_on_test(choice, metrics_of(outcomes, costs), test)
-    assert [sentence[:36] for sentence in sentences] == [
-        "Compared with x, z scored 5.0 points", "Compared with x, y scored 10.0 point",
+def test_the_sentences_on_the_test_images_compare_with_the_recommended_model():
+    outcomes = outcomes_of(v=right(100), w=right(100), x=right(180), y=right(160), z=right(120))
+    choice = choose(outcomes, costs_of(v=(1, 1), w=(1, 1), x=(1, 1), y=(2, 2), z=(3, 3)), 0.01, 0, 50)
+    assert choice.recommended == "x"
+    test = [
+        pair("y", "x", -0.1, False), pair("x", "z", 0.05, True), pair("y", "z", 0.3, True), pair("w", "x", 0.021, True),
+        pair("v", "x", 0.0, False),
     ]  # fmt: skip
+    assert sentences_on_test(choice, test) == [
+        "Significantly more accurate than x: w, +2.1 points (95 % interval 0.1 to 5.1).",
+        "Significantly less accurate than x: z, -5.0 points (95 % interval -8.0 to -3.0).",
+        "Not significantly different from x, with p values corrected for 5 pairs: v, +0.0 points (95 % interval -2.0 "
+        "to 3.0); y, -10.0 points (95 % interval -12.0 to -7.0).",
+    ]
+    assert sentences_on_test(choice, test[2:3]) == []
 
 
 def test_a_model_that_is_better_on_the_test_images_is_a_warning():

@@ -13,11 +13,12 @@ def describe_candidates(model: str, candidates: list[Candidate]) -> str:
     (chosen,) = [candidate for candidate in candidates if candidate.chosen]
     varied = {name: value for name, value in VALUES.items() if len({*map(value, candidates)}) > 1}
     tried = varied or {"l2": VALUES["l2"]}
-    setting = " and ".join(f"{value(chosen):g}" for value in tried.values())
-    number = f"{len(candidates)} {'values' if len(tried) == 1 else 'pairs'} of {' and '.join(tried)}"
+    setting = " and ".join(f"{name} {value(chosen):g}" for name, value in tried.items())
+    number = f"{len(candidates)} {'values' if len(tried) == 1 else 'pairs'}"
     losses = [_loss(candidate) for candidate in candidates if not candidate.chosen]
     sentence = (
-        f"{model}: of {number}, {setting} had the lowest validation loss ({_text(_loss(chosen))}; {_others(losses)})."
+        f"{model} uses {setting}: of {number}, this had the lowest validation loss in the first repeat "
+        f"({_text(_loss(chosen))}; {_others(losses)})."
     )
     edges = [_edge(name, value, candidates, chosen) for name, value in tried.items()]
     return " ".join([sentence, *filter(None, edges)])

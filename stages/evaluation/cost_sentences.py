@@ -1,6 +1,6 @@
 """What models cost beside each other, in words and in multiply-adds, which are the same on every machine."""
 
-from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from stages.core.wording import listing
@@ -27,7 +27,7 @@ def measured_cost(cost: dict[str, Any]) -> str:
 
 
 def relative_cost(cost: MultiplyAdds, other: MultiplyAdds) -> str:
-    """What a model needs beside another one: `3 times as many multiply-adds in use and about as many in training`."""
+    """What a model needs beside another one: `3 times as many multiply-adds in use and 20 % as many in training`."""
     in_use, training = _times(cost.in_use, other.in_use), _times(cost.training, other.training)
     if in_use == training:
         return f"{in_use} multiply-adds in use and in training"
@@ -38,6 +38,8 @@ def _times(cost: float, other: float) -> str:
     ratio = cost / other if other > 0 else 1.0
     if 1 / SAME_COST <= ratio <= SAME_COST:
         return "about as many"
+    if ratio < 1:
+        return f"{100 * ratio:.2g} % as many"
     return f"{ratio:,.0f} times as many" if ratio >= 10 else f"{ratio:.2g} times as many"
 
 
@@ -54,7 +56,7 @@ def none_is_cheaper(model: str, costs: dict[str, MultiplyAdds]) -> str:
     in_use = min(others, key=lambda other: costs[other].in_use)
     training = min(others, key=lambda other: costs[other].training)
     close = f"within a factor of {SAME_COST:g} of {model}, which counts as the same"
-    parts = ["No other model is cheaper in use", "no other model is cheaper to train"]
+    parts = ["No other model is cheaper in use", "no other model is cheaper to train, with what it is built on"]
     if costs[in_use].in_use < own.in_use:
         parts[0] = f"In use, the cheapest model is {in_use}, {close}"
     if costs[training].training * SAME_COST < own.training:
@@ -65,10 +67,14 @@ def none_is_cheaper(model: str, costs: dict[str, MultiplyAdds]) -> str:
     return f"{'; '.join(parts)}."
 
 
-def base_network_sentences(
-    recommended: str, costs: dict[str, MultiplyAdds], bases: dict[str, dict[str, int]]
-) -> list[str]:
-    """How much of the training costs is that of base networks, which the study trains anyway, and what changes without.
+def without_base_networks(costs: dict[str, MultiplyAdds], bases: dict[str, dict[str, int]]) -> dict[str, MultiplyAdds]:
+    """The costs as if the networks that the models are built on were there already; arguments as below."""
+    own = {model: cost.training - sum(bases.get(model, {}).values()) for model, cost in costs.items()}
+    return {model: replace(cost, training=own[model]) for model, cost in costs.items()}
+
+
+def base_network_sentences(costs: dict[str, MultiplyAdds], bases: dict[str, dict[str, int]]) -> list[str]:
+    """How much of the training costs is that of base networks, which the study trains anyway.
 
     costs: of each model. bases: model -> the networks of the study that it is built on -> multiply-adds of training
     each; of models without any, an empty mapping.
@@ -82,21 +88,8 @@ def base_network_sentences(
         share = min(sum(bases[model].values()) / costs[model].training for model in models)
         noun = "base network" if len(networks) == 1 else "base networks"
         least = "at least " if len(models) > 1 else ""
-        sentence = (
+        sentences.append(
             f"Of the training cost of {listing(models)}, {least}{int(100 * share)} % is the {noun} "
             f"{listing(networks)}, which this study trains anyway."
         )
-        own = {model: costs[model].training - sum(bases[model].values()) for model in models}
-        cheaper = _listed(model for model in models if own[model] * SAME_COST < costs[recommended].training)
-        if recommended not in models and cheaper:
-            sentence += (
-                f" Without {'it' if len(networks) == 1 else 'them'}, {cheaper} cheaper to train than {recommended}."
-            )
-        sentences.append(sentence)
     return sentences
-
-
-def _listed(models: Iterable[str]) -> str:
-    """The models with their verb: `a is`, `a, b are`; empty without any."""
-    models = list(models)
-    return f"{listing(models)} {'is' if len(models) == 1 else 'are'}" if models else ""

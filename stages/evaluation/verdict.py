@@ -15,14 +15,15 @@ from stages.evaluation.cost_sentences import (
     multiply_adds,
     none_is_cheaper,
     relative_cost,
+    without_base_networks,
 )
 from stages.evaluation.folds import Outcomes, images_needed
-from stages.evaluation.formatting import interval, p_value, percent, points
+from stages.evaluation.formatting import interval, percent, points
 from stages.evaluation.shortfall import Choice, MultiplyAdds, cheapest
 
 MOST_NAMES = 5  # of models in a sentence; of more, their number
-# The evidence by the probability that the recommended model is within the margin of the best one.
-MODERATE, STRONG = 0.5, 0.8
+# Below these probabilities that the recommended model is within the margin of the best one, the evidence is not more.
+WEAK, MODERATE, GOOD = 0.5, 0.8, 0.95
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,16 @@ class Evidence:
     """What a verdict is about: the models that are compared.
 
     metrics: model -> its part of metrics.json. outcomes: of each model on the validation images; pairs: of models,
-    compared on them. margin: in points. left_out: models of the task that are not compared. bases: model -> networks of
-    the study that it is built on -> multiply-adds of the training of each.
+    compared on them. margin: in points. folds: of the task, and on how many of them the models are compared. left_out:
+    models of the task that are not compared. bases: model -> networks of the study that it is built on ->
+    multiply-adds of the training of each.
     """
 
     metrics: dict[str, Any]
     outcomes: dict[str, Outcomes]
     pairs: list[Comparison]
     margin: float
+    folds: tuple[int, int] = (1, 1)
     left_out: list[str] = field(default_factory=list)
     bases: dict[str, dict[str, int]] = field(default_factory=dict)
 
@@ -87,19 +90,37 @@ def verdict(choice: Choice, evidence: Evidence) -> list[str]:
             )
         return [headline, *(chance if at_chance else [])]
     if at_chance:
-        headline = (
+        return [
             "No model can be recommended: the validation images do not show that any is better than always predicting "
-            f"the largest class. The first choice would be {recommended}: {scores}."
-        )
-    else:
-        headline = f"{recommended} is recommended: {scores}."
+            f"the largest class. The first choice would be {recommended}: {scores}.",
+            "Look at the labels, the learning rates and the warnings before you compare costs.",
+        ]
+    unsure = "No model is clearly the best. For now, " if choice.probability < WEAK else ""
     return [
-        headline,
+        f"{unsure}{recommended} is recommended: {scores}.",
+        *_if_base_networks_are_free(choice, evidence),
         _certainty(choice, evidence),
         _reason(choice, evidence),
         *_alternatives(choice, evidence),
-        *base_network_sentences(recommended, evidence.costs, evidence.bases),
-        *_indistinguishable(choice, evidence),
+        *_perhaps_equal(choice, evidence),
+        *base_network_sentences(evidence.costs, evidence.bases),
+        *_unused_folds(choice, evidence),
+    ]
+
+
+def _if_base_networks_are_free(choice: Choice, evidence: Evidence) -> list[str]:
+    """Which model would be recommended if the networks that the models are built on cost nothing, if it is another."""
+    own = without_base_networks(evidence.costs, evidence.bases)
+    model = cheapest(choice.candidates, own, choice.shortfalls)
+    below = evidence.bases.get(choice.recommended, {})
+    networks = listing(name for name in evidence.bases.get(model, {}) if name not in below)
+    if model == choice.recommended or networks == "none":
+        return []
+    accuracy = percent(evidence.outcomes[model].by_image.mean())
+    return [
+        f"This depends on the cost of training {networks}, on which other models are built. If you train {networks} "
+        f"anyway, take {model}: validation accuracy {accuracy}; apart from {networks}, it needs "
+        f"{relative_cost(own[model], own[choice.recommended])} as {choice.recommended}."
     ]
 
 
@@ -108,10 +129,10 @@ def _certainty(choice: Choice, evidence: Evidence) -> str:
     recommended, best, shortfalls = choice.recommended, choice.best, choice.shortfalls
     goal = f"within {_points(f'{evidence.margin:g}')} of the best" if evidence.margin else "the best"
     probability, strength = _probability(choice.probability), "strong"
-    if choice.probability < MODERATE:
+    if choice.probability < WEAK:
         probability, strength = f"only {probability}", "weak"
-    elif choice.probability < STRONG:
-        strength = "moderate"
+    elif choice.probability < GOOD:
+        strength = "moderate" if choice.probability < MODERATE else "good"
     if best == recommended:
         shortfall = f"Its expected shortfall is {_points(points(shortfalls[best]))}, the smallest of all"
     else:
@@ -144,7 +165,7 @@ def _reason(choice: Choice, evidence: Evidence) -> str:
     if best == recommended:
         return f"{recommended} has the highest validation accuracy, and is the cheapest of the {count} models {within}."
     highest = percent(evidence.outcomes[best].by_image.mean())
-    return f"{recommended} is the cheapest of the {count} models {within}, {highest} of {best}."
+    return f"{recommended} is the cheapest of the {count} models {within} ({best}, {highest})."
 
 
 def _alternatives(choice: Choice, evidence: Evidence) -> list[str]:
@@ -194,51 +215,68 @@ def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
         return f"{sentence}, and the difference is within the margin."
     needed = images_needed(evidence.outcomes[model], evidence.outcomes[choice.recommended], effect)
     if needed <= evidence.images:
-        return f"{sentence}, because the repeats differ too much; more repeats could."
+        return f"{sentence}, because the repeats differ too much."
     difference = "this difference"
     if effect > abs(pair.difference):
         difference = f"a difference of {_points(f'{evidence.margin:g}')}"
     number = f"about {float(f'{needed:.2g}'):,.0f} validation images"
-    return f"{sentence}; to detect {difference} (80 % power) you would need {number}."
+    return f"{sentence}; to detect {difference} (80 % power) you would need {number} or more."
 
 
-def _indistinguishable(choice: Choice, evidence: Evidence) -> list[str]:
-    """Which models the validation images cannot tell from the recommended one, if there are more than one."""
-    pairs = [evidence.against(model, choice.recommended) for model in evidence.metrics if model != choice.recommended]
+def _perhaps_equal(choice: Choice, evidence: Evidence) -> list[str]:
+    """Which models are outside the margin, perhaps by chance."""
+    outside = [model for model in evidence.metrics if model not in choice.candidates]
+    pairs = [evidence.against(model, choice.recommended) for model in outside]
     models = [pair.a for pair in pairs if pair.low <= 0 <= pair.high]
-    if len(models) < 2:
+    if not models:
         return []
-    if len(models) == len(pairs):
-        others = "any other model"
-    elif len(models) > MOST_NAMES:
-        others = f"{len(models)} of the {len(pairs)} other models"
-    else:
-        others = f"{len(models)} other models: {listing(models)}"
-    return [f"The validation images cannot distinguish {choice.recommended} from {others}."]
+    names = f"{len(models)} of the {len(evidence.metrics)} models" if len(models) > MOST_NAMES else listing(models)
+    scored = f"{names} scored lower than the margin allows"
+    return [f"{scored}, but the validation images cannot distinguish {_it(models)} from {choice.recommended}."]
 
 
-def comparison_sentence(pair: Comparison, costs: dict[str, MultiplyAdds], pairs: int) -> str:
-    """Model a against model b on the test images in words; costs: of each model; pairs: their number in the task."""
-    certainty = f"95 % interval {interval(pair.low, pair.high)} points"
-    chance = ", but the difference may be chance" if pair.difference and not pair.distinguishable else ""
-    if chance and (pair.low > 0 or pair.high < 0):
-        certainty += (
-            f", p {p_value(pair.p_holm)}; the interval is for one pair, the p value is corrected for all {pairs} pairs"
-        )
-    return (
-        f"Compared with {pair.b}, {pair.a} scored {_gap(pair)} on the test images{chance} "
-        f"({certainty}); it needs {relative_cost(costs[pair.a], costs[pair.b])}."
-    )
+def _unused_folds(choice: Choice, evidence: Evidence) -> list[str]:
+    """That more repeats would make the answer surer, if it is not sure and folds are left."""
+    folds, used = evidence.folds
+    if choice.probability >= GOOD or used >= folds:
+        return []
+    return [
+        f"More repeats would make this surer: the models are compared on {used} of the {folds} folds of the task. With "
+        f"`repeats: {folds}` there would be about {evidence.images * folds // used:,} validation images instead of "
+        f"{evidence.images:,}."
+    ]
 
 
-def sentences_on_test(choice: Choice, metrics: dict[str, Any], test: list[Comparison]) -> list[str]:
-    """One sentence for every other model, on the test images, the smallest difference first; test: all pairs."""
+def sentences_on_test(choice: Choice, test: list[Comparison]) -> list[str]:
+    """Which models differ from the recommended one on the test images; test: all pairs of the task."""
     pairs = [pair for pair in test if choice.recommended in (pair.a, pair.b)]
     others = [oriented(pair, pair.b if pair.a == choice.recommended else pair.a) for pair in pairs]
-    costs = multiply_adds(metrics)
+    others.sort(key=lambda pair: -pair.difference)
+    corrected = f", with p values corrected for {len(test)} pairs" if len(test) > 1 else ""
+    groups = {
+        f"Significantly more accurate than {choice.recommended}": [
+            pair for pair in others if pair.distinguishable and pair.difference > 0
+        ],
+        f"Significantly less accurate than {choice.recommended}": [
+            pair for pair in others if pair.distinguishable and pair.difference < 0
+        ],
+        f"Not significantly different from {choice.recommended}{corrected}": [
+            pair for pair in others if not pair.distinguishable
+        ],
+    }
     return [
-        comparison_sentence(pair, costs, len(test)) for pair in sorted(others, key=lambda pair: abs(pair.difference))
+        f"{words}: {'; '.join(_with_interval(pair) for pair in members)}."
+        for words, members in groups.items()
+        if members
     ]
+
+
+def _with_interval(pair: Comparison) -> str:
+    return f"{pair.a}, {100 * pair.difference:+.1f} points (95 % interval {interval(pair.low, pair.high)})"
+
+
+def _it(names: list[str]) -> str:
+    return "it" if len(names) == 1 else "them"
 
 
 def _points(number: str) -> str:

@@ -40,7 +40,7 @@ def _used(train: int, models: list[dict], metrics: dict[str, Any]) -> str:
 
 
 def calibration_sentence(metrics: dict[str, Any]) -> str:
-    """Which models calibration did not improve on the test images; empty if it improved all, as far as is known.
+    """What calibration did to models whose calibration error it did not lower on the test images; empty without any.
 
     metrics: model -> its part of metrics.json. Errors are compared as they are displayed, in tenths of a point.
     """
@@ -48,9 +48,14 @@ def calibration_sentence(metrics: dict[str, Any]) -> str:
         model: (values["test"]["calibration_error"], values["test"]["calibrated_error"])
         for model, values in metrics.items()
     }
-    known = {model: pair for model, pair in errors.items() if None not in pair}
-    similar = [model for model, (before, after) in known.items() if round(after, 3) >= round(before, 3)]
-    if not similar:
-        return ""
-    names = f"{len(similar)} of {len(metrics)} models" if len(similar) > MOST_NAMES else listing(similar)
-    return f"Calibration did not lower the calibration error of {names} on the test images."
+    changes = {
+        model: round(after, 3) - round(before, 3) for model, (before, after) in errors.items() if before and after
+    }
+    higher = {model: change for model, change in changes.items() if change > 0}
+    if higher:
+        names = f"{len(higher)} of {len(metrics)} models" if len(higher) > MOST_NAMES else listing(higher)
+        most = f"{'by' if len(higher) == 1 else 'by at most'} {100 * max(higher.values()):.1f} points"
+        return f"Calibration raised the calibration error of {names} on the test images, {most}."
+    if changes and not any(changes.values()):
+        return "Calibration changed nothing: the validation images do not show that the probabilities need it."
+    return ""
