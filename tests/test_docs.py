@@ -6,6 +6,7 @@ import importlib
 import re
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -207,6 +208,7 @@ def invalid_yaml() -> str:
 
 
 PHOTOS = {"source": "folder", "path": "my_images", "image_size": 16}
+TASK = {"dataset": "photos", "validation": 0.2, "test": 0.2}
 
 
 def missing_folder() -> str:
@@ -217,8 +219,7 @@ def missing_folder() -> str:
 def folder_error(files: dict[str, bytes], **settings) -> str:
     """The error of preparing and splitting a folder of images."""
     write_tree("my_images", files)
-    task = {"dataset": "photos", "validation": 0.2, "test": 0.2, **settings}
-    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": task}}))
+    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": TASK | settings}}))
 
     def prepare_and_split():
         for stage, entry in ("prepare", "photos"), ("split", "my-classes"):
@@ -352,6 +353,8 @@ ERRORS = {
     "no class folders": lambda: folder_error({"1.png": png(plain(1))}),
     "class folders at two levels": lambda: folder_error({"a/cat/1.png": png(plain(1)), "cat/1.png": png(plain(2))}),
     "unreadable files": lambda: folder_error(images(cat=3, dog=3) | {"cat/0.png": b"", "cat/1.png": b"text"}),
+    "number of a class": lambda: folder_error(images(**{"1": 2, "2": 2, "3": 2}), include=[1, 2]).splitlines()[0],
+    "date as a class": lambda: study_problem(tasks={"my-classes": {**TASK, "include": [date(2024, 5, 1), "may"]}}),
     "few images": lambda: folder_error(images(cat=3, dog=20)),
     "group without match": lambda: folder_error(images(cat=3, dog=3), group=r"patient\d+"),
     "no connection": download_without_connection,

@@ -331,36 +331,87 @@ def task_config(**entry):
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "chosen"),
-    [
-        (None, None, [0, 1, 2]),
-        ([2, 0], None, [0, 2]),
-        (["horse", 0, "cat"], None, [0, 2]),
-        (None, ["dog"], [0, 2]),
-        (None, [0, 1, 2], []),
-    ],
+    ("selection", "chosen"),
+    [(None, [0, 1, 2]), ([2, 0], [0, 2]), (["horse", 0, "cat"], [0, 2]), ([0, 1, 2], [0, 1, 2])],
 )
-def test_classes_are_selected_by_number_or_name(include, exclude, chosen):
-    assert select_classes(include, exclude, CLASSES, "tasks.t") == chosen
+def test_classes_are_selected_by_number_or_name(selection, chosen):
+    assert select_classes(selection, CLASSES, "features.f.classes") == chosen
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "sentence"),
+    ("selection", "sentence"),
     [
-        (
-            ["hores"],
-            None,
-            "tasks.t: class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, horse.",
-        ),
-        ([3], None, "tasks.t: class 3 does not exist. Classes: 0 to 2, or cat, dog, horse."),
-        (["0"], None, "tasks.t: class '0' does not exist. Classes: 0 to 2, or cat, dog, horse."),
-        (None, ["zebra"], "tasks.t.exclude: class 'zebra' does not exist. Classes: 0 to 2, or cat, dog, horse."),
+        (["hores"], "class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, horse."),
+        ([3], "class 3 does not exist. Classes: 0 to 2, or cat, dog, horse."),
+        (["0"], "class '0' does not exist. Classes: 0 to 2, or cat, dog, horse."),
     ],
 )
-def test_a_missing_class_is_an_error_that_lists_the_classes(include, exclude, sentence):
+def test_a_missing_class_is_an_error_that_lists_the_classes(selection, sentence):
     with pytest.raises(UserError) as error:
-        select_classes(include, exclude, CLASSES, "tasks.t")
-    assert str(error.value) == sentence
+        select_classes(selection, CLASSES, "features.f.classes")
+    assert str(error.value) == f"features.f.classes: {sentence}"
+
+
+DIGITS = [str(digit) for digit in range(10)]
+# Classes of a dataset, in the order of their labels, numbers without quotes, and the names that they could mean.
+MISTAKABLE = {
+    "from one": (["1", "2", "3"], [1, 2], ["'1'", "'2'"]),
+    "gaps": (["3", "5", "8"], [3, 5], ["'3'", "'5'"]),
+    "order of text": (["0", "1", "10", "11", "2", "3"], [0, 2], ["'2'"]),
+    "padded": (["001", "002", "003"], [1, 2], ["'001'", "'002'"]),
+    "padded, too large": (["07", "08"], [7, 8], ["'07'", "'08'"]),
+    "padded from zero": (["00", "01", "010"], [0, 10], ["'010'"]),
+    "two spellings": (["01", "1", "2"], [1, 0], ["'01' or '1'"]),
+    "among other names": (["1", "cat", "dog"], [1, 2], ["'1'"]),
+    "decimal": (["1.0", "2.0"], [1, 0], ["'1.0'"]),
+    "hexadecimal": (["0x10", "0x11"], [16, 0], ["'0x10'"]),
+}
+
+
+@pytest.mark.parametrize("key", ["include", "exclude", "rename", "classes"])
+@pytest.mark.parametrize(("classes", "numbers", "quoted"), MISTAKABLE.values(), ids=MISTAKABLE)
+def test_a_number_that_could_be_the_name_of_another_class_is_an_error(classes, numbers, quoted, key):
+    with pytest.raises(UserError) as error:
+        if key == "classes":
+            select_classes(numbers, classes, "tasks.t.classes")
+        else:
+            value = {number: f"new {number}" for number in numbers} if key == "rename" else numbers
+            resolve_classes(task_config(**{key: value}), classes, "tasks.t")
+    assert len(error.value.sentences) == len(quoted)
+    for sentence, names in zip(error.value.sentences, quoted, strict=True):
+        assert sentence.startswith(f"tasks.t.{key}: ")
+        assert f"Write {names} in quotes" in sentence
+
+
+def test_the_error_of_a_mistakable_number_says_what_it_could_mean():
+    with pytest.raises(UserError) as error:
+        select_classes([1, 3], ["1", "2", "3"], "features.f.classes")
+    assert error.value.sentences == (
+        "features.f.classes: 1 is ambiguous: the number of class '2', or the class named '1'. Write '1' in quotes for "
+        "the name, or '2'.",
+        "features.f.classes: class number 3 does not exist (numbers: 0 to 2). Write '3' in quotes for the class of "
+        "this name.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "classes", "names"),
+    [
+        # Text is a name, whatever number it looks like.
+        ({"include": ["1", "2"]}, ["1", "10", "11", "2", "3"], ["1", "2"]),
+        ({"include": ["3", "5"]}, ["3", "5", "8"], ["3", "5"]),
+        ({"exclude": ["001"]}, ["001", "002", "003"], ["002", "003"]),
+        ({"rename": {"1": "one", "2": "two"}}, ["1", "2", "3"], ["one", "two", "3"]),
+        ({"rename": {"a": "1", "b": "0"}, "include": ["1", "c"]}, ["a", "b", "c"], ["1", "c"]),
+        # These numbers can mean only one class.
+        ({"include": [0, 1, 2]}, DIGITS, ["0", "1", "2"]),
+        ({"rename": {0: "zero", "1": "one"}, "include": [0, 1]}, DIGITS, ["zero", "one"]),
+        ({"exclude": [0, 1]}, ["00", "01", "02", "03"], ["02", "03"]),
+        ({"include": [0, 2]}, ["a1", "b2", "c0"], ["a1", "c0"]),
+    ],
+)
+def test_names_that_are_numbers_select_their_classes(entry, classes, names):
+    assert resolve_classes(task_config(**entry), classes, "tasks.t").names == names
 
 
 @pytest.mark.parametrize(
@@ -394,8 +445,15 @@ def test_excluding_a_merged_class_excludes_all_its_parts():
     [
         (
             {"rename": {"hores": "pony"}},
-            "tasks.t.rename: class 'hores' does not exist (did you mean 'horse'?). Classes: cat, dog, horse.",
+            "tasks.t.rename: class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, ",
         ),
+        (
+            {"rename": {"cat": "lion", 0: "tiger"}},
+            "tasks.t.rename: class 'cat' is given twice, by name and by number. Give it once.",
+        ),
+        ({"rename": {"a": "x", "b": "y"}}, "tasks.t.rename: class 'a' does not exist. Classes: 0 to 2, or cat, dog, "),
+        # A new name that is the number of another class.
+        ({"rename": {"cat": "1", "dog": "0"}, "include": [1, 2]}, "tasks.t.include: 1 is ambiguous: the number of "),
         ({"include": ["cat", "hores"]}, "tasks.t.include: class 'hores' does not exist (did you mean 'horse'?)"),
         ({"exclude": ["hores"]}, "tasks.t.exclude: class 'hores' does not exist (did you mean 'horse'?)"),
         (

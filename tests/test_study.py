@@ -13,7 +13,7 @@ import pytest
 from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.core.yaml import read_yaml
+from stages.core.yaml import parse_yaml, read_yaml
 from stages.validation.study import load_study, validate_study
 from tests.pipeline import write_study
 
@@ -321,7 +321,7 @@ BAD_STUDIES = [
     (
         "a new name for an unknown class",
         {"tasks/digits-b/rename": {"ten": "zero"}},
-        "tasks.digits-b.rename: class 'ten' does not exist. Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
+        "tasks.digits-b.rename: class 'ten' does not exist. Classes: 0 to 9, or 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "a list as rename",
@@ -373,12 +373,14 @@ BAD_STUDIES = [
     (
         "true as a class",
         {"tasks/digits-b/exclude": [True]},
-        f"tasks.digits-b.exclude: [true] is not valid. Give {CLASSES}, or null.",
+        "tasks.digits-b.exclude: YAML reads true as a boolean. If it is the name of a class, write it in quotes, such "
+        "as 'true'.",
     ),
     (
         "a negative class",
         {"tasks/digits-b/exclude": [-1]},
-        f"tasks.digits-b.exclude: [-1] is not valid. Give {CLASSES}, or null.",
+        "tasks.digits-b.exclude: YAML reads -1 as a number. If it is the name of a class, write it in quotes, such as "
+        "'-1'.",
     ),
     # Names of other entries.
     (
@@ -832,6 +834,34 @@ def test_each_problem_of_a_study_is_reported_in_one_line(name, changes, message)
         assert problems[0].startswith(message)
         assert problems[0].endswith(".")
     assert "\n" not in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "read_as"),
+    [
+        ("tasks/digits-b/exclude", "[2024-05-01, five]", {"2024-05-01": "a date"}),
+        (
+            "tasks/digits-a/include",
+            "[true, False, 1.5]",
+            {"true": "a boolean", "false": "a boolean", "1.5": "a number"},
+        ),
+        (
+            "tasks/digits-a/include",
+            "[2001-12-14 21:59:43, ~]",
+            {"2001-12-14 21:59:43": "a date", "null": "an empty value"},
+        ),
+        ("tasks/digits-a/rename", "{TRUE: yes, 2024-05-01: may}", {"true": "a boolean", "2024-05-01": "a date"}),
+        ("tasks/digits-a/rename", "{one: 1, two: 2024-05-02}", {"1": "a number", "2024-05-02": "a date"}),
+        ("features/b-fc1/classes", "[-5, 2024-05-01]", {"-5": "a number", "2024-05-01": "a date"}),
+    ],
+)
+def test_a_class_name_that_yaml_does_not_read_as_text_is_to_be_quoted(path, text, read_as):
+    _, problems = validate_study(changed({path: parse_yaml(text)}))
+    where = path.replace("/", ".")
+    assert problems == [
+        f"{where}: YAML reads {name} as {kind}. If it is the name of a class, write it in quotes, such as '{name}'."
+        for name, kind in read_as.items()
+    ]
 
 
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES)
