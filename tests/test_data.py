@@ -130,6 +130,11 @@ def quarantine():
     return read_images("d").quarantine.set_index("name")["reason"].to_dict()
 
 
+def ignored():
+    with Path("data/images/d/ignored.csv").open(encoding="utf-8", newline="") as table:
+        return {row["name"]: row["reason"] for row in csv.DictReader(table)}
+
+
 def all_files(folder="."):
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
@@ -208,11 +213,12 @@ def test_a_class_may_have_the_name_of_a_split():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_file_in_a_split_without_a_class_is_excluded(shape):
+def test_a_file_in_a_split_without_a_class_is_ignored(shape):
     files = {"train/a/1.png": png(plain(RED)), "train/b/1.png": png(plain(RED)), "test/1.png": png(plain(RED))}
-    images = prepared(source_dataset(shape, files, max_unreadable=0.5))
+    images = prepared(source_dataset(shape, files))
     assert images.classes == ["a", "b"]
-    assert quarantine() == {"test/1.png": "it is in 'test' without a class folder"}
+    assert quarantine() == {}
+    assert ignored() == {"test/1.png": "it is in 'test' without a class folder"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -237,7 +243,7 @@ def test_a_source_without_class_folders_is_an_error(shape, files, suggestion):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_only_images_next_to_the_class_folders_are_quarantined(shape):
+def test_only_images_next_to_the_class_folders_are_listed_as_ignored(shape):
     files = {
         "photos/a/1.png": png(plain(RED)),
         "photos/LICENSE.txt": b"x",
@@ -245,9 +251,9 @@ def test_only_images_next_to_the_class_folders_are_quarantined(shape):
         "README": b"x",
         "stray.jpeg": b"x",
     }
-    assert list(prepared(source_dataset(shape, files, max_unreadable=0.9)).table["name"]) == ["photos/a/1.png"]
+    assert list(prepared(source_dataset(shape, files)).table["name"]) == ["photos/a/1.png"]
     reason = "it is next to the class folders, so it has no class"
-    assert quarantine() == {"photos/stray.PNG": reason, "stray.jpeg": reason}
+    assert ignored() == {"photos/stray.PNG": reason, "stray.jpeg": reason}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +359,7 @@ def test_only_files_in_the_subfolder_are_read(shape):
         "set/1.png": b"x",
         "d/1.png": b"x",
     }
-    for subfolder in ("set/part", "set/part/"):
+    for subfolder in ("set/part", "set/part/", "set\\part"):
         images = prepared(source_dataset(shape, files, subfolder=subfolder))
         assert dict(zip(images.table["name"], images.table["split"], strict=True)) == {
             "set/part/a/1.png": "",
@@ -747,7 +753,7 @@ def test_a_table_error_names_the_line(table, sentence):
     ids=["empty", "no UTF-8", "open quote", "long row", "all rows long"],
 )
 def test_an_unreadable_table_is_an_error(table):
-    with pytest.raises(UserError, match=r"^'source/labels\.csv'.* .+\. .+\.$"):
+    with pytest.raises(UserError, match=r"(?s)^'source/labels\.csv'.* .+\. .+\.$"):
         prepared(csv_dataset(table, TWO_FILES))
 
 
@@ -767,14 +773,136 @@ def test_unreadable_files_of_a_table_are_excluded():
     assert list(prepared(dataset).table["name"]) == list(TWO_FILES)
     out = "it leads out of the folder"
     assert quarantine() == {
-        "gone.png": "it cannot be read (No such file or directory)",
+        "gone.png": "it does not exist (did you mean 'out.png'?)",
         "../secret.png": out,
         outside: out,
         "out.png": out,
         "deep": "it is not a file",
         "deep/../../secret.png": out,
-        "n" * 300: "it cannot be read (File name too long)",
+        "n" * 300: "it does not exist",
     }
+
+
+A, B = png(plain(RED)), png(plain(BLUE))
+
+
+@pytest.mark.parametrize(
+    ("table", "files"),
+    [
+        ("path;label\n1.png;a\nx/2.png;b\n", {"1.png": A, "x/2.png": B}),
+        ("path\tlabel\tgroup\n1.png\ta, b\tp\nx/2.png\tb\t\n", {"1.png": A, "x/2.png": B}),
+        ('"label";"path"\r\n"a";"1.png"\r\n"b; c";"x/2.png"\r\n', {"1.png": A, "x/2.png": B}),
+        ("path|label\n1.png|a\nx/2.png|b", {"1.png": A, "x/2.png": B}),
+        ("path,label\n.\\1.png,a\nx\\2.png,b\n", {"1.png": A, "x/2.png": B}),
+        ("path;label\n1;a\nx\\2;b\n", {"1.png": A, "x/2.png": B}),
+        ("path,label\nid.1,a\nx/07,b\n", {"id.1.TIF": A, "id.1.json": b"x", "x/07.jpeg": B}),
+        (f"path,label\n{unicodedata.normalize('NFC', 'é/ä.png')},a\n1.png,b\n", {"e\u0301/a\u0308.png": A, "1.png": B}),
+        (f"path,label\n{unicodedata.normalize('NFD', 'é/ä')},a\n1.png,b\n", {"é/ä.png": A, "1.png": B}),
+        ("path,label\np07,a\n1.png,b\n", {"p07.png": A, "p07/more.png": A, "1.png": B}),
+    ],
+)
+def test_the_files_of_a_table_are_found(table, files):
+    images = prepared(csv_dataset(table, files))
+    assert set(images.table["name"]) <= {*files, ".\\1.png"}
+    assert len(images.table) == len(images.classes) == 2
+    assert quarantine() == {}
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "problem"),
+    [
+        ("cat/01.png", ["cat/1.png"], "it does not exist (did you mean 'cat/1.png'?)"),
+        ("my_images/cat/1.png", ["cat/1.png", "cat/11.png"], "it does not exist (did you mean 'cat/1.png'?)"),
+        ("7.jpg", ["x/7.png", "8.jpg"], "it does not exist (did you mean 'x/7.png'?)"),
+        ("IMG_1.JPG", ["img_1.jpg"], "it does not exist (did you mean 'img_1.jpg'?)"),
+        ("7", ["7.png", "7.jpg"], "it could be any of 7.jpg, 7.png"),
+        ("unlike", ["x/7.png"], "it does not exist"),
+        ("x", ["x/7.png"], "it is not a file"),
+    ],
+)
+def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
+    dataset = csv_dataset(f"path,label\n1.png,a\n\n{path},b\n", dict.fromkeys(["1.png", *files], A))
+    with pytest.raises(UserError) as error:
+        prepared(dataset)
+    assert str(error.value) == (
+        f"'source/labels.csv' lists 1 of 2 paths without a file in 'source' (line 4, {path!r}: {problem}). Correct the "
+        "paths, or remove these lines."
+    )
+    assert has_no_images()
+    with pytest.raises(UserError, match="class 'b' has no readable image"):
+        prepared(dataset.model_copy(update={"max_unreadable": 0.5}))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"a/1.json": b"{}", "b/1.json": b""},
+        {"a/1.png.xml": b"<x/>", "a/1.txt": b"cat", "b/notes.md": b"x", "b/index.html": b"<html>"},
+        {"a/1.npy": b"\x93NUMPY", "b/1.xmp": b"x", "b/x.db": bytes(200)},
+        {"train/a/1.png": A, "train/b/1.png": B, "train/b/1.json": b"{}", "test/1.png": A, "test/unknown/2.png": A},
+        {"train/a/1.png": A, "train/b/1.png": B, "test/unknown/1.png": A, "val/b/1.png": A, "test/unknown/1.json": b""},
+    ],
+)
+def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, others):
+    files = others if any(name.startswith("train/") for name in others) else {"a/1.png": A, "b/1.png": B, **others}
+    dataset = source_dataset(shape, files, max_unreadable=0.0)
+    if shape != "folder":
+        download.main(params_with(d=dataset), "d")
+    line = prepare.main(params_with(d=dataset), "d")
+    images = read_images("d")
+    assert images.classes == ["a", "b"]
+    assert quarantine() == {}
+    assert {*images.table["name"], *ignored()} == set(files)
+    assert images.ignored == len(ignored())
+    first = next(iter(ignored().items()))
+    assert line.endswith(f", {images.ignored} other files ignored ({first[0]}: {first[1]})")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a/2.png", b"text"),
+        ("a/2.HEIC", b"text"),
+        ("a/2.svg", b"<svg/>"),
+        ("a/2", b"text"),
+        ("a/2.dat", encode(NOISE, "JPEG")[:1000]),
+    ],
+)
+def test_a_broken_picture_counts_as_unreadable(name, content):
+    with pytest.raises(UserError, match="1 of 3 files are unreadable"):
+        prepared(source_dataset("folder", {"a/1.png": A, "b/1.png": B, name: content}))
+
+
+def test_folders_without_images_are_named_in_one_error():
+    files = {"a/1.png": A, "b/1.json": b"{}", "c/1.txt": b"x", "c/2.txt": b"x"}
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", files))
+    assert error.value.sentences == tuple(
+        f"d: class '{name[0]}' has no readable image, only files such as '{name}'. Fix its files, or remove the class."
+        for name in ("b/1.json", "c/1.txt")
+    )
+
+
+def test_all_mistakes_of_a_table_are_reported():
+    rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,test" for number in range(3, 20)]]
+    with pytest.raises(UserError) as error:
+        prepared(csv_dataset("\n".join(["path,label,split", *rows]), TWO_FILES))
+    assert [sentence.removeprefix("'source/labels.csv'") for sentence in error.value.sentences[:5]] == [
+        ", line 3: path is empty. Fill it in.",
+        ", line 4: label is empty. Fill it in.",
+        ", line 4: 'dev' is not a split. Give train, training, val, valid, validation, test, testing, or leave it "
+        "empty.",
+        ", line 5: '1.png' is listed twice. Remove one of the lines.",
+        ", line 6: label is empty. Fill it in.",
+    ]
+    assert error.value.sentences[10:] == ("'source/labels.csv': 11 more lines have mistakes.",)
+
+
+def test_all_empty_class_folders_are_reported():
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", {"a/1.png": A, "b/": b"", "c/": b""}))
+    assert [sentence.split("'")[3] for sentence in error.value.sentences] == ["b", "c"]
 
 
 # CIFAR-10.
@@ -928,7 +1056,9 @@ def test_a_class_without_readable_images_is_an_error():
     source = [*source_of(*[png(plain(RED))] * 9), unusable_image("b/1.png", "b", "it is a link, not a file")]
     with pytest.raises(UserError) as error:
         write_images("d", source, 8, max_unreadable=0.5)
-    assert str(error.value) == "d: class 'b' has no readable image. Fix its files, or remove the class."
+    assert str(error.value) == (
+        "d: class 'b' has no readable image, only files such as 'b/1.png'. Fix its files, or remove the class."
+    )
     assert has_no_images()
 
 

@@ -228,6 +228,14 @@ def folder_error(files: dict[str, bytes], **settings) -> str:
     return error_of(prepare_and_split)
 
 
+def missing_listed_files() -> str:
+    write_tree("my_images", images(cat=3, dog=3))
+    rows = ["cat/0.png,cat", "cat/01.png,cat", "cat/2.png,cat", "dog/0.png,dog", "dog/1.png,dog", "dog/9.png,dog"]
+    Path("my_images/labels.csv").write_text("\n".join(["path,label", *rows]))
+    params = Params(changed_study({"folders": {"photos": PHOTOS | {"source": "csv"}}}))
+    return error_of(importlib.import_module("stages.prepare").main, params, "photos")
+
+
 def images(**counts: int) -> dict[str, bytes]:
     """Files of different images, by the number per class."""
     random = np.random.default_rng(0)
@@ -353,6 +361,8 @@ ERRORS = {
     "no class folders": lambda: folder_error({"1.png": png(plain(1))}),
     "class folders at two levels": lambda: folder_error({"a/cat/1.png": png(plain(1)), "cat/1.png": png(plain(2))}),
     "unreadable files": lambda: folder_error(images(cat=3, dog=3) | {"cat/0.png": b"", "cat/1.png": b"text"}),
+    "listed files that are missing": missing_listed_files,
+    "folder without images": lambda: folder_error(images(cat=3, dog=3) | {"notes/1.txt": b"x"}),
     "number of a class": lambda: folder_error(images(**{"1": 2, "2": 2, "3": 2}), include=[1, 2]).splitlines()[0],
     "date as a class": lambda: study_problem(tasks={"my-classes": {**TASK, "include": [date(2024, 5, 1), "may"]}}),
     "few images": lambda: folder_error(images(cat=3, dog=20)),

@@ -435,7 +435,7 @@ CASES = {
     "link to nothing": Case(
         "folder",
         with_path(lambda path: path.symlink_to("nothing")),
-        {"cat/more.png": "it cannot be read (No such file"},
+        {"cat/more.png": "it does not exist"},
     ),
     "link to itself": Case(
         "folder", with_path(lambda path: path.symlink_to("more.png")), {"cat/more.png": "it cannot be read ("}
@@ -448,7 +448,7 @@ CASES = {
     "pipe": Case("folder", with_path(os.mkfifo), {"cat/more.png": "it is not a file"}),
     "socket": Case("folder", with_path(make_socket), {"cat/more.png": "it is not a file"}),
     "folder named .png": Case("csv", with_path(Path.mkdir), {"cat/more.png": "it is not a file"}),
-    "missing file": Case("csv", with_rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
+    "missing file": Case("csv", with_rows("cat/more.png,cat"), {"cat/more.png": "it does not exist"}),
     # Files that cannot be unpacked or read are excluded.
     "password": Case("zip", with_header("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
     "unknown compression": Case("zip", with_header("dog/12.png", 8, 99), {"dog/12.png": "compression method"}),
@@ -581,7 +581,9 @@ CASES = {
         stage="prepare",
         message="Save it as UTF-8 text.",
     ),
-    "empty table": Case("csv", with_table(b""), stage="prepare", message="has no column 'path'. Columns: none."),
+    "empty table": Case(
+        "csv", with_table(b""), stage="prepare", message="has no column 'path' and no column 'label'. Columns: none."
+    ),
     "table without rows": Case("csv", with_rows(good=False), stage="prepare", message="'photos/labels.csv'"),
     "table with a row too long": Case("csv", with_rows("a,b,c,d"), stage="prepare", message="more cells than columns"),
     "table with a path twice": Case(

@@ -408,6 +408,9 @@ def test_the_error_of_a_mistakable_number_says_what_it_could_mean():
         ({"rename": {0: "zero", "1": "one"}, "include": [0, 1]}, DIGITS, ["zero", "one"]),
         ({"exclude": [0, 1]}, ["00", "01", "02", "03"], ["02", "03"]),
         ({"include": [0, 2]}, ["a1", "b2", "c0"], ["a1", "c0"]),
+        # As macOS may write them.
+        ({"include": ["a\u0308", "b"]}, ["b", "c", "ä"], ["b", "ä"]),
+        ({"rename": {"a\u0308": "e\u0301"}, "exclude": ["c"]}, ["b", "c", "ä"], ["b", "é"]),
     ],
 )
 def test_names_that_are_numbers_select_their_classes(entry, classes, names):

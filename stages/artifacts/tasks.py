@@ -30,6 +30,7 @@ class SplitSummary:
     straddling: groups whose images keep the different splits or folds that an earlier run assigned to them.
     folds: see `Task.folds`. limiting_classes: names of those with too few images for more folds, if others have enough.
     unreadable: files of the dataset that could not be decoded; first_unreadable: name and reason of at most ten.
+    ignored: files of the dataset that are no images of a class.
     """
 
     grouped: int = 0
@@ -42,6 +43,7 @@ class SplitSummary:
     limiting_classes: list[str] = field(default_factory=list)
     unreadable: int = 0
     first_unreadable: list[dict[str, str]] = field(default_factory=list)
+    ignored: int = 0
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,8 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from stages.sources.source_image import NotAnImage
+
 # Other formats start programs (EPS) or do not hold photographs. MPO files of cameras are read as JPEG.
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
 Image.init()  # else Pillow recognizes only some of them at first
@@ -40,14 +42,14 @@ def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop") -
     if isinstance(content, np.ndarray):
         return _finish(Image.fromarray(content).convert("RGB"), image_size, resize)
     if not content:
-        raise ValueError("the file is empty")
+        raise NotAnImage("the file is empty")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # problems of a file are listed in quarantine.csv
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
             opened = Image.open(io.BytesIO(content), formats=FORMATS)
         except UnidentifiedImageError:  # its message has a memory address, which differs on every run
-            raise ValueError("the file is not an image of a known format") from None
+            raise NotAnImage("the file is not an image of a known format") from None
         with opened as image:
             image.load()  # Pillow reports broken pixels only once
             return _finish(_as_rgb(_upright(image)), image_size, resize)

@@ -6,6 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 
+class NotAnImage(ValueError):
+    """Why a file is not an image at all, in contrast to a damaged one."""
+
+
 class SourceImage(NamedTuple):
     """One image of a source.
 
@@ -14,6 +18,7 @@ class SourceImage(NamedTuple):
     uint8. It is called once, in the order of the source. An exception is the reason why the image is excluded.
     split: train, validation or test if the source publishes it, else empty.
     group: the name of a group whose images must be in one split, or empty.
+    is_optional: whether the file is ignored, and does not count as unreadable, if it is not an image (`NotAnImage`).
     """
 
     name: str
@@ -21,12 +26,21 @@ class SourceImage(NamedTuple):
     content: Callable[[], bytes | np.ndarray]
     split: str = ""
     group: str = ""
+    is_optional: bool = False
 
 
 def unusable_image(name: str, label: str, reason: str) -> SourceImage:
     """An image that will be listed in quarantine.csv with this reason."""
+    return _failing(SourceImage(name, label, bytes), ValueError(reason))
 
+
+def ignored_file(name: str, label: str, reason: str) -> SourceImage:
+    """A file that will be listed in ignored.csv with this reason."""
+    return _failing(SourceImage(name, label, bytes, is_optional=True), NotAnImage(reason))
+
+
+def _failing(image: SourceImage, error: Exception) -> SourceImage:
     def content() -> bytes:
-        raise ValueError(reason)
+        raise error
 
-    return SourceImage(name, label, content)
+    return image._replace(content=content)

@@ -14,13 +14,18 @@ import numpy as np
 
 from stages.core.errors import UserError
 from stages.sources.decoding import Decoded, decode
-from stages.sources.source_image import SourceImage
+from stages.sources.source_image import NotAnImage, SourceImage
 
 # Small datasets are decoded before other processes would have started.
 SECONDS_IN_PROCESS = 2.0
 MOST_PROCESSES = 16  # reading the files is the bottleneck beyond
 # The size of a message to a process, and the number of messages in memory per process.
 IMAGES_PER_MESSAGE, BYTES_PER_MESSAGE, MESSAGES_PER_PROCESS = 64, 8 * 2**20, 2
+
+
+class NoImage(str):
+    """A reason why a file is not an image at all; other reasons are of damaged images."""
+
 
 Outcome = tuple[SourceImage, Decoded | str]
 
@@ -107,7 +112,8 @@ def _try_all(contents: list[bytes | np.ndarray | str], image_size: int, resize: 
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return NoImage(reason) if isinstance(error, NotAnImage) else reason
 
 
 def _exit_with_parent() -> None:

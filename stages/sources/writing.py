@@ -9,7 +9,9 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,7 +22,7 @@ from stages.artifacts.images import IMAGE_COLUMNS, IMAGES_FOLDER, QUARANTINE_COL
 from stages.core.errors import UserError
 from stages.core.files import resumable_directory, sha256_of, write_json
 from stages.sources.source_image import SourceImage
-from stages.sources.workers import decode_all
+from stages.sources.workers import NoImage, decode_all
 
 # At most this many images are decoded again after an interruption.
 IMAGES_A_CHECKPOINT = 500
@@ -37,7 +39,8 @@ def write_images(
     """Decode every image of a source once, write data/images/<dataset>, and return a line with its counts.
 
     Unreadable images are excluded and listed in `quarantine.csv` with the reason. `UserError` if their share exceeds
-    `max_unreadable`, or if a class has no readable image.
+    `max_unreadable`, or if classes have no readable image. Files that are no images of a class are listed in
+    `ignored.csv`.
     fingerprint: identifies the source and its settings; only an interrupted run with the same one is resumed.
     """
     with resumable_directory(IMAGES_FOLDER / dataset, f"{fingerprint} {image_size} {resize}") as folder:
@@ -54,10 +57,12 @@ def write_images(
                 "resize": resize,
                 "classes": classes,
                 "images_sha256": sha256_of(folder / "images.npy"),
+                **({"ignored": counts.ignored} if counts.ignored else {}),
             },
         )
     unreadable = f", {counts.unreadable} unreadable" if counts.unreadable else ""
-    return f"{counts.images} images of {len(classes)} classes, {image_size}x{image_size}{unreadable}"
+    ignored = f", {counts.ignored} other files ignored ({counts.first_ignored})" if counts.ignored else ""
+    return f"{counts.images} images of {len(classes)} classes, {image_size}x{image_size}{unreadable}{ignored}"
 
 
 def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_size: int, resize: str) -> None:
@@ -74,6 +79,8 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
             row = {"name": image.name, "class": image.label}
             if isinstance(outcome, str):
                 row["reason"] = outcome
+                if image.is_optional and isinstance(outcome, NoImage):
+                    row["ignored"] = True
             else:
                 row |= {
                     "split": image.split,
@@ -125,23 +132,32 @@ def _save(pixels: BinaryIO, rows: BinaryIO) -> None:
 
 @dataclass
 class _Counts:
-    """Counts of `rows`. readable, classes: the classes of readable and of all images. reasons: the first ten."""
+    """Counts of `rows`.
+
+    readable: the classes of readable images. examples: a file of each class. reasons: of the first ten unreadable ones.
+    first_ignored: an ignored file with its reason.
+    """
 
     images: int = 0
     unreadable: int = 0
+    ignored: int = 0
     readable: set[str] = field(default_factory=set)
-    classes: set[str] = field(default_factory=set)
+    examples: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    first_ignored: str = ""
 
     @classmethod
     def of(cls, folder: Path) -> "_Counts":
         counts = cls()
         for row in _rows(folder):
-            counts.classes.add(row["class"])
-            if "reason" in row:
+            counts.examples.setdefault(row["class"], row["name"])
+            reason = f"{row['name']}: {row.get('reason')}"
+            if "ignored" in row:
+                counts.ignored += 1
+                counts.first_ignored = counts.first_ignored or reason
+            elif "reason" in row:
                 counts.unreadable += 1
-                if len(counts.reasons) < 10:
-                    counts.reasons.append(f"{row['name']}: {row['reason']}")
+                counts.reasons += [reason] if len(counts.reasons) < 10 else []
             else:
                 counts.images += 1
                 counts.readable.add(row["class"])
@@ -155,32 +171,42 @@ def _rows(folder: Path) -> Iterator[dict[str, str]]:
 
 def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
     total = counts.images + counts.unreadable
+    if not total:
+        raise UserError(f"{dataset}: none of {counts.ignored} files is an image of a class ({counts.first_ignored}).")
     if not counts.images or counts.unreadable > max_unreadable * total:
         raise UserError(
             f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "
             f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix or remove them, or raise max_unreadable."
         )
-    if unreadable := sorted(counts.classes - counts.readable - {""}):
+    if unreadable := sorted(counts.examples.keys() - counts.readable - {""}):
         raise UserError(
-            f"{dataset}: class {unreadable[0]!r} has no readable image. Fix its files, or remove the class."
+            *(
+                f"{dataset}: class {name!r} has no readable image, only files such as {counts.examples[name]!r}. Fix "
+                "its files, or remove the class."
+                for name in unreadable
+            )
         )
 
 
 def _write_tables(folder: Path, classes: list[str]) -> None:
-    """Convert `rows` to table.csv and quarantine.csv, one row at a time."""
+    """Convert `rows` to table.csv, quarantine.csv and, if files were ignored, ignored.csv, one row at a time."""
     labels = {name: label for label, name in enumerate(classes)}
-    with (
-        (folder / "table.csv").open("w", encoding="utf-8", newline="") as table,
-        (folder / "quarantine.csv").open("w", encoding="utf-8", newline="") as quarantine,
-    ):
-        images = csv.DictWriter(table, IMAGE_COLUMNS, lineterminator="\n")
-        excluded = csv.DictWriter(quarantine, QUARANTINE_COLUMNS, lineterminator="\n")
-        images.writeheader()
-        excluded.writeheader()
+    with ExitStack() as files:
+
+        @cache
+        def writer(name: str) -> csv.DictWriter:
+            file = files.enter_context((folder / name).open("w", encoding="utf-8", newline=""))
+            columns = IMAGE_COLUMNS if name == "table.csv" else QUARANTINE_COLUMNS
+            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
+            table.writeheader()
+            return table
+
         index = itertools.count()
+        for name in ("table.csv", "quarantine.csv"):
+            writer(name)
         for row in _rows(folder):
             if "reason" in row:
-                excluded.writerow(row)
+                writer("ignored.csv" if "ignored" in row else "quarantine.csv").writerow(row)
             else:
-                images.writerow({"index": next(index), "label": labels[row["class"]], **row})
+                writer("table.csv").writerow({"index": next(index), "label": labels[row["class"]], **row})
     (folder / "rows").unlink()

@@ -1,6 +1,7 @@
 """The classes of a task or of features: selects, renames and merges those of the dataset."""
 
 import itertools
+import unicodedata
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -64,7 +65,7 @@ def _renamed(rename: dict[int | str, str], classes: list[str], where: str) -> li
         (label,) = _find(old, classes, where, classes)
         if label in new_names:
             raise UserError(f"{where}: class {classes[label]!r} is given twice, by name and by number. Give it once.")
-        new_names[label] = new
+        new_names[label] = unicodedata.normalize("NFC", new)
     return [new_names.get(label, name) for label, name in enumerate(classes)]
 
 
@@ -85,6 +86,7 @@ def _find(item: int | str, classes: list[str], where: str, new_names: list[str])
     """The labels of the classes that an item selects. Text is a name; a number is a label, unless it may be a name."""
     numbers = range(len(classes))
     if isinstance(item, str):
+        item = unicodedata.normalize("NFC", item)  # as the classes are
         labels = {label for label in numbers if new_names[label] == item}
         if not labels and item not in classes:
             raise UserError(_missing(where, item, classes, did_you_mean(item, classes)))

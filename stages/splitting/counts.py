@@ -65,4 +65,5 @@ def summarize(
         limiting_classes=[] if is_published else limiting_classes(table),
         unreadable=len(images.quarantine),
         first_unreadable=images.quarantine[["name", "reason"]].head(10).to_dict("records"),
+        ignored=images.ignored,
     )

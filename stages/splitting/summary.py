@@ -43,5 +43,6 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
             "of the task for a new split",
         ),
         (summary.unreadable, f"unreadable files of the dataset: {summary.unreadable}, see quarantine.csv"),
+        (summary.ignored, f"files of the dataset that are not images of a class: {summary.ignored}, see ignored.csv"),
     ]
     return [sentence for count, sentence in sentences if count]
