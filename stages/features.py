@@ -61,6 +61,7 @@ def main(params: Params, name: str) -> str:
             shape=list(part.output.shape[1:]),
             parameters=part.count_params(),
             multiply_adds=multiply_adds(part),
+            bits=images.bits,
         )
         for cut, part in zip(cuts, parts, strict=True)
     ]

@@ -361,6 +361,9 @@ ERRORS = {
     "no class folders": lambda: folder_error({"1.png": png(plain(1))}),
     "class folders at two levels": lambda: folder_error({"a/cat/1.png": png(plain(1)), "cat/1.png": png(plain(2))}),
     "unreadable files": lambda: folder_error(images(cat=3, dog=3) | {"cat/0.png": b"", "cat/1.png": b"text"}),
+    "dark 16-bit images": lambda: folder_error(
+        {f"{name}/1.png": png((np.arange(64).reshape(8, 8) * 60).astype(np.uint16)) for name in ("cat", "dog")}
+    ),
     "listed files that are missing": missing_listed_files,
     "folder without images": lambda: folder_error(images(cat=3, dog=3) | {"notes/1.txt": b"x"}),
     "number of a class": lambda: folder_error(images(**{"1": 2, "2": 2, "3": 2}), include=[1, 2]).splitlines()[0],

@@ -19,26 +19,11 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-# Suffixes of pictures; also of formats that are not read, so that they are not mistaken for other files.
-SUFFIXES = {
-    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
-    *(
-        ".heic",
-        ".heif",
-        ".avif",
-        ".jp2",
-        ".j2k",
-        ".jxl",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pnm",
-        ".tga",
-        ".ico",
-        ".exr",
-        ".hdr",
-    ),
-    *(".svg", ".eps", ".psd", ".dcm", ".dicom", ".nii", ".fits", ".svs", ".czi", ".nd2"),
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+# Of other pictures, which are not mistaken for files beside the images: they count as unreadable, unless they are read.
+OTHER_SUFFIXES = {
+    *(".jpe", ".jfif", ".mpo", ".apng", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".tga", ".ico", ".exr", ".hdr", ".svg", ".eps", ".psd", ".dcm", ".dicom", ".nii", ".fits", ".svs"),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
 }
 # Files that operating systems create.
@@ -129,7 +114,7 @@ def locate_images(
 
 def has_picture_suffix(name: str) -> bool:
     """Whether the suffix of a file name is that of a picture."""
-    return PurePosixPath(name).suffix.casefold() in SUFFIXES
+    return PurePosixPath(name).suffix.casefold() in SUFFIXES | OTHER_SUFFIXES
 
 
 def may_be_other(name: str) -> bool:

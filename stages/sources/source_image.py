@@ -18,6 +18,7 @@ class SourceImage(NamedTuple):
     uint8. It is called once, in the order of the source. An exception is the reason why the image is excluded.
     split: train, validation or test if the source publishes it, else empty.
     group: the name of a group whose images must be in one split, or empty.
+    bits: how many bits the values of 16-bit gray images use; None for all.
     is_optional: whether the file is ignored, and does not count as unreadable, if it is not an image (`NotAnImage`).
     """
 
@@ -26,6 +27,7 @@ class SourceImage(NamedTuple):
     content: Callable[[], bytes | np.ndarray]
     split: str = ""
     group: str = ""
+    bits: int | None = None
     is_optional: bool = False
 
 

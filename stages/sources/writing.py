@@ -26,6 +26,8 @@ from stages.sources.workers import NoImage, decode_all
 
 # At most this many images are decoded again after an interruption.
 IMAGES_A_CHECKPOINT = 500
+# A dataset of 16-bit images with values below this does not use the upper two bits.
+NEARLY_BLACK = 2**14
 
 
 def write_images(
@@ -58,6 +60,7 @@ def write_images(
                 "classes": classes,
                 "images_sha256": sha256_of(folder / "images.npy"),
                 **({"ignored": counts.ignored} if counts.ignored else {}),
+                **({"bits": counts.bits} if counts.bits else {}),
             },
         )
     unreadable = f", {counts.unreadable} unreadable" if counts.unreadable else ""
@@ -87,6 +90,8 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
                     "group": image.group,
                     "sha256": outcome.sha256,
                     "perceptual_hash": outcome.perceptual_hash,
+                    "bits": image.bits,
+                    "largest": outcome.largest,
                 }
                 pixels.write(outcome.pixels.tobytes())
                 readable += 1
@@ -135,7 +140,7 @@ class _Counts:
     """Counts of `rows`.
 
     readable: the classes of readable images. examples: a file of each class. reasons: of the first ten unreadable ones.
-    first_ignored: an ignored file with its reason.
+    first_ignored: an ignored file with its reason. bits: those of the dataset. largest: value of all 16-bit images.
     """
 
     images: int = 0
@@ -145,6 +150,8 @@ class _Counts:
     examples: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     first_ignored: str = ""
+    bits: int | None = None
+    largest: int | None = None
 
     @classmethod
     def of(cls, folder: Path) -> "_Counts":
@@ -160,6 +167,9 @@ class _Counts:
                 counts.reasons += [reason] if len(counts.reasons) < 10 else []
             else:
                 counts.images += 1
+                counts.bits = row["bits"]
+                if row["largest"] is not None:
+                    counts.largest = max(counts.largest or 0, row["largest"])
                 counts.readable.add(row["class"])
         return counts
 
@@ -177,6 +187,12 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
         raise UserError(
             f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "
             f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix or remove them, or raise max_unreadable."
+        )
+    if counts.bits is None and counts.largest is not None and counts.largest < NEARLY_BLACK:
+        bits = max(8, counts.largest.bit_length() + counts.largest.bit_length() % 2)
+        raise UserError(
+            f"{dataset}: the values of the 16-bit images reach only {counts.largest:,} of 65,535, so the images would "
+            f"be nearly black. Write `bits: {bits}` if {2**bits - 1:,} is white, or `bits: 16` if they are that dark."
         )
     if unreadable := sorted(counts.examples.keys() - counts.readable - {""}):
         raise UserError(
