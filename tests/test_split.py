@@ -23,6 +23,7 @@ from stages.artifacts.tasks import SPLITS, SplitSummary, Task, read_task
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
+from stages.core.yaml import parse_yaml
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import main
@@ -30,7 +31,7 @@ from stages.splitting.assignment import EXCLUDED, FOLDS, assign_parts, hash_posi
 from stages.splitting.classes import resolve_classes, select_classes
 from stages.splitting.counts import check_counts
 from stages.splitting.groups import group_ids
-from stages.splitting.summary import summary_sentences
+from stages.splitting.summary import split_warnings, summary_sentences
 from tests.conftest import png
 from tests.test_near_duplicates import HASHES, brute_force_groups
 
@@ -452,7 +453,7 @@ def test_excluding_a_merged_class_excludes_all_its_parts():
         ),
         (
             {"rename": {"cat": "lion", 0: "tiger"}},
-            "tasks.t.rename: class 'cat' is given twice, by name and by number. Give it once.",
+            "tasks.t.rename: class 'cat' is given twice. Give it once.",
         ),
         ({"rename": {"a": "x", "b": "y"}}, "tasks.t.rename: class 'a' does not exist. Classes: 0 to 2, or cat, dog, "),
         # A new name that is the number of another class.
@@ -896,20 +897,158 @@ def test_a_smaller_training_set_is_a_subset(images, seed, small, more):
 
 def test_every_split_needs_two_images_per_class():
     table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "group_id": [0, 1, 2, *[3] * 9, *range(4, 27)]})
-    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), CLASSES, table, "tasks.t")
+    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), task_config(), CLASSES, table, "tasks.t")
     counts = pd.DataFrame([[9, 9, 9], [9, 1, 4], [0, 9, 9]], columns=SPLITS)
     with pytest.raises(UserError) as error:
-        check_counts(counts, CLASSES, table, "tasks.t")
-    assert str(error.value) == (
+        check_counts(counts, task_config(), CLASSES, table, "tasks.t")
+    assert error.value.sentences == (
         "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images (its largest group has 9 images). Every "
-        "split needs at least 2: change the shares or add images."
-    )
-    with pytest.raises(UserError) as error:
-        check_counts(counts.drop(1), CLASSES, table, "tasks.t")
-    assert str(error.value) == (
+        "split needs at least 2: change the shares or add images.",
         "tasks.t: class 'horse' has 0 train, 9 validation and 9 test images. Every split needs at least 2: change the "
-        "shares or add images."
+        "shares or add images.",
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "small", "entry", "line"),
+    [
+        (["ant", "bee", "cat", "dog"], ["ant", "dog"], {}, "exclude: ['ant', 'dog']"),
+        (["1", "2", "no", "it's", "1e3", "a: #b"], ["1", "no", "it's", "a: #b"], {}, None),
+        (["ant", "bee", "cat", "dog", "eel"], ["bee"], {"exclude": ["eel", 2]}, "exclude: ['eel', 2, 'bee']"),
+        (["ant", "bee", "cat", "dog"], ["bee"], {"include": ["ant", 1, "cat"]}, "include: ['ant', 'cat']"),
+        (["ant", "bee", "cat"], ["old"], {"rename": {"bee": "old"}}, "exclude: ['old']"),
+        (["ant", "bee", "cat"], ["ant", "cat"], {}, ""),
+        ([f"{number:02}" for number in range(20)], [f"{number:02}" for number in range(13)], {}, None),
+    ],
+)
+def test_the_error_of_small_classes_has_a_line_that_leaves_them_out(names, small, entry, line, folder):
+    renamed = {new: old for old, new in entry.get("rename", {}).items()}
+    few = {renamed.get(name, name) for name in small}
+    images = [image for name in names for image in numbered(name, 3 if name in few else 12)]
+    write_prepared(images)
+    with pytest.raises(UserError) as error:
+        main(task_params(**entry), "t")
+    assert not (folder / "data/tasks").exists()
+    *sentences, last = error.value.sentences
+    if line == "":  # too few would remain
+        assert len(error.value.sentences) == len(small) and "leave" not in last
+        return
+    assert len(sentences) == min(len(small), 11)
+    assert all(repr(name) in sentence for name, sentence in zip(sorted(small)[:10], sentences, strict=False))
+    suggestion = last.removeprefix("tasks.t: To leave these classes out, write `").removesuffix("`.")
+    assert line in (None, suggestion)
+    task = split_task(images, **{**entry, **parse_yaml(suggestion)})
+    chosen = {
+        name for name in names if name not in {*few, *entry.get("exclude", []), "cat" * (2 in entry.get("exclude", []))}
+    }
+    assert set(task.classes) == chosen & {*entry.get("include", names), *("bee" * (1 in entry.get("include", [])),)}
+
+
+# Contradicting labels, and published splits that a task does not use.
+
+
+@pytest.mark.parametrize(
+    ("pairs", "entry", "counted"),
+    [
+        ([("cat", "dog")], {}, 2),
+        ([("cat", "dog"), ("cat", "dog"), ("cat", "cat")], {}, 4),
+        ([("cat", "dog", "horse", "cat")], {}, 4),
+        ([("cat", "dog")], {"max_per_class": 10}, 2),
+        ([("cat", "dog")], {"near_duplicates": "group", "group": r"(\d+)\.png"}, 2),
+        ([("cat", "cat")], {}, 0),
+        ([("cat", "dog")], {"rename": {"dog": "cat"}}, 0),
+        ([("cat", "horse")], {"exclude": ["horse"]}, 0),
+    ],
+)
+def test_equal_images_of_two_classes_are_counted_and_listed(pairs, entry, counted, folder, capsys):
+    own = [image for name in ("cat", "dog", "horse") for image in numbered(name, 20)]
+    copies = [Image(name, f"copy {number}") for number, names in enumerate(pairs) for name in names]
+    task = split_task([*own, *copies], **entry)
+    assert task.summary.contradictions == counted
+    listed = folder / "data/tasks/t/contradictions.csv"
+    assert listed.exists() == (counted > 0)
+    output = capsys.readouterr().out
+    if not counted:
+        assert "another class" not in output and split_warnings("t", task.summary) == []
+        return
+    rows = pd.read_csv(listed, keep_default_na=False)
+    assert len(rows) == counted
+    assert (rows.groupby("sha256")["class"].nunique() > 1).all()
+    assert set(rows["split"]) <= {*SPLITS, EXCLUDED}
+    [warning] = split_warnings("t", task.summary)
+    assert warning in output
+    first = rows[rows["sha256"] == rows["sha256"][0]].drop_duplicates("class")
+    examples = ", ".join(f"{name!r} ({label})" for name, label in zip(first["name"], first["class"], strict=True))
+    assert warning == (
+        f"t: {counted} images have the same content as an image of another class, such as "
+        f"{examples}. Correct the labels, or remove the images. data/tasks/t/contradictions.csv lists them."
+    )
+
+
+PUBLISHED = [
+    image
+    for name in ("cat", "dog")
+    for split in SPLITS
+    for image in numbered(
+        name, {"train": 20, "validation": 6, "test": 10}[split], 100 * SPLITS.index(split), split=split
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("entry", "unused"),
+    [
+        ({"validation": 0.2, "test": 0.2}, {"test": 20, "validation": 12}),
+        ({"validation": 0.2, "test": "published"}, {"validation": 12}),
+        ({"validation": "published", "test": 4}, {"test": 20}),
+        ({"validation": 3, "test": 3, "include": ["cat", "dog"]}, {"test": 20, "validation": 12}),
+        ({"validation": "published", "test": "published"}, {}),
+        ({"validation": "published or 0.2", "test": "published or 4"}, {}),
+        ({"validation": 0.2, "test": "published or 0.2"}, {"validation": 12}),
+    ],
+)
+def test_published_splits_that_a_task_does_not_use_are_reported(entry, unused, folder, capsys):
+    task = split_task(PUBLISHED, **entry)
+    splits = {image.content: image.split for image in PUBLISHED}
+    published = task.table["sha256"].map({text_sha256(content): split for content, split in splits.items()})
+    assert {split: images for split, (images, _) in task.summary.unused.items()} == unused
+    warnings = split_warnings("t", task.summary)
+    assert len(warnings) == len(unused)
+    output = capsys.readouterr().out
+    for warning, (split, number) in zip(warnings, unused.items(), strict=True):
+        elsewhere = int(((published == split) & (task.table["split"] != split)).sum())
+        assert elsewhere > 0
+        assert warning in output
+        assert warning == (
+            f"t: the dataset publishes a {split} split, which the task does not use: {elsewhere} of its {number} "
+            f"images are in other splits. To use it, write `{split}: published` in tasks.t."
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "settled"),
+    [
+        (PUBLISHED, ("published", "published")),
+        ([image for image in PUBLISHED if image.split != "validation"], (0.25, "published")),
+        ([image for image in PUBLISHED if image.split != "test"], ("published", 4)),
+        ([image._replace(split="") for image in PUBLISHED], (0.25, 4)),
+    ],
+)
+def test_published_or_a_share_is_the_published_split_where_there_is_one(images, settled, folder):
+    entry = {"validation": "published or 0.25", "test": "published or 4"}
+    task = split_task_from_scratch(images, **entry)
+    plain = split_task_from_scratch(images, validation=settled[0], test=settled[1])
+    assert splits_by(task) == splits_by(plain)
+    assert task.summary == plain.summary
+
+
+def test_a_split_that_the_dataset_publishes_later_makes_a_new_split(folder, capsys):
+    entry = {"validation": "published or 0.25", "test": "published or 0.25"}
+    split_task([image._replace(split="") for image in PUBLISHED], **entry)
+    capsys.readouterr()
+    task = split_task(PUBLISHED, **entry)
+    assert "new split: the dataset publishes other splits\n" in capsys.readouterr().out
+    assert splits_by(task) == splits_by(split_task_from_scratch(PUBLISHED, validation="published", test="published"))
 
 
 def test_the_stage_logs_and_stores_its_summary(folder, capsys):
@@ -934,13 +1073,17 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         folds=3,
         unreadable=12,
         first_unreadable=[{"name": f"cat/{number}.png", "reason": f"reason {number}"} for number in range(10)],
+        contradictions=3,
+        first_contradictions=[{"name": "cat/0.png", "class": "cat"}, {"name": "dog/25.png", "class": "dog"}],
     )
-    table, *lines = capsys.readouterr().out.rsplit("\n", 5)
+    table, *lines = capsys.readouterr().out.rsplit("\n", 6)
     assert lines == [
         "The images outside the test split form 3 folds. Each repeat holds out another fold for validation.",
         "images of groups, each group in one split: 5 images, 2 groups",
         "images with the same content as another image, kept in one split: 5",
         "unreadable files of the dataset: 12, see quarantine.csv",
+        "t: 3 images have the same content as an image of another class, such as 'cat/0.png' (cat), 'dog/25.png' "
+        "(dog). Correct the labels, or remove the images. data/tasks/t/contradictions.csv lists them.",
         "",
     ]
     counts = {split_name: (task.table["split"] == split_name).sum() for split_name in SPLITS}

@@ -30,7 +30,10 @@ LAYER_KEYS = "hidden, activation, batch_normalization, dropout, l2"
 HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, start_from, standardize, views"
 PROBE_KEYS = "task, features, cut, kind, views, l2, class_weights, train_fraction, max_train_per_class"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
-HELD_OUT = "a share of each class above 0 and below 1, a number of images per class from 2 up, or published"
+HELD_OUT = (
+    "a share of each class above 0 and below 1, a number of images per class from 2 up, published, or a text such as "
+    "'published or 0.2'"
+)
 CLASSES = "a list of class numbers or names, such as [0, 1] or [cat, dog]"
 
 SMALL = {"source": "digits", "image_size": 16}
@@ -951,6 +954,63 @@ def test_check_reports_a_missing_folder(tmp_path):
     assert done.stderr == "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.\n"
     (tmp_path / "my_images").mkdir()
     assert run_check(tmp_path).returncode == 0
+
+
+def test_check_reports_all_missing_folders(tmp_path):
+    write_study(tmp_path, changed({"folders/mine": FOLDER, "folders/yours": FOLDER | {"path": "gone"}}))
+    assert run_check(tmp_path).stderr.splitlines() == [
+        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.",
+        "  folders.yours.path: folder 'gone' does not exist. Correct the path.",
+    ]
+
+
+CIFAR10 = {"source": "cifar10", "image_size": 32}
+SPLIT_FOLDERS = [f"{split}/{name}/1.png" for split in ("Training", "valid", "test") for name in ("cat", "dog")]
+TABLE = "path;label;split\n1;cat;train\n2;dog;testing\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "files", "validation", "test", "unused"),
+    [
+        (FOLDER, SPLIT_FOLDERS, 0.2, 0.2, ["test: 0.2", "validation: 0.2"]),
+        (FOLDER, SPLIT_FOLDERS, 0.2, "published", ["validation: 0.2"]),
+        (FOLDER, SPLIT_FOLDERS, "published", 5, ["test: 5"]),
+        (FOLDER, SPLIT_FOLDERS, "published or 0.2", "published or 5", []),
+        (FOLDER, ["cat/1.png", "dog/1.png"], 0.2, 0.2, []),
+        (FOLDER, [*SPLIT_FOLDERS[:2], "test/unknown/1.png"], 0.2, 0.2, []),
+        (FOLDER, ["1.png"], 0.2, 0.2, []),  # the stage `prepare` reports that there are no classes
+        (FOLDER | {"source": "csv"}, ["1.png", "2.png"], 0.2, 0.2, ["test: 0.2"]),
+        (CIFAR10, [], 0.2, 0.2, ["test: 0.2"]),
+        (CIFAR10, [], 0.2, "published", []),
+    ],
+)
+def test_check_names_published_splits_that_a_task_does_not_use(dataset, files, validation, test, unused, tmp_path):
+    for file in files:
+        (tmp_path / "my_images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my_images" / file).touch()
+    if dataset["source"] == "csv":
+        (tmp_path / "my_images/labels.csv").write_text(TABLE)
+    section = "datasets" if dataset is CIFAR10 else "folders"
+    task = {"dataset": "mine", "validation": validation, "test": test}
+    write_study(tmp_path, changed({f"{section}/mine": dataset, "tasks/t": task}))
+    done = run_check(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == [
+        f"check: tasks.t: dataset 'mine' publishes a {split} split, but `{split}: {value}` draws another one. To use it, "
+        f"write `{split}: published`."
+        for split, value in (line.split(": ") for line in unused)
+    ]
+
+
+@pytest.mark.parametrize("value", ["published or 0", "published or 1.5", "published or 1", "published or", "Published"])
+def test_published_or_something_else_is_not_valid(value):
+    _, problems = validate_study(changed({"tasks/digits-a/test": value}))
+    assert problems == [f"tasks.digits-a.test: '{value}' is not valid. Give {HELD_OUT}."]
+
+
+def test_shares_after_published_or_count_too():
+    task = {"tasks/digits-a/validation": "published or 0.5", "tasks/digits-a/test": 0.6}
+    assert "leave no images for training" in validate_study(changed(task))[1][0]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--clean"]])

@@ -13,10 +13,8 @@ from typing import NamedTuple
 from stages.config.datasets import ArchiveConfig, FlowersConfig, KaggleConfig
 from stages.core.errors import UserError
 from stages.sources.layout import locate_images, may_be_other, printable
-from stages.sources.source_image import SourceImage, ignored_file, unusable_image
+from stages.sources.source_image import LARGEST_FILE, SourceImage, ignored_file, unusable_image
 
-# Larger files are not photographs, and are not read.
-LARGEST_FILE = 200 * 2**20
 LINK = "it is a link, not a file"
 # Exceptions that damaged or malicious archives have raised.
 DAMAGE = (

@@ -10,10 +10,9 @@ from typing import Any
 from stages.config.datasets import CsvConfig, FolderConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
-from stages.sources.archives import LARGEST_FILE
 from stages.sources.layout import SPLIT_NAMES, class_name, is_system_file, locate_images, may_be_other, printable
 from stages.sources.listed_files import locate_files
-from stages.sources.source_image import NotAnImage, SourceImage, ignored_file, unusable_image
+from stages.sources.source_image import LARGEST_FILE, NotAnImage, SourceImage, ignored_file, unusable_image
 
 COLUMNS = ["path", "label", "split", "group"]
 DELIMITERS = ",;\t|"

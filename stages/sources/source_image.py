@@ -5,6 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+# Larger files are not photographs, and are not read.
+LARGEST_FILE = 200 * 2**20
+
 
 class NotAnImage(ValueError):
     """Why a file is not an image at all, in contrast to a damaged one."""

@@ -39,12 +39,14 @@ def resolve_classes(entry: TaskConfig, classes: list[str], where: str) -> TaskCl
             f"{where}: a task needs two classes. Classes after include, exclude and rename: {listing(names)}."
         )
     old_names = {new_names[label]: classes[label] for label in labels}
-    for first, second in itertools.combinations(sorted(names), 2):
-        if first.casefold() == second.casefold():
-            raise UserError(
-                f"{where}: classes {first!r} and {second!r} differ only in letter case. If they are one class, write "
-                f"rename: {{{old_names[first]}: {second}}}; otherwise rename one of them."
-            )
+    problems = [
+        f"{where}: classes {first!r} and {second!r} differ only in letter case. If they are one class, write rename: "
+        f"{{{old_names[first]}: {second}}}; otherwise rename one of them."
+        for first, second in itertools.combinations(sorted(names), 2)
+        if first.casefold() == second.casefold()
+    ]
+    if problems:
+        raise UserError(*problems)
     return TaskClasses(names, {label: names.index(new_names[label]) for label in labels})
 
 
@@ -60,12 +62,13 @@ def select_classes(selection: list[int | str] | None, classes: list[str], where:
 def _renamed(rename: dict[int | str, str], classes: list[str], where: str) -> list[str]:
     """The new names of all classes; those that `rename` does not mention keep theirs."""
     _labels(rename, classes, where, classes)  # reports all problems at once
-    new_names = {}
+    new_names, twice = {}, []
     for old, new in rename.items():
         (label,) = _find(old, classes, where, classes)
-        if label in new_names:
-            raise UserError(f"{where}: class {classes[label]!r} is given twice, by name and by number. Give it once.")
+        twice += [label] if label in new_names else []
         new_names[label] = unicodedata.normalize("NFC", new)
+    if twice:
+        raise UserError(*(f"{where}: class {classes[label]!r} is given twice. Give it once." for label in twice))
     return [new_names.get(label, name) for label, name in enumerate(classes)]
 
 
