@@ -996,8 +996,8 @@ def test_check_names_published_splits_that_a_task_does_not_use(dataset, files, v
     done = run_check(tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[1:] == [
-        f"check: tasks.t: dataset 'mine' publishes a {split} split, but `{split}: {value}` draws another one. To use it, "
-        f"write `{split}: published`."
+        f"check: tasks.t: dataset 'mine' publishes a {split} split, but `{split}: {value}` draws another one. To use "
+        f"it, write `{split}: published`."
         for split, value in (line.split(": ") for line in unused)
     ]
 

@@ -3,6 +3,7 @@
 import itertools
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from stages.config.tasks import TaskConfig
@@ -116,6 +117,7 @@ def _find(item: int | str, classes: list[str], where: str, new_names: list[str])
     )
 
 
+@cache
 def _number(name: str) -> float | None:
     """The number that YAML reads in a name without quotes, such as 7 in 007; None for other names."""
     for read in (int, float, lambda text: int(text, 0)):

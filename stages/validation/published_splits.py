@@ -1,4 +1,7 @@
-"""Published splits that tasks do not use, as far as they are known before images are prepared."""
+"""Published splits that tasks do not use, as far as they are known before images are prepared.
+
+These are notes: the stage `check` does not depend on the local folders that it looks at.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
