@@ -40,6 +40,8 @@ def locate_files(folder: Path, paths: list[str]) -> tuple[dict[str, str], dict[s
             problems[path] = f"it could be any of {listing(map(printable, candidates))}"
         elif os.path.lexists(folder / path):
             problems[path] = "it is not a file"
+        elif _normalized(path).startswith("../"):
+            problems[path] = "it leads out of the folder"
         else:
             hint = _nearest(path, existing) if len(problems) < MOST_SUGGESTIONS else ""
             problems[path] = f"it does not exist{hint}"

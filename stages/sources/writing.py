@@ -139,15 +139,17 @@ def _save(pixels: BinaryIO, rows: BinaryIO) -> None:
 class _Counts:
     """Counts of `rows`.
 
-    readable: the classes of readable images. examples: a file of each class. reasons: of the first ten unreadable ones.
-    first_ignored: an ignored file with its reason. bits: those of the dataset. largest: value of all 16-bit images.
+    readable, classes: the classes of readable and of all images. reasons: of the first ten unreadable ones.
+    first_ignored: an ignored file with its reason. others: folder of ignored files -> one of them. bits: those of the
+    dataset. largest: value of all 16-bit images.
     """
 
     images: int = 0
     unreadable: int = 0
     ignored: int = 0
     readable: set[str] = field(default_factory=set)
-    examples: dict[str, str] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
     first_ignored: str = ""
     bits: int | None = None
@@ -157,12 +159,14 @@ class _Counts:
     def of(cls, folder: Path) -> "_Counts":
         counts = cls()
         for row in _rows(folder):
-            counts.examples.setdefault(row["class"], row["name"])
             reason = f"{row['name']}: {row.get('reason')}"
             if "ignored" in row:
                 counts.ignored += 1
                 counts.first_ignored = counts.first_ignored or reason
-            elif "reason" in row:
+                counts.others.setdefault(row["class"], row["name"])
+                continue
+            counts.classes.add(row["class"])
+            if "reason" in row:
                 counts.unreadable += 1
                 counts.reasons += [reason] if len(counts.reasons) < 10 else []
             else:
@@ -188,20 +192,23 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
             f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "
             f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix or remove them, or raise max_unreadable."
         )
+    problems = [
+        f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."
+        for name in sorted(counts.classes - counts.readable - {""})
+    ]
+    problems += [
+        f"{dataset}: folder {name!r} has no images, only files such as {counts.others[name]!r}. Move it to another "
+        "place, or add images."
+        for name in sorted(counts.others.keys() - counts.classes - {""})
+    ]
     if counts.bits is None and counts.largest is not None and counts.largest < NEARLY_BLACK:
         bits = max(8, counts.largest.bit_length() + counts.largest.bit_length() % 2)
-        raise UserError(
+        problems.append(
             f"{dataset}: the values of the 16-bit images reach only {counts.largest:,} of 65,535, so the images would "
             f"be nearly black. Write `bits: {bits}` if {2**bits - 1:,} is white, or `bits: 16` if they are that dark."
         )
-    if unreadable := sorted(counts.examples.keys() - counts.readable - {""}):
-        raise UserError(
-            *(
-                f"{dataset}: class {name!r} has no readable image, only files such as {counts.examples[name]!r}. Fix "
-                "its files, or remove the class."
-                for name in unreadable
-            )
-        )
+    if problems:
+        raise UserError(*problems)
 
 
 def _write_tables(folder: Path, classes: list[str]) -> None:
