@@ -1317,9 +1317,10 @@ def test_gray_with_zero_as_white_is_inverted(pixels, settings, expected, big_end
 
 @pytest.mark.parametrize(("photometric", "expected"), [(1, DEEP * 4), (0, 255 - DEEP * 4)])
 def test_a_file_of_12_bits_is_scaled_without_a_setting(photometric, expected):
-    decoded = decode(tiff(DEEP * 64, photometric, bits=12), 8)
-    assert np.array_equal(decoded.pixels[:, :, 0], expected)
-    assert decoded.largest is None
+    for bits in (None, 12, 16):
+        decoded = decode(tiff(DEEP * 64, photometric, bits=12), 8, bits=bits)
+        assert np.array_equal(decoded.pixels[:, :, 0], expected)
+        assert decoded.largest is None
 
 
 def test_the_checksum_of_16_bit_gray_is_that_of_all_its_bits():

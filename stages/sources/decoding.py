@@ -74,8 +74,9 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
     except UnidentifiedImageError:  # its message has a memory address, which differs on every run
         raise NotAnImage("the file is not an image of a known format") from None
     with opened as image:
-        tags = dict(getattr(image, "tag_v2", {}))
-        if tags.get(SAMPLE_FORMAT, ())[:1] == SIGNED and (stored_bits := tags[BITS_PER_SAMPLE][0]) < 32:
+        all_tags = getattr(image, "tag_v2", {})  # others may be damaged
+        tags = {tag: all_tags[tag] for tag in (PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT) if tag in all_tags}
+        if tags.get(SAMPLE_FORMAT, ())[:1] == SIGNED and (stored_bits := tags.get(BITS_PER_SAMPLE, (1,))[0]) < 32:
             raise ValueError(f"its pixels are signed {stored_bits}-bit numbers, whose black and white are unknown")
         has_deep_color = ";16" in str(image.tile) and not image.mode.startswith("I;16")
         image.load()  # Pillow reports broken pixels only once
@@ -97,7 +98,7 @@ def _deep_gray(stored: np.ndarray, tags: dict, bits: int | None) -> tuple[np.nda
     stored: (height, width), 16-bit numbers. tags: of a TIFF file. The largest value is None if the file says its depth.
     """
     stored_bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
-    bits = bits or stored_bits
+    bits = stored_bits if stored_bits < 16 else bits or 16
     white, largest = 2**bits - 1, int(stored.max())
     if largest > white:
         raise ValueError(f"its values reach {largest:,}, more than the {white:,} of {bits} bits")

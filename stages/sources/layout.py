@@ -101,15 +101,24 @@ def locate_images(
             "table (source: csv)."
         )
     if any(location.split for location in usable):
-        classes = {location.label for location in usable if location.split == "train"}
-        known = {label.casefold() for label in classes}
+        unlabeled = _labels_outside_train(usable)
         for name, location in locations.items():
             if _is_split_alone(location):
                 locations[name] = Location("", unlabeled=f"it is in {location.label!r} without a class folder")
-            elif len(known) > 1 and location.split in ("validation", "test") and location.label.casefold() not in known:
-                reason = f"its folder {location.label!r} is not a class folder of train"
-                locations[name] = Location("", unlabeled=reason + did_you_mean(location.label, classes))
+            elif location.split in ("validation", "test") and location.label in unlabeled:
+                locations[name] = Location("", unlabeled=unlabeled[location.label])
     return locations
+
+
+def _labels_outside_train(locations: Iterable[Location]) -> dict[str, str]:
+    """Folders that are no class, because train has at least two class folders, but not this one; with the reason."""
+    trained = {location.label for location in locations if location.split == "train"}
+    known = {label.casefold() for label in trained}
+    return {
+        label: f"its folder {label!r} is not a class folder of train{did_you_mean(label, trained)}"
+        for label in sorted({location.label for location in locations if location.split})
+        if len(known) > 1 and label.casefold() not in known
+    }
 
 
 def has_picture_suffix(name: str) -> bool:
