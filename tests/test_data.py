@@ -215,6 +215,18 @@ def test_a_class_may_have_the_name_of_a_split():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("name", ["test", "Test", "val", "validation"])
+def test_a_split_folder_beside_class_folders_is_an_error(shape, name):
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset(shape, dict.fromkeys(["cat/1.png", "dog/1.png", f"{name}/1.png"], png(plain(RED)))))
+    assert str(error.value).partition(": ")[2] == (
+        f"folder '{name}' has the name of a split, but is beside class folders such as 'cat'. Move it to another place "
+        "if its images have no class, or rename it if it is a class."
+    )
+    assert has_no_images()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
 def test_a_file_in_a_split_without_a_class_is_ignored(shape):
     files = {"train/a/1.png": png(plain(RED)), "train/b/1.png": png(plain(RED)), "test/1.png": png(plain(RED))}
     images = prepared(source_dataset(shape, files))
@@ -810,6 +822,15 @@ def test_the_files_of_a_table_are_found(table, files):
     assert quarantine() == {}
 
 
+@pytest.mark.parametrize("other", ["./1.png", "1", r".\1.png", "x/../1.png"])
+def test_a_file_that_is_listed_in_two_ways_has_equal_content(other):
+    """So the split counts its contradicting labels."""
+    dataset = csv_dataset(f"path,label\n1.png,a\n{other},b\n", {"1.png": A, "x/2.png": B})
+    images = prepared(dataset)
+    assert list(images.table["class"]) == ["a", "b"]
+    assert images.table["sha256"].nunique() == 1
+
+
 @pytest.mark.parametrize(
     ("path", "files", "problem"),
     [
@@ -844,6 +865,7 @@ def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
         {"a/1.npy": b"\x93NUMPY", "b/1.xmp": b"x", "b/x.db": bytes(200)},
         {"train/a/1.png": A, "train/b/1.png": B, "train/b/1.json": b"{}", "test/1.png": A, "test/unknown/2.png": A},
         {"train/a/1.png": A, "train/b/1.png": B, "test/unknown/1.png": A, "val/b/1.png": A, "test/unknown/1.json": b""},
+        {"a/1.png": A, "b/1.png": B, "test/a/2.png": A, "test/none/1.png": A, "valid/2.png": A},
     ],
 )
 def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, others):

@@ -1042,6 +1042,16 @@ def test_published_or_a_share_is_the_published_split_where_there_is_one(images, 
     assert task.summary == plain.summary
 
 
+def test_the_study_of_own_images_uses_published_splits(folder):
+    study = parse_yaml((Path(__file__).parents[1] / "studies/my_images.yaml").read_text())
+    entry = study["tasks"]["my-classes"] | {"dataset": "d"}
+    task = split_task(PUBLISHED, **entry)
+    assert task.table["split"].tolist() == [image.split for image in PUBLISHED]
+    drawn = split_task([image._replace(split="") for image in PUBLISHED], **entry)
+    assert drawn.table["split"].value_counts().to_dict() == {"train": 44, "validation": 14, "test": 14}
+    assert split_warnings("t", task.summary) == split_warnings("t", drawn.summary) == []
+
+
 def test_a_split_that_the_dataset_publishes_later_makes_a_new_split(folder, capsys):
     entry = {"validation": "published or 0.25", "test": "published or 0.25"}
     split_task([image._replace(split="") for image in PUBLISHED], **entry)

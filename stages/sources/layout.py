@@ -52,8 +52,9 @@ def locate_images(
     source in messages.
 
     Files next to the class folders are left out, unless their suffix is that of an image. Images without a class
-    folder are unlabeled, and so are those of validation and test in a folder that train lacks, if train has two class
-    folders. `UserError` for empty class folders, and if there is no class folder.
+    folder are unlabeled, and so are those of validation and test in a folder that the images for training lack.
+    `UserError` for empty class folders, for a folder such as `test` beside class folders, and if there is no class
+    folder.
     """
     below = {name: parts for name in files if (parts := _below(name, subfolder))}
     if subfolder and not below:
@@ -101,24 +102,43 @@ def locate_images(
             "table (source: csv)."
         )
     if any(location.split for location in usable):
-        unlabeled = _labels_outside_train(usable)
+        unlabeled = _only_held_out(usable)
         for name, location in locations.items():
             if _is_split_alone(location):
                 locations[name] = Location("", unlabeled=f"it is in {location.label!r} without a class folder")
             elif location.split in ("validation", "test") and location.label in unlabeled:
                 locations[name] = Location("", unlabeled=unlabeled[location.label])
+    else:
+        _refuse_split_beside_classes(sorted({location.label for location in usable}), where)
     return locations
 
 
-def _labels_outside_train(locations: Iterable[Location]) -> dict[str, str]:
-    """Folders that are no class, because train has at least two class folders, but not this one; with the reason."""
-    trained = {location.label for location in locations if location.split == "train"}
+def _only_held_out(locations: list[Location]) -> dict[str, str]:
+    """Folders of validation and test that are no class, because the images for training have others; with the reason.
+
+    Only if there are at least two classes for training.
+    """
+    trained = {location.label for location in locations if location.split not in ("validation", "test")}
     known = {label.casefold() for label in trained}
     return {
-        label: f"its folder {label!r} is not a class folder of train{did_you_mean(label, trained)}"
-        for label in sorted({location.label for location in locations if location.split})
+        label: f"its folder {label!r} is only in validation or test, so it is not a class{did_you_mean(label, trained)}"
+        for label in sorted({location.label for location in locations})
         if len(known) > 1 and label.casefold() not in known
     }
+
+
+def _refuse_split_beside_classes(labels: list[str], where: str) -> None:
+    """`UserError` for folders such as `test` beside class folders: their images may be unlabeled."""
+    splits = [label for label in labels if SPLIT_NAMES.get(label.casefold()) in ("validation", "test")]
+    classes = [label for label in labels if label not in splits]
+    if splits and len(classes) > 1:
+        raise UserError(
+            *(
+                f"{where}: folder {split!r} has the name of a split, but is beside class folders such as "
+                f"{classes[0]!r}. Move it to another place if its images have no class, or rename it if it is a class."
+                for split in splits
+            )
+        )
 
 
 def has_picture_suffix(name: str) -> bool:
