@@ -898,6 +898,25 @@ def test_a_broken_picture_counts_as_unreadable(name, content):
         prepared(source_dataset("folder", {"a/1.png": A, "b/1.png": B, name: content}))
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_large_file_beside_the_images_is_ignored(shape, monkeypatch):
+    for module in (archives, folders):
+        monkeypatch.setattr(module, "LARGEST_FILE", 1000)
+    prepared(source_dataset(shape, {"a/1.png": A, "b/1.png": B, "a/movie.mp4": bytes(2000)}))
+    assert list(ignored()) == ["a/movie.mp4"]
+    with pytest.raises(UserError, match="1 of 3 files are unreadable"):
+        prepared(source_dataset(shape, {"a/1.png": A, "b/1.png": B, "a/scan.tif": bytes(2000)}))
+
+
+def test_a_source_of_other_files_is_an_error():
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", {"a/1.json": b"{}", "b/1.json": b"{}"}))
+    assert str(error.value) == (
+        "d: none of 2 files is an image of a class (a/1.json: the file is not an image of a known format). Give a "
+        "folder or archive of images."
+    )
+
+
 def test_folders_without_images_are_named_in_one_error():
     files = {"a/1.png": A, "b/1.json": b"{}", "c/1.txt": b"x", "c/2.txt": b"x"}
     with pytest.raises(UserError) as error:

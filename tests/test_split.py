@@ -481,6 +481,12 @@ def test_invalid_class_selections_are_errors(entry, sentence):
     assert str(error.value).startswith(sentence)
 
 
+def test_all_classes_that_differ_in_letter_case_are_reported():
+    with pytest.raises(UserError) as error:
+        resolve_classes(task_config(), ["Cat", "Dog", "cat", "dog"], "tasks.t")
+    assert [sentence.split("'")[1:4:2] for sentence in error.value.sentences] == [["Cat", "cat"], ["Dog", "dog"]]
+
+
 def test_classes_that_differ_in_letter_case_can_be_merged():
     classes = ["Straße", "cat", "dog", "strasse"]
     with pytest.raises(UserError) as error:
@@ -790,6 +796,13 @@ def test_a_split_that_is_not_published_is_an_error(split_name, splits, folder):
         "or a number of images per class."
     )
     assert not (folder / "data/tasks").exists()
+
+
+def test_all_splits_that_are_not_published_are_reported(folder):
+    write_prepared(TWO_CLASSES)
+    with pytest.raises(UserError) as error:
+        main(task_params(validation="published", test="published"), "t")
+    assert [sentence.split(":")[0] for sentence in error.value.sentences] == ["tasks.t.test", "tasks.t.validation"]
 
 
 def test_groups_come_from_file_names_and_from_the_table(folder):

@@ -8,12 +8,15 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.yaml import parse_yaml, read_yaml
+from stages.sources.source_image import SourceImage
+from stages.sources.writing import write_images
 from stages.validation.study import load_study, validate_study
 from tests.pipeline import write_study
 
@@ -1000,6 +1003,21 @@ def test_check_names_published_splits_that_a_task_does_not_use(dataset, files, v
         f"it, write `{split}: published`."
         for split, value in (line.split(": ") for line in unused)
     ]
+
+
+def test_check_knows_the_published_splits_of_prepared_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = [np.full((8, 8), number, np.uint8) for number in range(2)]
+    source = [
+        SourceImage(split, "cat", lambda number=number: pixels[number], split)
+        for number, split in enumerate(("", "test"))
+    ]
+    archive = {"source": "archive", "url": "photos.zip", "sha256": "0" * 64, "image_size": 8}
+    task = {"dataset": "mine", "validation": 0.2, "test": 0.2}
+    write_study(tmp_path, changed({"datasets/mine": archive, "tasks/t": task}))
+    assert len(run_check(tmp_path).stdout.splitlines()) == 1
+    write_images("mine", source, 8, 0.0)
+    assert "tasks.t: dataset 'mine' publishes a test split" in run_check(tmp_path).stdout
 
 
 @pytest.mark.parametrize("value", ["published or 0", "published or 1.5", "published or 1", "published or", "Published"])

@@ -186,7 +186,10 @@ def _rows(folder: Path) -> Iterator[dict[str, str]]:
 def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
     total = counts.images + counts.unreadable
     if not total:
-        raise UserError(f"{dataset}: none of {counts.ignored} files is an image of a class ({counts.first_ignored}).")
+        raise UserError(
+            f"{dataset}: none of {counts.ignored} files is an image of a class ({counts.first_ignored}). Give a folder "
+            "or archive of images."
+        )
     if not counts.images or counts.unreadable > max_unreadable * total:
         raise UserError(
             f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "

@@ -1,12 +1,13 @@
-"""Published splits that tasks do not use, as far as they are known before images are prepared.
+"""Published splits that tasks do not use, as far as they are known.
 
-These are notes: the stage `check` does not depend on the local folders that it looks at.
+These are notes: the stage `check` does not depend on the local folders and the prepared images that it looks at.
 """
 
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from stages.artifacts.images import read_images
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
 from stages.sources.folders import csv_images, folder_images
@@ -20,7 +21,7 @@ def unused_splits(tasks: dict[str, TaskConfig], datasets: dict[str, Any]) -> Ite
     for name, task in tasks.items():
         settings = {"test": task.test, "validation": task.validation}
         shares = {split: value for split, value in settings.items() if not str(value).startswith("published")}
-        published = _published(datasets[task.dataset]) if shares else set()
+        published = _published(task.dataset, datasets[task.dataset]) if shares else set()
         for split, value in shares.items():
             if split in published:
                 yield (
@@ -29,11 +30,13 @@ def unused_splits(tasks: dict[str, TaskConfig], datasets: dict[str, Any]) -> Ite
                 )
 
 
-def _published(dataset: Any) -> set[str]:
-    """The splits that a dataset publishes; none if it is not known yet."""
-    if dataset.source not in LOCAL_SOURCES:
-        return {*PUBLISHED_SPLITS.get(type(dataset), [])}
+def _published(name: str, dataset: Any) -> set[str]:
+    """The splits that a dataset publishes; none if it is not known, or cannot be read, which `prepare` reports."""
+    if type(dataset) in PUBLISHED_SPLITS:
+        return {*PUBLISHED_SPLITS[type(dataset)]}
     try:
-        return {image.split for image in LOCAL_SOURCES[dataset.source](dataset, Path(dataset.path))}
-    except (UserError, OSError):  # the stage `prepare` reports it
+        if dataset.source in LOCAL_SOURCES:
+            return {image.split for image in LOCAL_SOURCES[dataset.source](dataset, Path(dataset.path))}
+        return {*read_images(name).table["split"]}
+    except (UserError, OSError):
         return set()
