@@ -125,31 +125,31 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
             f"{file!r} has no {' and no '.join(missing)}. Columns: {listing(names)}. "
             "The first line must name the columns: path, label and optionally split and group."
         )
-    line_of, problems = {}, []
+    seen, problems = set(), []
     for cells in reader:
         row = {column: (cells.get(column) or "").strip() for column in COLUMNS}
-        if not any(row.values()):
+        if not any(row.values()) and None not in cells:
             continue
         split = row["split"].casefold()
-        problems += [f"{file!r}, line {reader.line_num}: {problem}" for problem in _row_problems(cells, row, line_of)]
-        line_of.setdefault(row["path"], reader.line_num)
+        problems += [f"{file!r}, line {reader.line_num}: {problem}" for problem in _row_problems(cells, row, seen)]
+        seen.add(row["path"])
         yield {**row, "split": SPLIT_NAMES.get(split, ""), "line": reader.line_num}
     if problems:
         more = [f"{file!r}: {len(problems) - MAX_LISTED} more lines have mistakes."] if problems[MAX_LISTED:] else []
         raise UserError(*problems[:MAX_LISTED], *more)
-    if not line_of:
+    if not seen:
         raise UserError(f"{file!r} lists no images. Add a line with path and label for each image.")
 
 
-def _row_problems(cells: dict[str | None, Any], row: dict[str, str], line_of: dict[str, int]) -> Iterator[str]:
-    """The mistakes of a row. line_of: path -> line of an earlier row."""
+def _row_problems(cells: dict[str | None, Any], row: dict[str, str], seen: set[str]) -> Iterator[str]:
+    """The mistakes of a row. seen: the paths of earlier rows."""
     if None in cells:
         yield "more cells than columns. Put text with commas in quotes."
         return
     for column in ("path", "label"):
         if not row[column]:
             yield f"{column} is empty. Fill it in."
-    if row["path"] and row["path"] in line_of:
+    if row["path"] and row["path"] in seen:
         yield f"{row['path']!r} is listed twice. Remove one of the lines."
     if row["split"] and row["split"].casefold() not in SPLIT_NAMES:
         yield f"{row['split']!r} is not a split. Give {listing(SPLIT_NAMES)}, or leave it empty."

@@ -20,8 +20,8 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
-# Of other pictures, which are not mistaken for files beside the images: they count as unreadable, unless they are read.
-OTHER_SUFFIXES = {
+# Also of pictures in other formats, which count as unreadable: they are not other files beside the images.
+PICTURE_SUFFIXES = SUFFIXES | {
     *(".jpe", ".jfif", ".mpo", ".apng", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
     *(".pnm", ".tga", ".ico", ".exr", ".hdr", ".svg", ".eps", ".psd", ".dcm", ".dicom", ".nii", ".fits", ".svs"),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
@@ -143,7 +143,7 @@ def _refuse_split_beside_classes(labels: list[str], where: str) -> None:
 
 def has_picture_suffix(name: str) -> bool:
     """Whether the suffix of a file name is that of a picture."""
-    return PurePosixPath(name).suffix.casefold() in SUFFIXES | OTHER_SUFFIXES
+    return PurePosixPath(name).suffix.casefold() in PICTURE_SUFFIXES
 
 
 def may_be_other(name: str) -> bool:

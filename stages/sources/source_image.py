@@ -36,16 +36,16 @@ class SourceImage(NamedTuple):
 
 def unusable_image(name: str, label: str, reason: str) -> SourceImage:
     """An image that will be listed in quarantine.csv with this reason."""
-    return _failing(SourceImage(name, label, bytes), ValueError(reason))
+    return SourceImage(name, label, _raising(ValueError(reason)))
 
 
 def ignored_file(name: str, label: str, reason: str) -> SourceImage:
     """A file that will be listed in ignored.csv with this reason."""
-    return _failing(SourceImage(name, label, bytes, is_optional=True), NotAnImage(reason))
+    return SourceImage(name, label, _raising(NotAnImage(reason)), is_optional=True)
 
 
-def _failing(image: SourceImage, error: Exception) -> SourceImage:
+def _raising(error: Exception) -> Callable[[], bytes]:
     def content() -> bytes:
         raise error
 
-    return image._replace(content=content)
+    return content

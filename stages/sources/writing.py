@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -216,23 +215,22 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
 
 def _write_tables(folder: Path, classes: list[str]) -> None:
     """Convert `rows` to table.csv, quarantine.csv and, if files were ignored, ignored.csv, one row at a time."""
-    labels = {name: label for label, name in enumerate(classes)}
+    columns = {"table.csv": IMAGE_COLUMNS, "quarantine.csv": QUARANTINE_COLUMNS, "ignored.csv": QUARANTINE_COLUMNS}
+    labels, index, ignored = {name: label for label, name in enumerate(classes)}, itertools.count(), False
     with ExitStack() as files:
-
-        @cache
-        def writer(name: str) -> csv.DictWriter:
+        tables = {}
+        for name in columns:
             file = files.enter_context((folder / name).open("w", encoding="utf-8", newline=""))
-            columns = IMAGE_COLUMNS if name == "table.csv" else QUARANTINE_COLUMNS
-            table = csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n")
-            table.writeheader()
-            return table
-
-        index = itertools.count()
-        for name in ("table.csv", "quarantine.csv"):
-            writer(name)
+            tables[name] = csv.DictWriter(file, columns[name], extrasaction="ignore", lineterminator="\n")
+            tables[name].writeheader()
         for row in _rows(folder):
-            if "reason" in row:
-                writer("ignored.csv" if "ignored" in row else "quarantine.csv").writerow(row)
+            if "ignored" in row:
+                ignored = True
+                tables["ignored.csv"].writerow(row)
+            elif "reason" in row:
+                tables["quarantine.csv"].writerow(row)
             else:
-                writer("table.csv").writerow({"index": next(index), "label": labels[row["class"]], **row})
+                tables["table.csv"].writerow({"index": next(index), "label": labels[row["class"]], **row})
     (folder / "rows").unlink()
+    if not ignored:
+        (folder / "ignored.csv").unlink()
