@@ -14,6 +14,7 @@ from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, Params
 from stages.core.yaml import read_yaml
+from stages.validation.published_splits import unused_splits
 from stages.validation.study import check_study
 
 OUTPUT = Path("data/check")
@@ -22,10 +23,14 @@ OUTPUT = Path("data/check")
 def main(arguments: argparse.Namespace) -> int:
     content = read_yaml(arguments.study)
     study = check_study(content, arguments.study)
-    for name, entry in study.folders.items():
-        if not Path(entry.path).is_dir():
-            raise UserError(f"folders.{name}.path: folder {entry.path!r} does not exist. Correct the path.")
+    missing = [(name, entry.path) for name, entry in study.folders.items() if not Path(entry.path).is_dir()]
+    if missing:
+        raise UserError(
+            *(f"folders.{name}.path: folder {path!r} does not exist. Correct the path." for name, path in missing)
+        )
     print(f"check: {arguments.study} is valid (models: {len(study.models)}, features: {len(study.features)})")
+    for sentence in unused_splits(study.tasks, {**study.datasets, **study.folders}):
+        print(f"check: {sentence}")
     if arguments.clean:
         # The names of a valid study only: they become parts of paths.
         for path in remove_leftovers(Params(content)):

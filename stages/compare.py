@@ -29,6 +29,7 @@ from stages.evaluation.sanity import model_warnings
 from stages.evaluation.shortfall import choose
 from stages.evaluation.study_results import StudyResults, read_study
 from stages.evaluation.verdict import Evidence, contradictions, sentences_on_test, verdict
+from stages.splitting.summary import split_warnings
 
 
 def main(params: Params) -> str:
@@ -65,13 +66,12 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
     test = compare_models(task_outcomes(study, models, "test"), params.seed)
     choice = choose(outcomes, costs, margin / 100, params.seed)
     left_out, folds = left_out_sentences(compared, records), (study.tasks[task].folds, len(compared.folds))
-    warnings = left_out + contradictions(choice, test, folds[0] - folds[1])
+    warnings = [*split_warnings(task, study.tasks[task].summary), *left_out, *contradictions(choice, test, *folds)]
     for model in models:
         warnings += model_warnings(study.results[model], study.predictions[model], metrics[model], params.seed)
     own = {model: metrics[model] for model in compared.models}
     bases = {model: base_networks(model, study.records, metrics) for model in own}
     evidence = Evidence(own, outcomes, validation, margin, folds, compared.left_out, bases)
-    sentences = [*verdict(choice, evidence), *left_out, *limiting_sentences(compared, records)]
     curves = learning_curves(records)
     return {
         "margin": margin,
@@ -80,7 +80,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
         "recommended": choice.recommended,
         "probability": rounded(choice.probability),
         "expected_shortfalls": {model: rounded(shortfall) for model, shortfall in choice.shortfalls.items()},
-        "verdict": sentences,
+        "verdict": [*verdict(choice, evidence), *left_out, *limiting_sentences(compared, records)],
         "verdict_on_test": sentences_on_test(choice, test),
         "warnings": warnings,
         "validation": [asdict(pair) for pair in validation],

@@ -35,7 +35,7 @@ def main(params: Params, name: str) -> str:
     entry = parse_entry(params, "features", name, FeaturesConfig)
     make_deterministic(seed=0)  # of the views; a trained backbone leaves nothing to chance
     images = read_images(entry.dataset)
-    labels = select_classes(entry.classes, None, images.classes, f"features.{name}.classes")
+    labels = select_classes(entry.classes, images.classes, f"features.{name}.classes")
     index = np.flatnonzero(images.table["label"].isin(labels))
     precision = resolve_precision(entry.precision, read_weights_record(entry.backbone).architecture)
     with computing_in(precision):
@@ -61,6 +61,7 @@ def main(params: Params, name: str) -> str:
             shape=list(part.output.shape[1:]),
             parameters=part.count_params(),
             multiply_adds=multiply_adds(part),
+            bits=images.bits,
         )
         for cut, part in zip(cuts, parts, strict=True)
     ]

@@ -61,6 +61,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=images.image_size,
         resize=images.resize,
+        bits=images.bits,
         settings=model_settings(entry),
         seed=params.seed,
         provenance=Provenance(

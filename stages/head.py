@@ -50,6 +50,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=record.image_size,
         resize=record.resize,
+        bits=record.bits,
         settings=model_settings(entry),
         seed=params.seed,
         provenance=Provenance.on_features(task, record),

@@ -72,7 +72,7 @@ def predict_files(
     predict: from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes). At most some thousand
     images are in memory at a time.
     """
-    source = (SourceImage(printable(str(file)), "", file.read_bytes) for file in files)
+    source = (SourceImage(printable(str(file)), "", file.read_bytes, bits=record.bits) for file in files)
     outcomes = decode_all(source, record.image_size, record.resize)
     while batch := list(islice(outcomes, BATCH)):
         pixels = [outcome.pixels for _, outcome in batch if not isinstance(outcome, str)]

@@ -51,6 +51,7 @@ def main(params: Params, name: str) -> str:
         classes=task.classes,
         image_size=features.record.image_size,
         resize=features.record.resize,
+        bits=features.record.bits,
         settings=model_settings(entry),
         training={key: getattr(settings, key) for key in TRAINING_KEYS},
         seed=params.seed,

@@ -23,23 +23,24 @@ from stages.splitting.assignment import (
     splits_of,
 )
 from stages.splitting.classes import TaskClasses, resolve_classes
-from stages.splitting.counts import check_counts, check_published, count_images, summarize
+from stages.splitting.counts import check_counts, check_published, contradicting_labels, count_images, summarize
 from stages.splitting.earlier_split import NO_SPLIT, parts_by_content, read_earlier_split
 from stages.splitting.groups import group_ids, groups_from_names
 from stages.splitting.limits import keep_full_folds, limit_per_class
 from stages.splitting.near_duplicates import near_duplicates_across_splits
-from stages.splitting.summary import summary_sentences
+from stages.splitting.summary import split_warnings, summary_sentences
 
 
 def main(params: Params, name: str) -> str:
-    entry, where = parse_entry(params, "tasks", name, TaskConfig), f"tasks.{name}"
-    images = read_images(entry.dataset)
+    written, where = parse_entry(params, "tasks", name, TaskConfig), f"tasks.{name}"
+    images = read_images(written.dataset)
+    entry = written.settled(set(images.table["split"]))
     check_published(entry.model_dump(), entry.dataset, images.table, where)
     classes = resolve_classes(entry, images.classes, where)
     dataset = relate_images(entry, images.table, classes, params.seed, where)
-    settings = json.loads(json.dumps({"seed": params.seed, **entry.model_dump()}))  # as they are read again
+    settings = json.loads(json.dumps({"seed": params.seed, **written.model_dump()}))  # as they are read again
     candidates = dataset[dataset["label"].isin(classes.label_of)]
-    earlier, reason = read_earlier_split(name, settings, candidates, entry.near_duplicates == "group")
+    earlier, reason = read_earlier_split(name, settings, entry, candidates)
 
     table = split_images(dataset, entry, classes, earlier)
     counts = count_images(table, len(classes.names))
@@ -49,14 +50,15 @@ def main(params: Params, name: str) -> str:
         counts = count_images(table, len(classes.names))
     if reason:
         print(f"{where}: new split: {reason}")
-    check_counts(counts, classes.names, table, where)
+    check_counts(counts, entry, classes.names, table, where)
     near_duplicates = near_duplicates_across_splits(table[table["split"] != EXCLUDED])
-    summary = summarize(table, near_duplicates, images, entry.validation == "published")
+    contradictions = contradicting_labels(candidates, classes, table)
+    summary = summarize(table, near_duplicates, contradictions, images, entry)
     related = related_images(dataset, table)
     task = Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary, related)
-    write_task(task, near_duplicates)
+    write_task(task, near_duplicates, contradictions)
     print(counts.rename(index=dict(enumerate(classes.names))).rename_axis("class").to_string())
-    for sentence in summary_sentences(summary):
+    for sentence in [*summary_sentences(summary), *split_warnings(name, summary)]:
         print(sentence)
     numbers = [f"{int(counts[split].sum())} {split}" for split in SPLITS]
     return ", ".join([f"{len(classes.names)} classes", *numbers, f"{task.folds} fold" + "s" * (task.folds > 1)])

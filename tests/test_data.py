@@ -14,6 +14,7 @@ import sys
 import tarfile
 import unicodedata
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from stages import download, prepare
+from stages import download, predict, prepare
 from stages.artifacts.images import read_images
 from stages.config.datasets import (
     CIFAR10_CLASSES,
@@ -41,6 +42,7 @@ from stages.sources.source_image import SourceImage, unusable_image
 from stages.sources.writing import write_images
 from stages.splitting.near_duplicates import NEAR_BITS
 from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
+from tests.example_results import model_record
 
 ROOT = Path(__file__).parents[1]
 FLOWERS = ROOT.parent / "shared" / "data" / "flowers_160.zip"
@@ -130,6 +132,11 @@ def quarantine():
     return read_images("d").quarantine.set_index("name")["reason"].to_dict()
 
 
+def ignored():
+    with Path("data/images/d/ignored.csv").open(encoding="utf-8", newline="") as table:
+        return {row["name"]: row["reason"] for row in csv.DictReader(table)}
+
+
 def all_files(folder="."):
     return {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
 
@@ -208,11 +215,24 @@ def test_a_class_may_have_the_name_of_a_split():
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_file_in_a_split_without_a_class_is_excluded(shape):
+@pytest.mark.parametrize("name", ["test", "Test", "val", "validation"])
+def test_a_split_folder_beside_class_folders_is_an_error(shape, name):
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset(shape, dict.fromkeys(["cat/1.png", "dog/1.png", f"{name}/1.png"], png(plain(RED)))))
+    assert str(error.value).partition(": ")[2] == (
+        f"folder '{name}' has the name of a split, but is beside class folders such as 'cat'. Move it to another place "
+        "if its images have no class, or rename it if it is a class."
+    )
+    assert has_no_images()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_file_in_a_split_without_a_class_is_ignored(shape):
     files = {"train/a/1.png": png(plain(RED)), "train/b/1.png": png(plain(RED)), "test/1.png": png(plain(RED))}
-    images = prepared(source_dataset(shape, files, max_unreadable=0.5))
+    images = prepared(source_dataset(shape, files))
     assert images.classes == ["a", "b"]
-    assert quarantine() == {"test/1.png": "it is in 'test' without a class folder"}
+    assert quarantine() == {}
+    assert ignored() == {"test/1.png": "it is in 'test' without a class folder"}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -237,7 +257,7 @@ def test_a_source_without_class_folders_is_an_error(shape, files, suggestion):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_only_images_next_to_the_class_folders_are_quarantined(shape):
+def test_only_images_next_to_the_class_folders_are_listed_as_ignored(shape):
     files = {
         "photos/a/1.png": png(plain(RED)),
         "photos/LICENSE.txt": b"x",
@@ -245,9 +265,9 @@ def test_only_images_next_to_the_class_folders_are_quarantined(shape):
         "README": b"x",
         "stray.jpeg": b"x",
     }
-    assert list(prepared(source_dataset(shape, files, max_unreadable=0.9)).table["name"]) == ["photos/a/1.png"]
+    assert list(prepared(source_dataset(shape, files)).table["name"]) == ["photos/a/1.png"]
     reason = "it is next to the class folders, so it has no class"
-    assert quarantine() == {"photos/stray.PNG": reason, "stray.jpeg": reason}
+    assert ignored() == {"photos/stray.PNG": reason, "stray.jpeg": reason}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +373,7 @@ def test_only_files_in_the_subfolder_are_read(shape):
         "set/1.png": b"x",
         "d/1.png": b"x",
     }
-    for subfolder in ("set/part", "set/part/"):
+    for subfolder in ("set/part", "set/part/", "set\\part"):
         images = prepared(source_dataset(shape, files, subfolder=subfolder))
         assert dict(zip(images.table["name"], images.table["split"], strict=True)) == {
             "set/part/a/1.png": "",
@@ -747,7 +767,7 @@ def test_a_table_error_names_the_line(table, sentence):
     ids=["empty", "no UTF-8", "open quote", "long row", "all rows long"],
 )
 def test_an_unreadable_table_is_an_error(table):
-    with pytest.raises(UserError, match=r"^'source/labels\.csv'.* .+\. .+\.$"):
+    with pytest.raises(UserError, match=r"(?s)^'source/labels\.csv'.* .+\. .+\.$"):
         prepared(csv_dataset(table, TWO_FILES))
 
 
@@ -767,14 +787,165 @@ def test_unreadable_files_of_a_table_are_excluded():
     assert list(prepared(dataset).table["name"]) == list(TWO_FILES)
     out = "it leads out of the folder"
     assert quarantine() == {
-        "gone.png": "it cannot be read (No such file or directory)",
+        "gone.png": "it does not exist (did you mean 'out.png'?)",
         "../secret.png": out,
         outside: out,
         "out.png": out,
         "deep": "it is not a file",
         "deep/../../secret.png": out,
-        "n" * 300: "it cannot be read (File name too long)",
+        "n" * 300: "it does not exist",
     }
+
+
+A, B = png(plain(RED)), png(plain(BLUE))
+
+
+@pytest.mark.parametrize(
+    ("table", "files"),
+    [
+        ("path;label\n1.png;a\nx/2.png;b\n", {"1.png": A, "x/2.png": B}),
+        ("path\tlabel\tgroup\n1.png\ta, b\tp\nx/2.png\tb\t\n", {"1.png": A, "x/2.png": B}),
+        ('"label";"path"\r\n"a";"1.png"\r\n"b; c";"x/2.png"\r\n', {"1.png": A, "x/2.png": B}),
+        ("path|label\n1.png|a\nx/2.png|b", {"1.png": A, "x/2.png": B}),
+        ("path,label\n.\\1.png,a\nx\\2.png,b\n", {"1.png": A, "x/2.png": B}),
+        ("path;label\n1;a\nx\\2;b\n", {"1.png": A, "x/2.png": B}),
+        ("path,label\nid.1,a\nx/07,b\n", {"id.1.TIF": A, "id.1.json": b"x", "x/07.jpeg": B}),
+        (f"path,label\n{unicodedata.normalize('NFC', 'é/ä.png')},a\n1.png,b\n", {"e\u0301/a\u0308.png": A, "1.png": B}),
+        (f"path,label\n{unicodedata.normalize('NFD', 'é/ä')},a\n1.png,b\n", {"é/ä.png": A, "1.png": B}),
+        ("path,label\np07,a\n1.png,b\n", {"p07.png": A, "p07/more.png": A, "1.png": B}),
+    ],
+)
+def test_the_files_of_a_table_are_found(table, files):
+    images = prepared(csv_dataset(table, files))
+    assert set(images.table["name"]) <= {*files, ".\\1.png"}
+    assert len(images.table) == len(images.classes) == 2
+    assert quarantine() == {}
+
+
+@pytest.mark.parametrize("other", ["./1.png", "1", r".\1.png", "x/../1.png"])
+def test_a_file_that_is_listed_in_two_ways_has_equal_content(other):
+    """So the split counts its contradicting labels."""
+    dataset = csv_dataset(f"path,label\n1.png,a\n{other},b\n", {"1.png": A, "x/2.png": B})
+    images = prepared(dataset)
+    assert list(images.table["class"]) == ["a", "b"]
+    assert images.table["sha256"].nunique() == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "files", "problem"),
+    [
+        ("cat/01.png", ["cat/1.png"], "it does not exist (did you mean 'cat/1.png'?)"),
+        ("my_images/cat/1.png", ["cat/1.png", "cat/11.png"], "it does not exist (did you mean 'cat/1.png'?)"),
+        ("7.jpg", ["x/7.png", "8.jpg"], "it does not exist (did you mean 'x/7.png'?)"),
+        ("IMG_1.JPG", ["img_1.jpg"], "it does not exist (did you mean 'img_1.jpg'?)"),
+        ("7", ["7.png", "7.jpg"], "it could be any of 7.jpg, 7.png"),
+        ("unlike", ["x/7.png"], "it does not exist"),
+        ("x", ["x/7.png"], "it is not a file"),
+    ],
+)
+def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
+    dataset = csv_dataset(f"path,label\n1.png,a\n\n{path},b\n", dict.fromkeys(["1.png", *files], A))
+    with pytest.raises(UserError) as error:
+        prepared(dataset)
+    assert str(error.value) == (
+        f"'source/labels.csv' lists 1 of 2 paths without a file in 'source' (line 4, {path!r}: {problem}). Correct the "
+        "paths, or remove these lines."
+    )
+    assert has_no_images()
+    with pytest.raises(UserError, match="class 'b' has no readable image"):
+        prepared(dataset.model_copy(update={"max_unreadable": 0.5}))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    "others",
+    [
+        {"a/1.json": b"{}", "b/1.json": b""},
+        {"a/1.png.xml": b"<x/>", "a/1.txt": b"cat", "b/notes.md": b"x", "b/index.html": b"<html>"},
+        {"a/1.npy": b"\x93NUMPY", "b/1.xmp": b"x", "b/x.db": bytes(200)},
+        {"train/a/1.png": A, "train/b/1.png": B, "train/b/1.json": b"{}", "test/1.png": A, "test/unknown/2.png": A},
+        {"train/a/1.png": A, "train/b/1.png": B, "test/unknown/1.png": A, "val/b/1.png": A, "test/unknown/1.json": b""},
+        {"a/1.png": A, "b/1.png": B, "test/a/2.png": A, "test/none/1.png": A, "valid/2.png": A},
+    ],
+)
+def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, others):
+    files = others if any(name.startswith("train/") for name in others) else {"a/1.png": A, "b/1.png": B, **others}
+    dataset = source_dataset(shape, files, max_unreadable=0.0)
+    if shape != "folder":
+        download.main(params_with(d=dataset), "d")
+    line = prepare.main(params_with(d=dataset), "d")
+    images = read_images("d")
+    assert images.classes == ["a", "b"]
+    assert quarantine() == {}
+    assert {*images.table["name"], *ignored()} == set(files)
+    assert images.ignored == len(ignored())
+    first = next(iter(ignored().items()))
+    assert line.endswith(f", {images.ignored} other files ignored ({first[0]}: {first[1]})")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a/2.png", b"text"),
+        ("a/2.HEIC", b"text"),
+        ("a/2.svg", b"<svg/>"),
+        ("a/2", b"text"),
+        ("a/2.dat", encode(NOISE, "JPEG")[:1000]),
+    ],
+)
+def test_a_broken_picture_counts_as_unreadable(name, content):
+    with pytest.raises(UserError, match="1 of 3 files are unreadable"):
+        prepared(source_dataset("folder", {"a/1.png": A, "b/1.png": B, name: content}))
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_large_file_beside_the_images_is_ignored(shape, monkeypatch):
+    for module in (archives, folders):
+        monkeypatch.setattr(module, "LARGEST_FILE", 1000)
+    prepared(source_dataset(shape, {"a/1.png": A, "b/1.png": B, "a/movie.mp4": bytes(2000)}))
+    assert list(ignored()) == ["a/movie.mp4"]
+    with pytest.raises(UserError, match="1 of 3 files are unreadable"):
+        prepared(source_dataset(shape, {"a/1.png": A, "b/1.png": B, "a/scan.tif": bytes(2000)}))
+
+
+def test_a_source_of_other_files_is_an_error():
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", {"a/1.json": b"{}", "b/1.json": b"{}"}))
+    assert str(error.value) == (
+        "d: none of 2 files is an image of a class (a/1.json: the file is not an image of a known format). Give a "
+        "folder or archive of images."
+    )
+
+
+def test_folders_without_images_are_named_in_one_error():
+    files = {"a/1.png": A, "b/1.json": b"{}", "c/1.txt": b"x", "c/2.txt": b"x"}
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", files))
+    assert error.value.sentences == tuple(
+        f"d: folder '{name[0]}' has no images, only files such as '{name}'. Move it to another place, or add images."
+        for name in ("b/1.json", "c/1.txt")
+    )
+
+
+def test_all_mistakes_of_a_table_are_reported():
+    rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,test" for number in range(3, 20)]]
+    with pytest.raises(UserError) as error:
+        prepared(csv_dataset("\n".join(["path,label,split", *rows]), TWO_FILES))
+    assert [sentence.removeprefix("'source/labels.csv'") for sentence in error.value.sentences[:5]] == [
+        ", line 3: path is empty. Fill it in.",
+        ", line 4: label is empty. Fill it in.",
+        ", line 4: 'dev' is not a split. Give train, training, val, valid, validation, test, testing, or leave it "
+        "empty.",
+        ", line 5: '1.png' is listed twice. Remove one of the lines.",
+        ", line 6: label is empty. Fill it in.",
+    ]
+    assert error.value.sentences[10:] == ("'source/labels.csv': 11 more lines have mistakes.",)
+
+
+def test_all_empty_class_folders_are_reported():
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", {"a/1.png": A, "b/": b"", "c/": b""}))
+    assert [sentence.split("'")[3] for sentence in error.value.sentences] == ["b", "c"]
 
 
 # CIFAR-10.
@@ -1130,6 +1301,221 @@ def test_the_perceptual_hash_tolerates_size_and_quality():
         assert decode(same, 8).sha256 != expected.sha256
         assert bit_distance(decode(same, 8), expected) <= NEAR_BITS
     assert bit_distance(decode(encode(different), 8), expected) > 2 * NEAR_BITS
+
+
+# Depth of gray.
+
+DEEP = np.arange(64).reshape(8, 8)  # 64 different values
+
+
+def tiff(pixels, photometric=1, big_endian=False, sample_format=None, bits=16):
+    """An uncompressed gray TIFF file. pixels: (height, width) of a NumPy type with as many bits; 12 bits are packed."""
+    order = ">" if big_endian else "<"
+    if bits == 12:
+        data = b"".join(
+            bytes([a >> 4, (a & 15) << 4 | b >> 8, b & 255]) for a, b in np.asarray(pixels).reshape(-1, 2).tolist()
+        )
+    else:
+        data = np.asarray(pixels).astype(np.asarray(pixels).dtype.newbyteorder(order)).tobytes()
+    height, width = np.shape(pixels)
+    tags = {256: width, 257: height, 258: bits, 259: 1, 262: photometric, 273: 8, 277: 1, 278: height, 279: len(data)}
+    tags |= {} if sample_format is None else {339: sample_format}
+    entries = b"".join(
+        struct.pack(f"{order}HHI", tag, 4, 1) + struct.pack(f"{order}I", value) for tag, value in tags.items()
+    )
+    start = (b"MM" if big_endian else b"II") + struct.pack(f"{order}HI", 42, 8 + len(data))
+    return start + data + struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "big-endian TIFF", "compressed TIFF"])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16, None])
+def test_bits_say_which_value_of_16_bit_gray_is_white(form, bits):
+    white = 2 ** (bits or 16) - 1
+    pixels = np.where(np.indices((8, 8)).sum(axis=0) % 2, white, white // 2).astype(np.uint16)
+    if form == "big-endian TIFF":
+        content = tiff(pixels, big_endian=True)
+    else:
+        content = encode(pixels, form.split()[-1], **({"compression": "tiff_lzw"} if "compressed" in form else {}))
+    decoded = decode(content, 8, bits=bits)
+    assert set(decoded.pixels[:, :, 0].ravel()) == {127, 255}
+    assert decoded.largest == white
+
+
+@pytest.mark.parametrize("big_endian", [False, True])
+@pytest.mark.parametrize(
+    ("pixels", "settings", "expected"),
+    [
+        ((DEEP * 4).astype(np.uint8), {"bits": 8}, 255 - DEEP * 4),
+        ((DEEP * 1024).astype(np.uint16), {}, 255 - DEEP * 4),
+        ((DEEP * 64).astype(np.uint16), {"decode": 12}, 255 - DEEP * 4),
+        (np.zeros((8, 8), np.uint16), {}, np.full((8, 8), 255)),
+    ],
+)
+def test_gray_with_zero_as_white_is_inverted(pixels, settings, expected, big_endian):
+    content = tiff(pixels, photometric=0, big_endian=big_endian, bits=settings.get("bits", 16))
+    assert np.array_equal(decode(content, 8, bits=settings.get("decode")).pixels[:, :, 0], expected)
+
+
+@pytest.mark.parametrize(("photometric", "expected"), [(1, DEEP * 4), (0, 255 - DEEP * 4)])
+def test_a_file_of_12_bits_is_scaled_without_a_setting(photometric, expected):
+    for bits in (None, 12, 16):
+        decoded = decode(tiff(DEEP * 64, photometric, bits=12), 8, bits=bits)
+        assert np.array_equal(decoded.pixels[:, :, 0], expected)
+        assert decoded.largest is None
+
+
+def test_the_checksum_of_16_bit_gray_is_that_of_all_its_bits():
+    pixels = (DEEP * 1000).astype(np.uint16)
+    same = [encode(pixels), encode(pixels, "TIFF"), tiff(pixels, big_endian=True), tiff(65535 - pixels, photometric=0)]
+    assert len({decode(content, 8).sha256 for content in same}) == 1
+    assert decode(encode(pixels), 8, bits=16).sha256 == decode(encode(pixels), 8).sha256
+    other = decode(encode(pixels + 1), 8)
+    assert other.sha256 != decode(encode(pixels), 8).sha256
+    assert np.array_equal(other.pixels, decode(encode(pixels), 8).pixels)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (tiff(np.arange(64, dtype=np.int16).reshape(8, 8), sample_format=2), "its pixels are signed 16-bit numbers"),
+        (tiff(-DEEP.astype(np.int16), sample_format=2, big_endian=True), "its pixels are signed 16-bit numbers"),
+        (tiff(DEEP.astype(np.int8), sample_format=2, bits=8), "its pixels are signed 8-bit numbers"),
+        (encode((DEEP * 100).astype(np.int32), "TIFF"), "its pixels are 32-bit numbers, whose white value is unknown"),
+        (encode((DEEP * 100).astype(np.uint16)), "its values reach 6,300, more than the 4,095 of 12 bits"),
+    ],
+)
+def test_gray_without_a_known_white_is_unreadable(content, reason):
+    with pytest.raises(ValueError, match=reason):
+        decode(content, 8, bits=12)
+
+
+def gray_folder(largest, **settings):
+    """A dataset of two 16-bit images and an 8-bit one."""
+    pixels = [(np.arange(64).reshape(8, 8) * largest // 63 // part).astype(np.uint16) for part in (1, 2)]
+    files = {"a/1.png": encode(pixels[0]), "b/1.tif": encode(pixels[1], "TIFF"), "b/2.png": png(plain(RED))}
+    return source_dataset("folder", files, **settings)
+
+
+@pytest.mark.parametrize(
+    ("largest", "bits"), [(200, 8), (900, 10), (1023, 10), (1024, 12), (3800, 12), (4095, 12), (5000, 14), (16383, 14)]
+)
+def test_a_dataset_of_16_bit_images_that_use_fewer_bits_needs_a_setting(largest, bits):
+    with pytest.raises(UserError) as error:
+        prepared(gray_folder(largest))
+    assert str(error.value) == (
+        f"d: the values of the 16-bit images reach only {largest:,} of 65,535, so the images would be nearly black. "
+        f"Write `bits: {bits}` if {2**bits - 1:,} is white, or `bits: 16` if they are that dark."
+    )
+    assert has_no_images()
+    images = prepared(gray_folder(largest, bits=bits))
+    assert images.bits == bits
+    assert images.pixels[:2].max() == largest >> (bits - 8)
+    assert prepared(gray_folder(largest, bits=16)).pixels[:2].max() == largest >> 8
+
+
+def test_16_bit_images_that_use_all_bits_need_no_setting():
+    images = prepared(gray_folder(20_000))
+    assert images.bits is None
+    assert images.pixels[:2].max() == 20_000 >> 8
+
+
+def test_dark_16_bit_colors_are_reported():
+    """Pillow keeps only their upper eight bits."""
+
+    def chunk(kind, body):
+        return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+    rows = b"".join(b"\0" + np.full((8, 3), 3000, ">u2").tobytes() for _ in range(8))
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
+    content += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    with pytest.raises(UserError, match="the 16-bit images reach only 3,071 of 65,535"):
+        prepared(source_dataset("folder", {"a/1.png": content, "b/1.png": content}))
+    with pytest.raises(ValueError, match="it has 16-bit colors"):
+        decode(content, 8, bits=12)
+
+
+def test_bits_apply_in_worker_processes(two_processes):
+    pixels = [(DEEP * number).astype(np.uint16) for number in range(1, 60)]
+    files = {f"{'ab'[number % 2]}/{number}.png": encode(deep) for number, deep in enumerate(pixels)}
+    images = prepared(source_dataset("folder", files, bits=12))
+    for row in images.table.itertuples():
+        deep = pixels[int(Path(row.name).stem)]
+        assert np.array_equal(images.pixels[row.index][:, :, 0], deep >> 4)
+
+
+def test_new_images_are_decoded_with_the_bits_of_the_training_images():
+    pixels = []
+    Path("new.png").write_bytes(encode((DEEP * 60).astype(np.uint16)))
+
+    def predict_batch(batch):
+        pixels.append(batch)
+        return np.full((len(batch), 3), 1 / 3)
+
+    for bits in (12, None):
+        record = model_record("net", "network", image_size=8, bits=bits)
+        assert len(list(predict.predict_files(record, predict_batch, [Path("new.png")], 1))) == 1
+    assert [batch.max() for batch in pixels] == [DEEP.max() * 60 >> 4, DEEP.max() * 60 >> 8]
+
+
+# Metadata.
+
+
+def png_with(*chunks, before=True, pixels=NOISE):
+    """A PNG file with more chunks, (kind, body), before or behind its pixels."""
+    content = png(pixels)
+    inserted = b"".join(
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
+    position = 33 if before else len(content) - 12
+    return content[:position] + inserted + content[position:]
+
+
+MANY = 20 * 2**20  # bytes, more than the limit
+METADATA = {
+    "color profile": [(b"iCCP", b"profile\0\0" + zlib.compress(bytes(2 * 2**20)))],
+    "large color profile": [(b"iCCP", b"profile\0\0" + zlib.compress(bytes(MANY)))],
+    "compressed text": [(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * MANY))],
+    "text": [(b"tEXt", b"Comment\0" + b"x" * 2 * 2**20)],
+    "XMP": [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/>" + b" " * 2 * 2**20))],
+    "large XMP": [(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(b"<x/>" + b" " * MANY))],
+    "damaged text": [(b"tEXt", b"no separator"), (b"zTXt", b"Comment\0\7nothing")],
+    "damaged profile": [(b"iCCP", b"profile\0\0nothing"), (b"iTXt", b"x")],
+    "many texts": [(b"zTXt", b"Comment\0\0" + zlib.compress(b"x" * 8 * 2**20))] * 10,
+}
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before", "behind"])
+@pytest.mark.parametrize("chunks", METADATA.values(), ids=METADATA)
+def test_large_metadata_does_not_make_an_image_unreadable(chunks, before):
+    decoded = decode(png_with(*chunks, before=before), 32)
+    assert np.array_equal(decoded.pixels, NOISE)
+    assert decoded.sha256 == decode(png(NOISE), 32).sha256
+
+
+def test_a_wrong_checksum_of_metadata_does_not_make_an_image_unreadable():
+    content = png_with((b"tEXt", b"Comment\0cat"))
+    assert np.array_equal(decode(content.replace(b"\0cat", b"\0dog"), 32).pixels, NOISE)
+
+
+@pytest.mark.parametrize("side", [10_000, 20_000])
+def test_a_decompression_bomb_with_large_metadata_is_unreadable(side):
+    bomb, whole = png_of_size(side, side), png_with(*METADATA["large XMP"])
+    with pytest.raises((Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        decode(bomb[:33] + whole[33 : whole.index(b"IDAT") - 4] + bomb[33:], 32)
+
+
+def test_the_orientation_is_read_from_large_metadata():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    content = encode(NOISE, exif=exif)
+    large = content[:33] + png_with(*METADATA["large color profile"])[33:].split(b"IDAT")[0][:-4] + content[33:]
+    assert np.array_equal(decode(large, 32).pixels, np.rot90(NOISE, -1))
+
+
+def test_large_metadata_of_a_broken_image_does_not_hide_the_reason():
+    content = png_with(*METADATA["large color profile"])
+    with pytest.raises(OSError, match="truncated"):
+        decode(content[: len(content) - 1500], 32)
 
 
 # Interrupted runs.

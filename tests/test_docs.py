@@ -1,11 +1,14 @@
 """The pages in docs/ have valid examples, working links and real error messages."""
 
+import contextlib
 import copy
 import errno
 import importlib
+import io
 import re
 import shutil
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -20,7 +23,7 @@ import urllib3
 from docs import make
 from stages import check
 from stages.artifacts.models import ModelResult
-from stages.artifacts.tasks import SPLITS, Task
+from stages.artifacts.tasks import SPLITS, Task, read_task
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_weights
 from stages.config.training import TrainingConfig
@@ -32,6 +35,7 @@ from stages.evaluation.metrics import compute_metrics, split_metrics
 from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.sanity import model_warnings
 from stages.sources import fetch
+from stages.splitting.summary import split_warnings
 from stages.training import full_model
 from stages.training.batches import Examples
 from stages.training.probe_repeats import check_size
@@ -208,6 +212,7 @@ def invalid_yaml() -> str:
 
 
 PHOTOS = {"source": "folder", "path": "my_images", "image_size": 16}
+TASK = {"dataset": "photos", "validation": 0.2, "test": 0.2}
 
 
 def missing_folder() -> str:
@@ -218,14 +223,54 @@ def missing_folder() -> str:
 def folder_error(files: dict[str, bytes], **settings) -> str:
     """The error of preparing and splitting a folder of images."""
     write_tree("my_images", files)
-    task = {"dataset": "photos", "validation": 0.2, "test": 0.2, **settings}
-    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": task}}))
+    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": TASK | settings}}))
 
     def prepare_and_split():
         for stage, entry in ("prepare", "photos"), ("split", "my-classes"):
             importlib.import_module(f"stages.{stage}").main(params, entry)
 
     return error_of(prepare_and_split)
+
+
+def missing_listed_files() -> str:
+    write_tree("my_images", images(cat=3, dog=3))
+    rows = ["cat/0.png,cat", "cat/01.png,cat", "cat/2.png,cat", "dog/0.png,dog", "dog/1.png,dog", "dog/9.png,dog"]
+    Path("my_images/labels.csv").write_text("\n".join(["path,label", *rows]))
+    params = Params(changed_study({"folders": {"photos": PHOTOS | {"source": "csv"}}}))
+    return error_of(importlib.import_module("stages.prepare").main, params, "photos")
+
+
+def write_published() -> None:
+    names = [f"{split}/{name}" for split in ("train", "test") for name in ("cat", "dog")]
+    write_tree("my_images", images(**dict(zip(names, (20, 20, 5, 5), strict=True))))
+
+
+def unused_split_in_the_check() -> str:
+    write_published()
+    study = changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": TASK}})
+    pipeline.write_study(Path(), study)
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        check.main(check.arguments_parser().parse_args([]))
+    return output.getvalue()
+
+
+def split_warning() -> str:
+    """The warning of the task `my-classes` on the images in `my_images`."""
+    params = Params(changed_study({"folders": {"photos": PHOTOS}, "tasks": {"my-classes": TASK}}))
+    for stage, entry in ("prepare", "photos"), ("split", "my-classes"):
+        importlib.import_module(f"stages.{stage}").main(params, entry)
+    return "\n".join(split_warnings("my-classes", read_task("my-classes").summary))
+
+
+def unused_split_in_the_report() -> str:
+    write_published()
+    return split_warning()
+
+
+def contradicting_labels() -> str:
+    files = images(cat=20, dog=20)
+    write_tree("my_images", files | {"dog/9.png": files["cat/0.png"]})
+    return split_warning()
 
 
 def images(**counts: int) -> dict[str, bytes]:
@@ -352,8 +397,18 @@ ERRORS = {
     "missing folder": missing_folder,
     "no class folders": lambda: folder_error({"1.png": png(plain(1))}),
     "class folders at two levels": lambda: folder_error({"a/cat/1.png": png(plain(1)), "cat/1.png": png(plain(2))}),
+    "split beside classes": lambda: folder_error(images(cat=3, dog=3, test=3)),
     "unreadable files": lambda: folder_error(images(cat=3, dog=3) | {"cat/0.png": b"", "cat/1.png": b"text"}),
+    "dark 16-bit images": lambda: folder_error(
+        {f"{name}/1.png": png((np.arange(64).reshape(8, 8) * 60).astype(np.uint16)) for name in ("cat", "dog")}
+    ),
+    "listed files that are missing": missing_listed_files,
+    "folder without images": lambda: folder_error(images(cat=3, dog=3) | {"notes/1.txt": b"x"}),
+    "number of a class": lambda: folder_error(images(**{"1": 2, "2": 2, "3": 2}), include=[1, 2]).splitlines()[0],
+    "date as a class": lambda: study_problem(tasks={"my-classes": {**TASK, "include": [date(2024, 5, 1), "may"]}}),
     "few images": lambda: folder_error(images(cat=3, dog=20)),
+    "line without small classes": lambda: folder_error(images(ant=20, bee=20, cat=3, eel=5)),
+    "published split in the check": unused_split_in_the_check,
     "group without match": lambda: folder_error(images(cat=3, dog=3), group=r"patient\d+"),
     "no connection": download_without_connection,
     "no disk space": download_without_disk_space,
@@ -366,6 +421,8 @@ ERRORS = {
     "accuracy at chance": lambda: report_warnings(predictions(52), predictions(52)),
     "validation unlike test": lambda: report_warnings(predictions(95), predictions(70)),
     "one diverged repeat": one_diverged_repeat,
+    "contradicting labels": contradicting_labels,
+    "published split in the report": unused_split_in_the_report,
     "class never predicted": one_class_never_predicted,
     "statistics of batch normalization": lambda: report_warnings(
         predictions(80), predictions(80), batch_statistics_gap=0.1234

@@ -26,6 +26,7 @@ from types import MappingProxyType, SimpleNamespace
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
@@ -448,7 +449,7 @@ CASES = {
     "pipe": Case("folder", with_path(os.mkfifo), {"cat/more.png": "it is not a file"}),
     "socket": Case("folder", with_path(make_socket), {"cat/more.png": "it is not a file"}),
     "folder named .png": Case("csv", with_path(Path.mkdir), {"cat/more.png": "it is not a file"}),
-    "missing file": Case("csv", with_rows("cat/more.png,cat"), {"cat/more.png": "it cannot be read (No such file"}),
+    "missing file": Case("csv", with_rows("cat/more.png,cat"), {"cat/more.png": "it does not exist"}),
     # Files that cannot be unpacked or read are excluded.
     "password": Case("zip", with_header("dog/12.png", 6, 1), {"dog/12.png": "password required"}),
     "unknown compression": Case("zip", with_header("dog/12.png", 8, 99), {"dog/12.png": "compression method"}),
@@ -581,7 +582,9 @@ CASES = {
         stage="prepare",
         message="Save it as UTF-8 text.",
     ),
-    "empty table": Case("csv", with_table(b""), stage="prepare", message="has no column 'path'. Columns: none."),
+    "empty table": Case(
+        "csv", with_table(b""), stage="prepare", message="has no column 'path' and no column 'label'. Columns: none."
+    ),
     "table without rows": Case("csv", with_rows(good=False), stage="prepare", message="'photos/labels.csv'"),
     "table with a row too long": Case("csv", with_rows("a,b,c,d"), stage="prepare", message="more cells than columns"),
     "table with a path twice": Case(
@@ -728,7 +731,9 @@ def test_hostile_data_is_excluded_or_reported_in_one_sentence(case, project, cap
         assert_no_files_left(case)
     else:
         images = read_images("d")
-        excluded = images.quarantine.set_index("name")["reason"].to_dict()
+        listed = Path("data/images/d/ignored.csv")
+        tables = [images.quarantine, *([pd.read_csv(listed)] if listed.exists() else [])]
+        excluded = pd.concat(tables).set_index("name")["reason"].to_dict()
         assert excluded.keys() == case.excluded.keys()
         for name, reason in case.excluded.items():
             assert reason in excluded[name]

@@ -18,7 +18,7 @@ from sklearn import metrics as sk
 
 from stages import compare, evaluate, report
 from stages.artifacts.models import Candidate, Predictions, read_result
-from stages.artifacts.tasks import read_task
+from stages.artifacts.tasks import read_task, write_task
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.evaluation.candidates import describe_candidates
@@ -35,10 +35,11 @@ from stages.reporting.page import CALIBRATION, LEGENDS, cell, markdown
 from stages.reporting.point_labels import CHARACTER, LINE, RADIUS, Size, place_labels
 from stages.reporting.sentences import calibration_sentence, split_sentence
 from stages.reporting.style import TaskModels, line_style, line_styles
-from stages.splitting.summary import summary_sentences
+from stages.splitting.summary import split_warnings, summary_sentences
 from tests.example_results import (
     CLASSES,
     NASTY,
+    NO_NEAR_DUPLICATES,
     change_test_predictions,
     copy_model,
     features_record,
@@ -602,6 +603,25 @@ def test_a_subset_of_the_training_images_is_accepted(params):
     write_result(replace(result, predictions={**result.predictions, "train": subset}))
     evaluate.main(params)
     assert read("metrics")["b-net"]["train"]["images"] == 30
+
+
+def test_problems_of_the_split_are_warnings_at_the_top(params):
+    task = read_task("b")
+    summary = replace(
+        task.summary,
+        contradictions=2,
+        first_contradictions=[{"name": "x/<1>.png", "class": NASTY}, {"name": "y/1.png", "class": "plain"}],
+        unused={"test": [20, 13]},
+    )
+    write_task(replace(task, summary=summary), NO_NEAR_DUPLICATES)
+    evaluate_and_compare(params)
+    report.main(params)
+    assert read("comparisons")["b"]["warnings"][:2] == split_warnings("b", summary)
+    page = read_page().split('class="warning"')[1].split("</ul>")[0]
+    for top in (page, read_markdown().split("## Task")[0]):
+        assert "2 images have the same content as an image of another class" in top
+        assert "13 of its 20 images are in other splits" in top
+        assert "<script>alert" not in top
 
 
 def test_problems_of_models_become_warnings(params, capsys):

@@ -23,6 +23,7 @@ from stages.artifacts.tasks import SPLITS, SplitSummary, Task, read_task
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
+from stages.core.yaml import parse_yaml
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
 from stages.split import main
@@ -30,7 +31,7 @@ from stages.splitting.assignment import EXCLUDED, FOLDS, assign_parts, hash_posi
 from stages.splitting.classes import resolve_classes, select_classes
 from stages.splitting.counts import check_counts
 from stages.splitting.groups import group_ids
-from stages.splitting.summary import summary_sentences
+from stages.splitting.summary import split_warnings, summary_sentences
 from tests.conftest import png
 from tests.test_near_duplicates import HASHES, brute_force_groups
 
@@ -331,36 +332,90 @@ def task_config(**entry):
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "chosen"),
-    [
-        (None, None, [0, 1, 2]),
-        ([2, 0], None, [0, 2]),
-        (["horse", 0, "cat"], None, [0, 2]),
-        (None, ["dog"], [0, 2]),
-        (None, [0, 1, 2], []),
-    ],
+    ("selection", "chosen"),
+    [(None, [0, 1, 2]), ([2, 0], [0, 2]), (["horse", 0, "cat"], [0, 2]), ([0, 1, 2], [0, 1, 2])],
 )
-def test_classes_are_selected_by_number_or_name(include, exclude, chosen):
-    assert select_classes(include, exclude, CLASSES, "tasks.t") == chosen
+def test_classes_are_selected_by_number_or_name(selection, chosen):
+    assert select_classes(selection, CLASSES, "features.f.classes") == chosen
 
 
 @pytest.mark.parametrize(
-    ("include", "exclude", "sentence"),
+    ("selection", "sentence"),
     [
-        (
-            ["hores"],
-            None,
-            "tasks.t: class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, horse.",
-        ),
-        ([3], None, "tasks.t: class 3 does not exist. Classes: 0 to 2, or cat, dog, horse."),
-        (["0"], None, "tasks.t: class '0' does not exist. Classes: 0 to 2, or cat, dog, horse."),
-        (None, ["zebra"], "tasks.t.exclude: class 'zebra' does not exist. Classes: 0 to 2, or cat, dog, horse."),
+        (["hores"], "class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, horse."),
+        ([3], "class 3 does not exist. Classes: 0 to 2, or cat, dog, horse."),
+        (["0"], "class '0' does not exist. Classes: 0 to 2, or cat, dog, horse."),
     ],
 )
-def test_a_missing_class_is_an_error_that_lists_the_classes(include, exclude, sentence):
+def test_a_missing_class_is_an_error_that_lists_the_classes(selection, sentence):
     with pytest.raises(UserError) as error:
-        select_classes(include, exclude, CLASSES, "tasks.t")
-    assert str(error.value) == sentence
+        select_classes(selection, CLASSES, "features.f.classes")
+    assert str(error.value) == f"features.f.classes: {sentence}"
+
+
+DIGITS = [str(digit) for digit in range(10)]
+# Classes of a dataset, in the order of their labels, numbers without quotes, and the names that they could mean.
+MISTAKABLE = {
+    "from one": (["1", "2", "3"], [1, 2], ["'1'", "'2'"]),
+    "gaps": (["3", "5", "8"], [3, 5], ["'3'", "'5'"]),
+    "order of text": (["0", "1", "10", "11", "2", "3"], [0, 2], ["'2'"]),
+    "padded": (["001", "002", "003"], [1, 2], ["'001'", "'002'"]),
+    "padded, too large": (["07", "08"], [7, 8], ["'07'", "'08'"]),
+    "padded from zero": (["00", "01", "010"], [0, 10], ["'010'"]),
+    "two spellings": (["01", "1", "2"], [1, 0], ["'01' or '1'"]),
+    "among other names": (["1", "cat", "dog"], [1, 2], ["'1'"]),
+    "decimal": (["1.0", "2.0"], [1, 0], ["'1.0'"]),
+    "hexadecimal": (["0x10", "0x11"], [16, 0], ["'0x10'"]),
+}
+
+
+@pytest.mark.parametrize("key", ["include", "exclude", "rename", "classes"])
+@pytest.mark.parametrize(("classes", "numbers", "quoted"), MISTAKABLE.values(), ids=MISTAKABLE)
+def test_a_number_that_could_be_the_name_of_another_class_is_an_error(classes, numbers, quoted, key):
+    with pytest.raises(UserError) as error:
+        if key == "classes":
+            select_classes(numbers, classes, "tasks.t.classes")
+        else:
+            value = {number: f"new {number}" for number in numbers} if key == "rename" else numbers
+            resolve_classes(task_config(**{key: value}), classes, "tasks.t")
+    assert len(error.value.sentences) == len(quoted)
+    for sentence, names in zip(error.value.sentences, quoted, strict=True):
+        assert sentence.startswith(f"tasks.t.{key}: ")
+        assert f"Write {names} in quotes" in sentence
+
+
+def test_the_error_of_a_mistakable_number_says_what_it_could_mean():
+    with pytest.raises(UserError) as error:
+        select_classes([1, 3], ["1", "2", "3"], "features.f.classes")
+    assert error.value.sentences == (
+        "features.f.classes: 1 is ambiguous: the number of class '2', or the class named '1'. Write '1' in quotes for "
+        "the name, or '2'.",
+        "features.f.classes: class number 3 does not exist (numbers: 0 to 2). Write '3' in quotes for the class of "
+        "this name.",
+    )
+
+
+@pytest.mark.parametrize(
+    ("entry", "classes", "names"),
+    [
+        # Text is a name, whatever number it looks like.
+        ({"include": ["1", "2"]}, ["1", "10", "11", "2", "3"], ["1", "2"]),
+        ({"include": ["3", "5"]}, ["3", "5", "8"], ["3", "5"]),
+        ({"exclude": ["001"]}, ["001", "002", "003"], ["002", "003"]),
+        ({"rename": {"1": "one", "2": "two"}}, ["1", "2", "3"], ["one", "two", "3"]),
+        ({"rename": {"a": "1", "b": "0"}, "include": ["1", "c"]}, ["a", "b", "c"], ["1", "c"]),
+        # These numbers can mean only one class.
+        ({"include": [0, 1, 2]}, DIGITS, ["0", "1", "2"]),
+        ({"rename": {0: "zero", "1": "one"}, "include": [0, 1]}, DIGITS, ["zero", "one"]),
+        ({"exclude": [0, 1]}, ["00", "01", "02", "03"], ["02", "03"]),
+        ({"include": [0, 2]}, ["a1", "b2", "c0"], ["a1", "c0"]),
+        # As macOS may write them.
+        ({"include": ["a\u0308", "b"]}, ["b", "c", "ä"], ["b", "ä"]),
+        ({"rename": {"a\u0308": "e\u0301"}, "exclude": ["c"]}, ["b", "c", "ä"], ["b", "é"]),
+    ],
+)
+def test_names_that_are_numbers_select_their_classes(entry, classes, names):
+    assert resolve_classes(task_config(**entry), classes, "tasks.t").names == names
 
 
 @pytest.mark.parametrize(
@@ -394,8 +449,15 @@ def test_excluding_a_merged_class_excludes_all_its_parts():
     [
         (
             {"rename": {"hores": "pony"}},
-            "tasks.t.rename: class 'hores' does not exist (did you mean 'horse'?). Classes: cat, dog, horse.",
+            "tasks.t.rename: class 'hores' does not exist (did you mean 'horse'?). Classes: 0 to 2, or cat, dog, ",
         ),
+        (
+            {"rename": {"cat": "lion", 0: "tiger"}},
+            "tasks.t.rename: class 'cat' is given twice. Give it once.",
+        ),
+        ({"rename": {"a": "x", "b": "y"}}, "tasks.t.rename: class 'a' does not exist. Classes: 0 to 2, or cat, dog, "),
+        # A new name that is the number of another class.
+        ({"rename": {"cat": "1", "dog": "0"}, "include": [1, 2]}, "tasks.t.include: 1 is ambiguous: the number of "),
         ({"include": ["cat", "hores"]}, "tasks.t.include: class 'hores' does not exist (did you mean 'horse'?)"),
         ({"exclude": ["hores"]}, "tasks.t.exclude: class 'hores' does not exist (did you mean 'horse'?)"),
         (
@@ -417,6 +479,12 @@ def test_invalid_class_selections_are_errors(entry, sentence):
     with pytest.raises(UserError) as error:
         resolve_classes(task_config(**entry), CLASSES, "tasks.t")
     assert str(error.value).startswith(sentence)
+
+
+def test_all_classes_that_differ_in_letter_case_are_reported():
+    with pytest.raises(UserError) as error:
+        resolve_classes(task_config(), ["Cat", "Dog", "cat", "dog"], "tasks.t")
+    assert [sentence.split("'")[1:4:2] for sentence in error.value.sentences] == [["Cat", "cat"], ["Dog", "dog"]]
 
 
 def test_classes_that_differ_in_letter_case_can_be_merged():
@@ -730,6 +798,13 @@ def test_a_split_that_is_not_published_is_an_error(split_name, splits, folder):
     assert not (folder / "data/tasks").exists()
 
 
+def test_all_splits_that_are_not_published_are_reported(folder):
+    write_prepared(TWO_CLASSES)
+    with pytest.raises(UserError) as error:
+        main(task_params(validation="published", test="published"), "t")
+    assert [sentence.split(":")[0] for sentence in error.value.sentences] == ["tasks.t.test", "tasks.t.validation"]
+
+
 def test_groups_come_from_file_names_and_from_the_table(folder):
     persons = [("cat", "dog")[index % 2] for index in range(120)]
     named = [
@@ -835,20 +910,168 @@ def test_a_smaller_training_set_is_a_subset(images, seed, small, more):
 
 def test_every_split_needs_two_images_per_class():
     table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "group_id": [0, 1, 2, *[3] * 9, *range(4, 27)]})
-    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), CLASSES, table, "tasks.t")
+    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), task_config(), CLASSES, table, "tasks.t")
     counts = pd.DataFrame([[9, 9, 9], [9, 1, 4], [0, 9, 9]], columns=SPLITS)
     with pytest.raises(UserError) as error:
-        check_counts(counts, CLASSES, table, "tasks.t")
-    assert str(error.value) == (
+        check_counts(counts, task_config(), CLASSES, table, "tasks.t")
+    assert error.value.sentences == (
         "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images (its largest group has 9 images). Every "
-        "split needs at least 2: change the shares or add images."
-    )
-    with pytest.raises(UserError) as error:
-        check_counts(counts.drop(1), CLASSES, table, "tasks.t")
-    assert str(error.value) == (
+        "split needs at least 2: change the shares or add images.",
         "tasks.t: class 'horse' has 0 train, 9 validation and 9 test images. Every split needs at least 2: change the "
-        "shares or add images."
+        "shares or add images.",
     )
+
+
+@pytest.mark.parametrize(
+    ("names", "small", "entry", "line"),
+    [
+        (["ant", "bee", "cat", "dog"], ["ant", "dog"], {}, "exclude: ['ant', 'dog']"),
+        (["1", "2", "no", "it's", "1e3", "a: #b"], ["1", "no", "it's", "a: #b"], {}, None),
+        (["ant", "bee", "cat", "dog", "eel"], ["bee"], {"exclude": ["eel", 2]}, "exclude: ['eel', 2, 'bee']"),
+        (["ant", "bee", "cat", "dog"], ["bee"], {"include": ["ant", 1, "cat"]}, "include: ['ant', 'cat']"),
+        (["ant", "bee", "cat"], ["old"], {"rename": {"bee": "old"}}, "exclude: ['old']"),
+        (["ant", "bee", "cat"], ["ant", "cat"], {}, ""),
+        ([f"{number:02}" for number in range(20)], [f"{number:02}" for number in range(13)], {}, None),
+    ],
+)
+def test_the_error_of_small_classes_has_a_line_that_leaves_them_out(names, small, entry, line, folder):
+    renamed = {new: old for old, new in entry.get("rename", {}).items()}
+    few = {renamed.get(name, name) for name in small}
+    images = [image for name in names for image in numbered(name, 3 if name in few else 12)]
+    write_prepared(images)
+    with pytest.raises(UserError) as error:
+        main(task_params(**entry), "t")
+    assert not (folder / "data/tasks").exists()
+    *sentences, last = error.value.sentences
+    if line == "":  # too few would remain
+        assert len(error.value.sentences) == len(small) and "leave" not in last
+        return
+    assert len(sentences) == min(len(small), 11)
+    assert all(repr(name) in sentence for name, sentence in zip(sorted(small)[:10], sentences, strict=False))
+    suggestion = last.removeprefix("tasks.t: To leave these classes out, write `").removesuffix("`.")
+    assert line in (None, suggestion)
+    task = split_task(images, **{**entry, **parse_yaml(suggestion)})
+    chosen = {
+        name for name in names if name not in {*few, *entry.get("exclude", []), "cat" * (2 in entry.get("exclude", []))}
+    }
+    assert set(task.classes) == chosen & {*entry.get("include", names), *("bee" * (1 in entry.get("include", [])),)}
+
+
+# Contradicting labels, and published splits that a task does not use.
+
+
+@pytest.mark.parametrize(
+    ("pairs", "entry", "counted"),
+    [
+        ([("cat", "dog")], {}, 2),
+        ([("cat", "dog"), ("cat", "dog"), ("cat", "cat")], {}, 4),
+        ([("cat", "dog", "horse", "cat")], {}, 4),
+        ([("cat", "dog")], {"max_per_class": 10}, 2),
+        ([("cat", "dog")], {"near_duplicates": "group", "group": r"(\d+)\.png"}, 2),
+        ([("cat", "cat")], {}, 0),
+        ([("cat", "dog")], {"rename": {"dog": "cat"}}, 0),
+        ([("cat", "horse")], {"exclude": ["horse"]}, 0),
+    ],
+)
+def test_equal_images_of_two_classes_are_counted_and_listed(pairs, entry, counted, folder, capsys):
+    own = [image for name in ("cat", "dog", "horse") for image in numbered(name, 20)]
+    copies = [Image(name, f"copy {number}") for number, names in enumerate(pairs) for name in names]
+    task = split_task([*own, *copies], **entry)
+    assert task.summary.contradictions == counted
+    listed = folder / "data/tasks/t/contradictions.csv"
+    assert listed.exists() == (counted > 0)
+    output = capsys.readouterr().out
+    if not counted:
+        assert "another class" not in output and split_warnings("t", task.summary) == []
+        return
+    rows = pd.read_csv(listed, keep_default_na=False)
+    assert len(rows) == counted
+    assert (rows.groupby("sha256")["class"].nunique() > 1).all()
+    assert set(rows["split"]) <= {*SPLITS, EXCLUDED}
+    [warning] = split_warnings("t", task.summary)
+    assert warning in output
+    first = rows[rows["sha256"] == rows["sha256"][0]].drop_duplicates("class")
+    examples = ", ".join(f"{name!r} ({label})" for name, label in zip(first["name"], first["class"], strict=True))
+    assert warning == (
+        f"t: {counted} images have the same content as an image of another class, such as "
+        f"{examples}. Correct the labels, or remove the images. data/tasks/t/contradictions.csv lists them."
+    )
+
+
+PUBLISHED = [
+    image
+    for name in ("cat", "dog")
+    for split in SPLITS
+    for image in numbered(
+        name, {"train": 20, "validation": 6, "test": 10}[split], 100 * SPLITS.index(split), split=split
+    )
+]
+
+
+@pytest.mark.parametrize(
+    ("entry", "unused"),
+    [
+        ({"validation": 0.2, "test": 0.2}, {"test": 20, "validation": 12}),
+        ({"validation": 0.2, "test": "published"}, {"validation": 12}),
+        ({"validation": "published", "test": 4}, {"test": 20}),
+        ({"validation": 3, "test": 3, "include": ["cat", "dog"]}, {"test": 20, "validation": 12}),
+        ({"validation": "published", "test": "published"}, {}),
+        ({"validation": "published or 0.2", "test": "published or 4"}, {}),
+        ({"validation": 0.2, "test": "published or 0.2"}, {"validation": 12}),
+    ],
+)
+def test_published_splits_that_a_task_does_not_use_are_reported(entry, unused, folder, capsys):
+    task = split_task(PUBLISHED, **entry)
+    splits = {image.content: image.split for image in PUBLISHED}
+    published = task.table["sha256"].map({text_sha256(content): split for content, split in splits.items()})
+    assert {split: images for split, (images, _) in task.summary.unused.items()} == unused
+    warnings = split_warnings("t", task.summary)
+    assert len(warnings) == len(unused)
+    output = capsys.readouterr().out
+    for warning, (split, number) in zip(warnings, unused.items(), strict=True):
+        elsewhere = int(((published == split) & (task.table["split"] != split)).sum())
+        assert elsewhere > 0
+        assert warning in output
+        assert warning == (
+            f"t: the dataset publishes a {split} split, which the task does not use: {elsewhere} of its {number} "
+            f"images are in other splits. To use it, write `{split}: published` in tasks.t."
+        )
+
+
+@pytest.mark.parametrize(
+    ("images", "settled"),
+    [
+        (PUBLISHED, ("published", "published")),
+        ([image for image in PUBLISHED if image.split != "validation"], (0.25, "published")),
+        ([image for image in PUBLISHED if image.split != "test"], ("published", 4)),
+        ([image._replace(split="") for image in PUBLISHED], (0.25, 4)),
+    ],
+)
+def test_published_or_a_share_is_the_published_split_where_there_is_one(images, settled, folder):
+    entry = {"validation": "published or 0.25", "test": "published or 4"}
+    task = split_task_from_scratch(images, **entry)
+    plain = split_task_from_scratch(images, validation=settled[0], test=settled[1])
+    assert splits_by(task) == splits_by(plain)
+    assert task.summary == plain.summary
+
+
+def test_the_study_of_own_images_uses_published_splits(folder):
+    study = parse_yaml((Path(__file__).parents[1] / "studies/my_images.yaml").read_text())
+    entry = study["tasks"]["my-classes"] | {"dataset": "d"}
+    task = split_task(PUBLISHED, **entry)
+    assert task.table["split"].tolist() == [image.split for image in PUBLISHED]
+    drawn = split_task([image._replace(split="") for image in PUBLISHED], **entry)
+    assert drawn.table["split"].value_counts().to_dict() == {"train": 44, "validation": 14, "test": 14}
+    assert split_warnings("t", task.summary) == split_warnings("t", drawn.summary) == []
+
+
+def test_a_split_that_the_dataset_publishes_later_makes_a_new_split(folder, capsys):
+    entry = {"validation": "published or 0.25", "test": "published or 0.25"}
+    split_task([image._replace(split="") for image in PUBLISHED], **entry)
+    capsys.readouterr()
+    task = split_task(PUBLISHED, **entry)
+    assert "new split: the dataset publishes other splits\n" in capsys.readouterr().out
+    assert splits_by(task) == splits_by(split_task_from_scratch(PUBLISHED, validation="published", test="published"))
 
 
 def test_the_stage_logs_and_stores_its_summary(folder, capsys):
@@ -873,13 +1096,17 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         folds=3,
         unreadable=12,
         first_unreadable=[{"name": f"cat/{number}.png", "reason": f"reason {number}"} for number in range(10)],
+        contradictions=3,
+        first_contradictions=[{"name": "cat/0.png", "class": "cat"}, {"name": "dog/25.png", "class": "dog"}],
     )
-    table, *lines = capsys.readouterr().out.rsplit("\n", 5)
+    table, *lines = capsys.readouterr().out.rsplit("\n", 6)
     assert lines == [
         "The images outside the test split form 3 folds. Each repeat holds out another fold for validation.",
         "images of groups, each group in one split: 5 images, 2 groups",
         "images with the same content as another image, kept in one split: 5",
         "unreadable files of the dataset: 12, see quarantine.csv",
+        "t: 3 images have the same content as an image of another class, such as 'cat/0.png' (cat), 'dog/25.png' "
+        "(dog). Correct the labels, or remove the images. data/tasks/t/contradictions.csv lists them.",
         "",
     ]
     counts = {split_name: (task.table["split"] == split_name).sum() for split_name in SPLITS}

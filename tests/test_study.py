@@ -8,12 +8,15 @@ from functools import reduce
 from operator import getitem
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
-from stages.core.yaml import read_yaml
+from stages.core.yaml import parse_yaml, read_yaml
+from stages.sources.source_image import SourceImage
+from stages.sources.writing import write_images
 from stages.validation.study import load_study, validate_study
 from tests.pipeline import write_study
 
@@ -30,7 +33,10 @@ LAYER_KEYS = "hidden, activation, batch_normalization, dropout, l2"
 HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, start_from, standardize, views"
 PROBE_KEYS = "task, features, cut, kind, views, l2, class_weights, train_fraction, max_train_per_class"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
-HELD_OUT = "a share of each class above 0 and below 1, a number of images per class from 2 up, or published"
+HELD_OUT = (
+    "a share of each class above 0 and below 1, a number of images per class from 2 up, published, or a text such as "
+    "'published or 0.2'"
+)
 CLASSES = "a list of class numbers or names, such as [0, 1] or [cat, dog]"
 
 SMALL = {"source": "digits", "image_size": 16}
@@ -321,7 +327,7 @@ BAD_STUDIES = [
     (
         "a new name for an unknown class",
         {"tasks/digits-b/rename": {"ten": "zero"}},
-        "tasks.digits-b.rename: class 'ten' does not exist. Classes: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
+        "tasks.digits-b.rename: class 'ten' does not exist. Classes: 0 to 9, or 0, 1, 2, 3, 4, 5, 6, 7, 8, 9.",
     ),
     (
         "a list as rename",
@@ -373,12 +379,14 @@ BAD_STUDIES = [
     (
         "true as a class",
         {"tasks/digits-b/exclude": [True]},
-        f"tasks.digits-b.exclude: [true] is not valid. Give {CLASSES}, or null.",
+        "tasks.digits-b.exclude: YAML reads true as a boolean. If it is the name of a class, write it in quotes, such "
+        "as 'true'.",
     ),
     (
         "a negative class",
         {"tasks/digits-b/exclude": [-1]},
-        f"tasks.digits-b.exclude: [-1] is not valid. Give {CLASSES}, or null.",
+        "tasks.digits-b.exclude: YAML reads -1 as a number. If it is the name of a class, write it in quotes, such as "
+        "'-1'.",
     ),
     # Names of other entries.
     (
@@ -658,7 +666,7 @@ BAD_STUDIES = [
     (
         "an unknown kind of probe",
         {"probes/b-ridge/kind": "lasso"},
-        "probes.b-ridge.kind: 'lasso' is not valid. Give ridge.",
+        "probes.b-ridge.kind: 'lasso' is not valid. Give ridge or logistic.",
     ),
     (
         "an L2 penalty of 0 for a probe",
@@ -834,6 +842,34 @@ def test_each_problem_of_a_study_is_reported_in_one_line(name, changes, message)
     assert "\n" not in problems[0]
 
 
+@pytest.mark.parametrize(
+    ("path", "text", "read_as"),
+    [
+        ("tasks/digits-b/exclude", "[2024-05-01, five]", {"2024-05-01": "a date"}),
+        (
+            "tasks/digits-a/include",
+            "[true, False, 1.5]",
+            {"true": "a boolean", "false": "a boolean", "1.5": "a number"},
+        ),
+        (
+            "tasks/digits-a/include",
+            "[2001-12-14 21:59:43, ~]",
+            {"2001-12-14 21:59:43": "a date", "null": "an empty value"},
+        ),
+        ("tasks/digits-a/rename", "{TRUE: yes, 2024-05-01: may}", {"true": "a boolean", "2024-05-01": "a date"}),
+        ("tasks/digits-a/rename", "{one: 1, two: 2024-05-02}", {"1": "a number", "2024-05-02": "a date"}),
+        ("features/b-fc1/classes", "[-5, 2024-05-01]", {"-5": "a number", "2024-05-01": "a date"}),
+    ],
+)
+def test_a_class_name_that_yaml_does_not_read_as_text_is_to_be_quoted(path, text, read_as):
+    _, problems = validate_study(changed({path: parse_yaml(text)}))
+    where = path.replace("/", ".")
+    assert problems == [
+        f"{where}: YAML reads {name} as {kind}. If it is the name of a class, write it in quotes, such as '{name}'."
+        for name, kind in read_as.items()
+    ]
+
+
 @pytest.mark.parametrize(("text", "message"), BAD_FILES.values(), ids=BAD_FILES)
 def test_a_file_that_is_not_a_study_is_reported_with_line_and_column(text, message, tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(text, encoding="utf-8")
@@ -921,6 +957,78 @@ def test_check_reports_a_missing_folder(tmp_path):
     assert done.stderr == "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.\n"
     (tmp_path / "my_images").mkdir()
     assert run_check(tmp_path).returncode == 0
+
+
+def test_check_reports_all_missing_folders(tmp_path):
+    write_study(tmp_path, changed({"folders/mine": FOLDER, "folders/yours": FOLDER | {"path": "gone"}}))
+    assert run_check(tmp_path).stderr.splitlines() == [
+        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.",
+        "  folders.yours.path: folder 'gone' does not exist. Correct the path.",
+    ]
+
+
+CIFAR10 = {"source": "cifar10", "image_size": 32}
+SPLIT_FOLDERS = [f"{split}/{name}/1.png" for split in ("Training", "valid", "test") for name in ("cat", "dog")]
+TABLE = "path;label;split\n1;cat;train\n2;dog;testing\n"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "files", "validation", "test", "unused"),
+    [
+        (FOLDER, SPLIT_FOLDERS, 0.2, 0.2, ["test: 0.2", "validation: 0.2"]),
+        (FOLDER, SPLIT_FOLDERS, 0.2, "published", ["validation: 0.2"]),
+        (FOLDER, SPLIT_FOLDERS, "published", 5, ["test: 5"]),
+        (FOLDER, SPLIT_FOLDERS, "published or 0.2", "published or 5", []),
+        (FOLDER, ["cat/1.png", "dog/1.png"], 0.2, 0.2, []),
+        (FOLDER, [*SPLIT_FOLDERS[:2], "test/unknown/1.png"], 0.2, 0.2, []),
+        (FOLDER, ["1.png"], 0.2, 0.2, []),  # the stage `prepare` reports that there are no classes
+        (FOLDER | {"source": "csv"}, ["1.png", "2.png"], 0.2, 0.2, ["test: 0.2"]),
+        (CIFAR10, [], 0.2, 0.2, ["test: 0.2"]),
+        (CIFAR10, [], 0.2, "published", []),
+    ],
+)
+def test_check_names_published_splits_that_a_task_does_not_use(dataset, files, validation, test, unused, tmp_path):
+    for file in files:
+        (tmp_path / "my_images" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "my_images" / file).touch()
+    if dataset["source"] == "csv":
+        (tmp_path / "my_images/labels.csv").write_text(TABLE)
+    section = "datasets" if dataset is CIFAR10 else "folders"
+    task = {"dataset": "mine", "validation": validation, "test": test}
+    write_study(tmp_path, changed({f"{section}/mine": dataset, "tasks/t": task}))
+    done = run_check(tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1:] == [
+        f"check: tasks.t: dataset 'mine' publishes a {split} split, but `{split}: {value}` draws another one. To use "
+        f"it, write `{split}: published`."
+        for split, value in (line.split(": ") for line in unused)
+    ]
+
+
+def test_check_knows_the_published_splits_of_prepared_images(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pixels = [np.full((8, 8), number, np.uint8) for number in range(2)]
+    source = [
+        SourceImage(split, "cat", lambda number=number: pixels[number], split)
+        for number, split in enumerate(("", "test"))
+    ]
+    archive = {"source": "archive", "url": "photos.zip", "sha256": "0" * 64, "image_size": 8}
+    task = {"dataset": "mine", "validation": 0.2, "test": 0.2}
+    write_study(tmp_path, changed({"datasets/mine": archive, "tasks/t": task}))
+    assert len(run_check(tmp_path).stdout.splitlines()) == 1
+    write_images("mine", source, 8, 0.0)
+    assert "tasks.t: dataset 'mine' publishes a test split" in run_check(tmp_path).stdout
+
+
+@pytest.mark.parametrize("value", ["published or 0", "published or 1.5", "published or 1", "published or", "Published"])
+def test_published_or_something_else_is_not_valid(value):
+    _, problems = validate_study(changed({"tasks/digits-a/test": value}))
+    assert problems == [f"tasks.digits-a.test: '{value}' is not valid. Give {HELD_OUT}."]
+
+
+def test_shares_after_published_or_count_too():
+    task = {"tasks/digits-a/validation": "published or 0.5", "tasks/digits-a/test": 0.6}
+    assert "leave no images for training" in validate_study(changed(task))[1][0]
 
 
 @pytest.mark.parametrize("arguments", [[], ["--clean"]])

@@ -630,16 +630,15 @@ def test_the_sentences_on_the_test_images_compare_with_the_recommended_model():
 def test_a_model_that_is_better_on_the_test_images_is_a_warning():
     choice = choose(outcomes_of(x=right(180), y=right(180)), costs_of(x=(1, 1), y=(2, 2)), 0.01, 0, 50)
     assert choice.recommended == "x"
-    (warning,) = contradictions(choice, [pair("x", "y", -0.2, True)], 0)
+    (warning,) = contradictions(choice, [pair("x", "y", -0.2, True)], 5, 5)
     assert warning.startswith("y is significantly better than the recommended x on the test images. The validation")
     assert warning.endswith(" Give the task a larger share for validation.")
-    for unused, advice in ((1, "1 fold of the task is unused."), (3, "3 folds of the task are unused.")):
-        (warning,) = contradictions(choice, [pair("x", "y", -0.2, True)], unused)
-        assert warning.endswith(f" Give the models more repeats: {advice}")
-    (warning,) = contradictions(choice, [pair("x", "z", -0.2, True)], 1)
+    (warning,) = contradictions(choice, [pair("x", "y", -0.2, True)], 5, 3)
+    assert warning.endswith(" Give the models more repeats: they are compared on 3 of the 5 folds of the task.")
+    (warning,) = contradictions(choice, [pair("x", "z", -0.2, True)], 5, 3)
     assert warning.endswith("on the test images. It is not part of the choice.")
-    assert contradictions(choice, [pair("x", "y", 0.2, True)], 0) == []
-    assert contradictions(choice, [pair("x", "y", -0.2, False)], 0) == []
+    assert contradictions(choice, [pair("x", "y", 0.2, True)], 5, 5) == []
+    assert contradictions(choice, [pair("x", "y", -0.2, False)], 5, 5) == []
 
 
 # The stages

@@ -27,7 +27,8 @@ class FeaturesRecord:
     how many. architecture, image_size, resize, cut, pooling: how images go through the backbone; its preprocessing
     belongs to the architecture. precision: of the computation. storage: dtype of the array. views: how the images were
     changed in each view but the first, which holds the images as they are. shape: of the features of one image.
-    parameters: weights of the backbone up to the cut layer. multiply_adds: of one image up to the cut layer.
+    parameters: weights of the backbone up to the cut layer. multiply_adds: of one image up to the cut layer. bits: of
+    16-bit gray images, see `PreparedImages`.
     """
 
     name: str
@@ -47,6 +48,7 @@ class FeaturesRecord:
     shape: list[int]
     parameters: int
     multiply_adds: int
+    bits: int | None = None
 
     def views_used(self, limit: int | None) -> int:
         """The number of views that a model trains on; limit: its setting, None for all views."""

@@ -26,6 +26,8 @@ class PreparedImages:
     classes: the class names in the order of their labels.
     sha256: checksum of the file of pixels; features of these images record it.
     image_size: side of the images in pixels. resize: how they became square (crop, pad or stretch).
+    bits: how many bits the values of 16-bit gray images use; None for all.
+    ignored: the number of files that are no images of a class, which ignored.csv lists.
     """
 
     pixels: np.ndarray
@@ -35,6 +37,8 @@ class PreparedImages:
     sha256: str
     image_size: int
     resize: str
+    bits: int | None = None
+    ignored: int = 0
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """The pixels of some images, (m, size, size, 3) uint8, without keeping parts of the file in memory."""
@@ -59,4 +63,6 @@ def read_images(dataset: str) -> PreparedImages:
             sha256=record["images_sha256"],
             image_size=record["image_size"],
             resize=record["resize"],
+            bits=record.get("bits"),
+            ignored=record.get("ignored", 0),
         )

@@ -124,6 +124,7 @@ class ModelRecord:
     logits are divided when the model is used; the stored predictions are without it. batch_statistics_gap: accuracy on
     training images with the statistics of training batches minus that in inference, the largest of all repeats; None if
     no batch normalization was trained. weights_sha256: of the weights file of each repeat; `write_model` fills it in.
+    bits: of 16-bit gray images, see `PreparedImages`.
     """
 
     name: str
@@ -150,6 +151,7 @@ class ModelRecord:
     candidates: list[Candidate] = field(default_factory=list)
     batch_statistics_gap: float | None = None
     weights_sha256: list[str] = field(default_factory=list)
+    bits: int | None = None
 
     @property
     def l2(self) -> float:

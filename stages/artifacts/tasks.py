@@ -15,6 +15,7 @@ TASKS_FOLDER = Path("data/tasks")
 TASK_COLUMNS = ["index", "label", "class", "split", "fold", "order", "group_id", "sha256", "name"]
 NEAR_COLUMNS = ["name", "split", "similar_to", "similar_split", "bits"]
 RECORDED = ("dataset", "classes", "images_sha256", "settings")
+CONTRADICTION_COLUMNS = ["name", "class", "split", "sha256"]
 RELATED_COLUMNS = ["group_id", "sha256"]
 SPLITS = ("train", "validation", "test")
 
@@ -30,6 +31,11 @@ class SplitSummary:
     straddling: groups whose images keep the different splits or folds that an earlier run assigned to them.
     folds: see `Task.folds`. limiting_classes: names of those with too few images for more folds, if others have enough.
     unreadable: files of the dataset that could not be decoded; first_unreadable: name and reason of at most ten.
+    ignored: files of the dataset that are no images of a class.
+    contradictions: images with the same content as an image of another class; first_contradictions: name and class of
+    an image of each class of the first such content.
+    published: the splits of the task that are those of the dataset. unused: split that the dataset publishes, but the
+    task does not use -> its images in the task, and how many of them are in other splits.
     """
 
     grouped: int = 0
@@ -42,6 +48,11 @@ class SplitSummary:
     limiting_classes: list[str] = field(default_factory=list)
     unreadable: int = 0
     first_unreadable: list[dict[str, str]] = field(default_factory=list)
+    ignored: int = 0
+    contradictions: int = 0
+    first_contradictions: list[dict[str, str]] = field(default_factory=list)
+    published: list[str] = field(default_factory=list)
+    unused: dict[str, list[int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,12 +115,18 @@ class Task:
             raise UserError(f"{what} does not match the images of task {self.name!r}. Run `dvc repro`.")
 
 
-def write_task(task: Task, near: pd.DataFrame) -> None:
-    """Write data/tasks/<task>: the tables `split.csv`, `related.csv` and `near_duplicates.csv`, and `task.json`."""
+def write_task(task: Task, near: pd.DataFrame, contradictions: pd.DataFrame | None = None) -> None:
+    """Write data/tasks/<task>: the tables `split.csv`, `related.csv` and `near_duplicates.csv`, and `task.json`.
+
+    contradictions: images whose content is also in another class; if there are some, the table `contradictions.csv`.
+    """
     with atomic_directory(TASKS_FOLDER / task.name) as folder:
         task.table[TASK_COLUMNS].to_csv(folder / "split.csv", index=False, lineterminator="\n")
         task.related[RELATED_COLUMNS].to_csv(folder / "related.csv", index=False, lineterminator="\n")
         near[NEAR_COLUMNS].to_csv(folder / "near_duplicates.csv", index=False, lineterminator="\n")
+        if contradictions is not None and len(contradictions):
+            table = contradictions[CONTRADICTION_COLUMNS]
+            table.to_csv(folder / "contradictions.csv", index=False, lineterminator="\n")
         record = {key: getattr(task, key) for key in RECORDED}
         write_json(folder / "task.json", {**record, "summary": asdict(task.summary)})
 

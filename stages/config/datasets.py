@@ -21,6 +21,8 @@ class FilesConfig(DatasetConfig):
 
     max_unreadable: ShareOrZero = 0.01
     """The largest share of files that may be unreadable. Unreadable files are listed and excluded."""
+    bits: Annotated[int, Field(ge=8, le=16)] | None = None
+    """How many bits the values of 16-bit gray images use, such as 12: the largest of them is white. Null for all 16."""
 
 
 class DigitsConfig(DatasetConfig):

@@ -1,12 +1,15 @@
 """Section `tasks`: a choice of classes, and how their images are split."""
 
+from collections.abc import Collection
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, StringConstraints
 
 from stages.config.fields import Class, Classes, Entry, PositiveOrNull, Reference, Share
 
-HeldOut = Share | Annotated[int, Field(ge=2)] | Literal["published"]
+# The published images if there are any, else a share or a number.
+PublishedOr = Annotated[str, StringConstraints(pattern=r"^published or (0?\.\d*[1-9]\d*|[2-9]|[1-9]\d+)$")]
+HeldOut = Share | Annotated[int, Field(ge=2)] | Literal["published"] | PublishedOr
 
 
 class TaskConfig(Entry):
@@ -26,8 +29,21 @@ class TaskConfig(Entry):
     """The images for all choices, such as when to stop. Each repeat of a model holds out another fold."""
     test: HeldOut
     """The images for the final evaluation. They are never used to make a choice. `published` takes those of the
-    dataset."""
+    dataset, `published or 0.2` takes them if it has them, else the share."""
     group: Annotated[str, Field(min_length=1)] | None = None
     """A regular expression. Images whose file names share a match, or a match of its parentheses, stay in one split."""
     near_duplicates: Literal["report", "group"] = "report"
     """`report` lists similar images of different splits, `group` keeps them in one split."""
+
+    def settled(self, published: Collection[str]) -> "TaskConfig":
+        """The task for a dataset that publishes these splits, with one of the two values of `published or 0.2`."""
+        return self.model_copy(
+            update={split: _settle(getattr(self, split), split in published) for split in ("validation", "test")}
+        )
+
+
+def _settle(setting: float | int | str, is_published: bool) -> float | int | str:
+    if not isinstance(setting, str) or " or " not in setting:
+        return setting
+    number = setting.removeprefix("published or ")
+    return "published" if is_published else float(number) if "." in number else int(number)

@@ -290,10 +290,10 @@ def _probability(share: float) -> str:
     return "less than 1 %" if share < 0.01 else f"about {100 * share:.0f} %"
 
 
-def contradictions(choice: Choice, test: list[Comparison], unused_folds: int) -> list[str]:
+def contradictions(choice: Choice, test: list[Comparison], folds: int, used_folds: int) -> list[str]:
     """A warning for every model that is distinguishably better than the recommended one on the test images.
 
-    unused_folds: folds of the task on which the models are not compared.
+    folds: of the task; used_folds: on how many of them the models are compared.
     """
     better = [
         pair.a if pair.difference > 0 else pair.b
@@ -302,9 +302,8 @@ def contradictions(choice: Choice, test: list[Comparison], unused_folds: int) ->
     ]
     reason = "The validation images were too few to show it, or differ from the test images."
     advice = "Give the task a larger share for validation."
-    if unused_folds:
-        folds = "1 fold of the task is" if unused_folds == 1 else f"{unused_folds} folds of the task are"
-        advice = f"Give the models more repeats: {folds} unused."
+    if folds > used_folds:
+        advice = f"Give the models more repeats: they are compared on {used_folds} of the {folds} folds of the task."
     return [
         f"{model} is significantly better than the recommended {choice.recommended} on the test images. "
         + (f"{reason} {advice}" if model in choice.shortfalls else "It is not part of the choice.")

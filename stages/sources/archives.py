@@ -12,11 +12,9 @@ from typing import NamedTuple
 
 from stages.config.datasets import ArchiveConfig, FlowersConfig, KaggleConfig
 from stages.core.errors import UserError
-from stages.sources.layout import locate_images, printable
-from stages.sources.source_image import SourceImage, unusable_image
+from stages.sources.layout import locate_images, may_be_other, printable
+from stages.sources.source_image import LARGEST_FILE, SourceImage, ignored_file, unusable_image
 
-# Larger files are not photographs, and are not read.
-LARGEST_FILE = 200 * 2**20
 LINK = "it is a link, not a file"
 # Exceptions that damaged or malicious archives have raised.
 DAMAGE = (
@@ -98,14 +96,13 @@ def _images(
     dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: Path, members: dict[str, Member], folders: list[str]
 ) -> Iterator[SourceImage]:
     for name, location in locate_images(members, folders, dataset.subfolder, repr(str(path))).items():
-        member, text = members[name], printable(name)
-        if location.problem:
-            yield unusable_image(text, location.label, location.problem)
-        elif member.problem:
-            yield unusable_image(text, location.label, member.problem)
+        member, text, is_optional = members[name], printable(name), may_be_other(name)
+        if location.unlabeled:
+            yield ignored_file(text, location.label, location.unlabeled)
+        elif problem := location.problem or member.problem:
+            yield unusable_image(text, location.label, problem)
         elif member.size > LARGEST_FILE:
-            yield unusable_image(
-                text, location.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}"
-            )
+            excluded = ignored_file if is_optional else unusable_image
+            yield excluded(text, location.label, f"it unpacks to {member.size:,} bytes, more than {LARGEST_FILE:,}")
         else:
-            yield SourceImage(text, location.label, member.read, location.split)
+            yield SourceImage(text, location.label, member.read, location.split, is_optional=is_optional)

@@ -10,8 +10,8 @@ import numpy as np
 from stages.config.datasets import CIFAR10_CLASSES, Cifar10Config, DigitsConfig
 from stages.core.errors import UserError
 from stages.core.files import reading
-from stages.sources.archives import DAMAGE, LARGEST_FILE, damaged
-from stages.sources.source_image import SourceImage
+from stages.sources.archives import DAMAGE, damaged
+from stages.sources.source_image import LARGEST_FILE, SourceImage
 
 # https://www.cs.toronto.edu/~kriz/cifar.html: one byte label, then 1,024 bytes each of red, green and blue, row by row.
 CIFAR10_RECORD = 1 + 3 * 32 * 32

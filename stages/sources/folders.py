@@ -5,34 +5,52 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from stages.config.datasets import CsvConfig, FolderConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
-from stages.sources.archives import LARGEST_FILE
-from stages.sources.layout import SPLIT_NAMES, class_name, is_system_file, locate_images, printable
-from stages.sources.source_image import SourceImage, unusable_image
+from stages.sources.layout import SPLIT_NAMES, class_name, is_system_file, locate_images, may_be_other, printable
+from stages.sources.listed_files import locate_files
+from stages.sources.source_image import LARGEST_FILE, NotAnImage, SourceImage, ignored_file, unusable_image
 
 COLUMNS = ["path", "label", "split", "group"]
+DELIMITERS = ",;\t|"
+MAX_LISTED = 10  # lines in an error
 
 
 def folder_images(dataset: FolderConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a folder of class folders, in the order of their names."""
     for name, location in locate_images(*_walk(path), None, repr(str(path))).items():
-        if location.problem:
+        if location.unlabeled:
+            yield ignored_file(printable(name), location.label, location.unlabeled)
+        elif location.problem:
             yield unusable_image(printable(name), location.label, location.problem)
         else:
             content = lambda name=name: _read(path, name)  # noqa: E731
-            yield SourceImage(printable(name), location.label, content, location.split)
+            yield SourceImage(printable(name), location.label, content, location.split, is_optional=may_be_other(name))
 
 
 def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
     """The images that a table in the folder lists, in its order. Paths are relative to the folder."""
-    for row in list(_rows_of(path / dataset.table)):  # check all rows before the first image is decoded
-        content = lambda name=row["path"]: _read(path, name)  # noqa: E731
-        yield SourceImage(
-            printable(row["path"]), class_name(row["label"]), content, row["split"], printable(row["group"])
+    table = path / dataset.table
+    rows = list(_rows_of(table))  # check all rows before the first image is decoded
+    files, problems = locate_files(path, [row["path"] for row in rows])
+    if len(problems) > dataset.max_unreadable * len(rows):
+        lines = [
+            f"line {row['line']}, {row['path']!r}: {problems[row['path']]}" for row in rows if row["path"] in problems
+        ]
+        raise UserError(
+            f"{str(table)!r} lists {len(problems)} of {len(rows)} paths without a file in {str(path)!r} "
+            f"({'; '.join(lines[:MAX_LISTED])}). Correct the paths, or remove these lines."
         )
+    for row in rows:
+        name, label = files.get(row["path"], row["path"]), class_name(row["label"])
+        if row["path"] in problems:
+            yield unusable_image(printable(name), label, problems[row["path"]])
+        else:
+            content = lambda name=name: _read(path, name)  # noqa: E731
+            yield SourceImage(printable(name), label, content, row["split"], printable(row["group"]))
 
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:
@@ -67,7 +85,7 @@ def _read(folder: Path, name: str) -> bytes:
         if not stat.S_ISREG(status.st_mode):
             raise ValueError("it is not a file")
         if status.st_size > LARGEST_FILE:
-            raise ValueError(f"it has {status.st_size:,} bytes, more than {LARGEST_FILE:,}")
+            raise NotAnImage(f"it has {status.st_size:,} bytes, more than {LARGEST_FILE:,}")
         return file.read_bytes()
     except RuntimeError:  # Python 3.11 and 3.12, of links in a ring
         raise ValueError("it cannot be read (Too many levels of symbolic links)") from None
@@ -75,44 +93,63 @@ def _read(folder: Path, name: str) -> bytes:
         raise ValueError(f"it cannot be read ({error.strerror})") from None
 
 
-def _rows_of(file: Path) -> Iterator[dict[str, str]]:
-    """The rows of a table with path, label, split and group; `UserError` with the line of a mistake."""
+def _rows_of(file: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a table with path, label, split, group and line; `UserError` with the lines of all mistakes."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            yield from _checked(str(file), csv.DictReader(lines, skipinitialspace=True, strict=True))
+            delimiter = _delimiter(lines.readline())
+            lines.seek(0)
+            yield from _checked(
+                str(file), csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+            )
     except FileNotFoundError:
         raise UserError(f"table {str(file)!r} does not exist. Correct `path` or `table`.") from None
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{str(file)!r} cannot be read as a table ({error}). Save it as UTF-8 text.") from None
 
 
-def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, str]]:
+def _delimiter(header: str) -> str:
+    """The character between the columns of a table: the one by which most columns of the header are known."""
+
+    def known(delimiter: str) -> int:
+        return len(set(COLUMNS) & {name.strip(' \r\n"').casefold() for name in header.split(delimiter)})
+
+    return max(DELIMITERS, key=known)
+
+
+def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
     reader.fieldnames = names = [name.strip().casefold() for name in reader.fieldnames or []]
-    for column in ("path", "label"):
-        if column not in names:
-            raise UserError(
-                f"{file!r} has no column {column!r}{did_you_mean(column, names)}. Columns: {listing(names)}. "
-                "The first line must name the columns: path, label and optionally split and group."
-            )
-    seen = set()
-    for row in reader:
-        where = f"{file!r}, line {reader.line_num}"
-        if None in row:
-            raise UserError(f"{where}: more cells than columns. Put text with commas in quotes.")
-        row = {column: (row.get(column) or "").strip() for column in COLUMNS}
-        if not any(row.values()):
+    missing = [f"column {name!r}{did_you_mean(name, names)}" for name in ("path", "label") if name not in names]
+    if missing:
+        raise UserError(
+            f"{file!r} has no {' and no '.join(missing)}. Columns: {listing(names)}. "
+            "The first line must name the columns: path, label and optionally split and group."
+        )
+    seen, problems = set(), []
+    for cells in reader:
+        row = {column: (cells.get(column) or "").strip() for column in COLUMNS}
+        if not any(row.values()) and None not in cells:
             continue
-        for column in ("path", "label"):
-            if not row[column]:
-                raise UserError(f"{where}: {column} is empty. Fill it in.")
-        if row["path"] in seen:
-            raise UserError(f"{where}: {row['path']!r} is listed twice. Remove one of the lines.")
-        seen.add(row["path"])
         split = row["split"].casefold()
-        if split and split not in SPLIT_NAMES:
-            raise UserError(
-                f"{where}: {row['split']!r} is not a split. Give {listing(SPLIT_NAMES)}, or leave it empty."
-            )
-        yield {**row, "split": SPLIT_NAMES.get(split, "")}
+        problems += [f"{file!r}, line {reader.line_num}: {problem}" for problem in _row_problems(cells, row, seen)]
+        seen.add(row["path"])
+        yield {**row, "split": SPLIT_NAMES.get(split, ""), "line": reader.line_num}
+    if problems:
+        more = [f"{file!r}: {len(problems) - MAX_LISTED} more lines have mistakes."] if problems[MAX_LISTED:] else []
+        raise UserError(*problems[:MAX_LISTED], *more)
     if not seen:
         raise UserError(f"{file!r} lists no images. Add one line per image, with its path and label.")
+
+
+def _row_problems(cells: dict[str | None, Any], row: dict[str, str], seen: set[str]) -> Iterator[str]:
+    """The mistakes of a row. seen: the paths of earlier rows."""
+    if None in cells:
+        yield "more cells than columns. Put text with commas in quotes."
+        return
+    for column in ("path", "label"):
+        if not row[column]:
+            yield f"{column} is empty. Fill it in."
+    if row["path"] and row["path"] in seen:
+        yield f"{row['path']!r} is listed twice. Remove one of the lines."
+    if row["split"] and row["split"].casefold() not in SPLIT_NAMES:
+        yield f"{row['split']!r} is not a split. Give {listing(SPLIT_NAMES)}, or leave it empty."

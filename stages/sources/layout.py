@@ -2,10 +2,12 @@
 
 import unicodedata
 from collections.abc import Iterable
+from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from stages.core.errors import UserError
+from stages.core.wording import did_you_mean
 
 # Names of splits in published datasets, in lower case.
 SPLIT_NAMES = {
@@ -18,16 +20,27 @@ SPLIT_NAMES = {
     "testing": "test",
 }
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+# Also of pictures in other formats, which count as unreadable: they are not other files beside the images.
+PICTURE_SUFFIXES = SUFFIXES | {
+    *(".jpe", ".jfif", ".mpo", ".apng", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
+    *(".pnm", ".tga", ".ico", ".exr", ".hdr", ".svg", ".eps", ".psd", ".dcm", ".dicom", ".nii", ".fits", ".svs"),
+    *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
+}
 # Files that operating systems create.
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "icon\r"}
 
 
 class Location(NamedTuple):
-    """Class and split of a file. split: empty if its path has none. problem: why the file is unusable, or empty."""
+    """Class and split of a file.
+
+    split: empty if its path has none. problem: why the file is unusable, or empty. unlabeled: why it has no class, or
+    empty.
+    """
 
     label: str
     split: str = ""
     problem: str = ""
+    unlabeled: str = ""
 
 
 def locate_images(
@@ -38,16 +51,23 @@ def locate_images(
     files, folders: paths with `/` inside the source. subfolder: files outside it are ignored. where: the name of the
     source in messages.
 
-    Files next to the class folders are ignored, unless their suffix is that of an image. `UserError` for an empty class
-    folder, and if there is no class folder.
+    Files next to the class folders are left out, unless their suffix is that of an image. Images without a class
+    folder are unlabeled, and so are those of validation and test in a folder that the images for training lack.
+    `UserError` for empty class folders, for a folder such as `test` beside class folders, and if there is no class
+    folder.
     """
     below = {name: parts for name in files if (parts := _below(name, subfolder))}
     if subfolder and not below:
         raise UserError(f"{where} has no files in folder {subfolder!r}. Correct subfolder.")
     above = {parts[:depth] for parts in below.values() for depth in range(len(parts))}
-    for folder in folders:
-        if (parts := _below(folder, subfolder)) and parts not in above:
-            raise UserError(f"{where}: the class folder {'/'.join(parts)!r} is empty. Put images in it, or remove it.")
+    empty = [parts for folder in folders if (parts := _below(folder, subfolder)) and parts not in above]
+    if empty:
+        raise UserError(
+            *(
+                f"{where}: the class folder {'/'.join(parts)!r} is empty. Put images in it, or remove it."
+                for parts in empty
+            )
+        )
 
     outside = {name for name, parts in below.items() if ".." in parts or parts[0] == "/"}
     with_folders = {
@@ -60,9 +80,9 @@ def locate_images(
         elif len(parts) > 1 and parts[:-1] not in with_folders:
             split = SPLIT_NAMES.get(parts[-3].casefold(), "") if len(parts) > 2 else ""
             locations[name] = Location(class_name(parts[-2]), split)
-        elif PurePosixPath(name).suffix.casefold() in SUFFIXES:
-            locations[name] = Location("", problem="it is next to the class folders, so it has no class")
-    usable = [location for location in locations.values() if not location.problem]
+        elif has_picture_suffix(name):
+            locations[name] = Location("", unlabeled="it is next to the class folders, so it has no class")
+    usable = [location for location in locations.values() if location.label]
     if all(_is_split_alone(location) for location in usable):
         within = " and ".join(sorted({location.label for location in usable}))
         raise UserError(
@@ -71,7 +91,7 @@ def locate_images(
         )
     bases = {}
     for name, location in locations.items():
-        if not location.problem:
+        if location.label:
             base = below[name][: -3 if location.split else -2]
             bases.setdefault(base, "/".join(below[name][:-1]))
     if len(bases) > 1:
@@ -82,10 +102,53 @@ def locate_images(
             "table (source: csv)."
         )
     if any(location.split for location in usable):
+        unlabeled = _only_held_out(usable)
         for name, location in locations.items():
             if _is_split_alone(location):
-                locations[name] = Location("", problem=f"it is in {location.label!r} without a class folder")
+                locations[name] = Location("", unlabeled=f"it is in {location.label!r} without a class folder")
+            elif location.split in ("validation", "test") and location.label in unlabeled:
+                locations[name] = Location("", unlabeled=unlabeled[location.label])
+    else:
+        _refuse_split_beside_classes(sorted({location.label for location in usable}), where)
     return locations
+
+
+def _only_held_out(locations: list[Location]) -> dict[str, str]:
+    """Folders of validation and test that are no class, because the images for training have others; with the reason.
+
+    Only if there are at least two classes for training.
+    """
+    trained = {location.label for location in locations if location.split not in ("validation", "test")}
+    known = {label.casefold() for label in trained}
+    return {
+        label: f"its folder {label!r} is only in validation or test, so it is not a class{did_you_mean(label, trained)}"
+        for label in sorted({location.label for location in locations})
+        if len(known) > 1 and label.casefold() not in known
+    }
+
+
+def _refuse_split_beside_classes(labels: list[str], where: str) -> None:
+    """`UserError` for folders such as `test` beside class folders: their images may be unlabeled."""
+    splits = [label for label in labels if SPLIT_NAMES.get(label.casefold()) in ("validation", "test")]
+    classes = [label for label in labels if label not in splits]
+    if splits and len(classes) > 1:
+        raise UserError(
+            *(
+                f"{where}: folder {split!r} has the name of a split, but is beside class folders such as "
+                f"{classes[0]!r}. Move it to another place if its images have no class, or rename it if it is a class."
+                for split in splits
+            )
+        )
+
+
+def has_picture_suffix(name: str) -> bool:
+    """Whether the suffix of a file name is that of a picture."""
+    return PurePosixPath(name).suffix.casefold() in PICTURE_SUFFIXES
+
+
+def may_be_other(name: str) -> bool:
+    """Whether a file may be something else beside the pictures, such as a .json file; not without a suffix."""
+    return bool(PurePosixPath(name).suffix) and not has_picture_suffix(name)
 
 
 def _is_split_alone(location: Location) -> bool:
@@ -99,8 +162,18 @@ def _below(name: str, subfolder: str | None) -> tuple[str, ...]:
     parts = PurePosixPath(name if "/" in name else name.replace("\\", "/")).parts
     if any(map(is_system_file, parts)):
         return ()
-    inside = PurePosixPath(subfolder or "").parts
-    return parts[len(inside) :] if parts[: len(inside)] == inside else ()
+    inside = _folders(subfolder or "")
+    return parts[len(inside) :] if tuple(map(_normalized, parts[: len(inside)])) == inside else ()
+
+
+@cache
+def _folders(subfolder: str) -> tuple[str, ...]:
+    return PurePosixPath(_normalized(subfolder.replace("\\", "/"))).parts
+
+
+def _normalized(name: str) -> str:
+    """A name in one normalization of Unicode: macOS writes an accented letter as two characters."""
+    return unicodedata.normalize("NFC", name)
 
 
 def is_system_file(part: str) -> bool:
@@ -115,5 +188,5 @@ def printable(name: str) -> str:
 
 
 def class_name(name: str) -> str:
-    """The class of a folder name or table cell, normalized: macOS writes an accented letter as two characters."""
-    return unicodedata.normalize("NFC", printable(name))
+    """The class of a folder name or table cell."""
+    return _normalized(printable(name))

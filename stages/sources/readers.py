@@ -33,4 +33,5 @@ def source_path(name: str, dataset: DatasetConfig) -> Path:
 
 def read_source(dataset: DatasetConfig, path: Path) -> Iterator[SourceImage]:
     """The images of a dataset; `UserError` if its source is missing, damaged or has another layout."""
-    return READERS[dataset.source](dataset, path)
+    for image in READERS[dataset.source](dataset, path):
+        yield image._replace(bits=getattr(dataset, "bits", None))

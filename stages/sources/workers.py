@@ -14,13 +14,18 @@ import numpy as np
 
 from stages.core.errors import UserError
 from stages.sources.decoding import Decoded, decode
-from stages.sources.source_image import SourceImage
+from stages.sources.source_image import NotAnImage, SourceImage
 
 # Small datasets are decoded before other processes would have started.
 SECONDS_IN_PROCESS = 2.0
 MOST_PROCESSES = 16  # reading the files is the bottleneck beyond
 # The size of a message to a process, and the number of messages in memory per process.
 IMAGES_PER_MESSAGE, BYTES_PER_MESSAGE, MESSAGES_PER_PROCESS = 64, 8 * 2**20, 2
+
+
+class NoImage(str):
+    """A reason why a file is not an image at all; other reasons are of damaged images."""
+
 
 Outcome = tuple[SourceImage, Decoded | str]
 
@@ -35,7 +40,7 @@ def decode_all(source: Iterable[SourceImage], image_size: int, resize: str) -> I
     processes = min(cores, MOST_PROCESSES)
     start = time.monotonic()
     for image in images:
-        yield image, _try(_read(image), image_size, resize)
+        yield image, _try(_read(image), image_size, resize, image.bits)
         if processes > 1 and time.monotonic() - start >= SECONDS_IN_PROCESS:
             yield from _in_processes(images, image_size, resize, processes)
 
@@ -45,8 +50,9 @@ def _in_processes(images: Iterator[SourceImage], image_size: int, resize: str, p
     pending = deque()
     try:
         for message in _messages(images, image_size):
-            contents = [content for _, content in message]
-            pending.append(([image for image, _ in message], pool.submit(_try_all, contents, image_size, resize)))
+            images_of_message, contents = zip(*message, strict=True)
+            bits = [image.bits for image in images_of_message]
+            pending.append((images_of_message, pool.submit(_try_all, contents, image_size, resize, bits)))
             if len(pending) >= processes * MESSAGES_PER_PROCESS:
                 yield from _outcomes(*pending.popleft())
         while pending:
@@ -60,7 +66,7 @@ def _in_processes(images: Iterator[SourceImage], image_size: int, resize: str, p
         pool.shutdown(cancel_futures=True)
 
 
-def _outcomes(images: list[SourceImage], future: Future) -> Iterator[Outcome]:
+def _outcomes(images: Iterable[SourceImage], future: Future) -> Iterator[Outcome]:
     yield from zip(images, future.result(), strict=True)
 
 
@@ -91,23 +97,26 @@ def _read(image: SourceImage) -> bytes | np.ndarray | str:
         return _reason(error)
 
 
-def _try(content: bytes | np.ndarray | str, image_size: int, resize: str) -> Decoded | str:
+def _try(content: bytes | np.ndarray | str, image_size: int, resize: str, bits: int | None) -> Decoded | str:
     if isinstance(content, str):
         return content
     try:
-        return decode(content, image_size, resize)
+        return decode(content, image_size, resize, bits)
     except MemoryError:
         raise
     except Exception as error:  # so does Pillow
         return _reason(error)
 
 
-def _try_all(contents: list[bytes | np.ndarray | str], image_size: int, resize: str) -> list[Decoded | str]:
-    return [_try(content, image_size, resize) for content in contents]
+def _try_all(
+    contents: Iterable[bytes | np.ndarray | str], image_size: int, resize: str, bits: list[int | None]
+) -> list[Decoded | str]:
+    return [_try(content, image_size, resize, depth) for content, depth in zip(contents, bits, strict=True)]
 
 
 def _reason(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return NoImage(reason) if isinstance(error, NotAnImage) else reason
 
 
 def _exit_with_parent() -> None:

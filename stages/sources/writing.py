@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -20,10 +21,12 @@ from stages.artifacts.images import IMAGE_COLUMNS, IMAGES_FOLDER, QUARANTINE_COL
 from stages.core.errors import UserError
 from stages.core.files import resumable_directory, sha256_of, write_json
 from stages.sources.source_image import SourceImage
-from stages.sources.workers import decode_all
+from stages.sources.workers import NoImage, decode_all
 
 # At most this many images are decoded again after an interruption.
 IMAGES_A_CHECKPOINT = 500
+# A dataset of 16-bit images with values below this does not use the upper two bits.
+NEARLY_BLACK = 2**14
 
 
 def write_images(
@@ -37,7 +40,8 @@ def write_images(
     """Decode every image of a source once, write data/images/<dataset>, and return a line with its counts.
 
     Unreadable images are excluded and listed in `quarantine.csv` with the reason. `UserError` if their share exceeds
-    `max_unreadable`, or if a class has no readable image.
+    `max_unreadable`, or if classes have no readable image. Files that are no images of a class are listed in
+    `ignored.csv`.
     fingerprint: identifies the source and its settings; only an interrupted run with the same one is resumed.
     """
     with resumable_directory(IMAGES_FOLDER / dataset, f"{fingerprint} {image_size} {resize}") as folder:
@@ -54,10 +58,13 @@ def write_images(
                 "resize": resize,
                 "classes": classes,
                 "images_sha256": sha256_of(folder / "images.npy"),
+                **({"ignored": counts.ignored} if counts.ignored else {}),
+                **({"bits": counts.bits} if counts.bits else {}),
             },
         )
     unreadable = f", {counts.unreadable} unreadable" if counts.unreadable else ""
-    return f"{counts.images} images of {len(classes)} classes, {image_size}x{image_size}{unreadable}"
+    ignored = f", {counts.ignored} other files ignored ({counts.first_ignored})" if counts.ignored else ""
+    return f"{counts.images} images of {len(classes)} classes, {image_size}x{image_size}{unreadable}{ignored}"
 
 
 def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_size: int, resize: str) -> None:
@@ -74,12 +81,16 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
             row = {"name": image.name, "class": image.label}
             if isinstance(outcome, str):
                 row["reason"] = outcome
+                if image.is_optional and isinstance(outcome, NoImage):
+                    row["ignored"] = True
             else:
                 row |= {
                     "split": image.split,
                     "group": image.group,
                     "sha256": outcome.sha256,
                     "perceptual_hash": outcome.perceptual_hash,
+                    "bits": image.bits,
+                    "largest": outcome.largest,
                 }
                 pixels.write(outcome.pixels.tobytes())
                 readable += 1
@@ -125,25 +136,43 @@ def _save(pixels: BinaryIO, rows: BinaryIO) -> None:
 
 @dataclass
 class _Counts:
-    """Counts of `rows`. readable, classes: the classes of readable and of all images. reasons: the first ten."""
+    """Counts of `rows`.
+
+    readable, classes: the classes of readable and of all images. reasons: of the first ten unreadable ones.
+    first_ignored: an ignored file with its reason. others: folder of ignored files -> one of them. bits: those of the
+    dataset. largest: value of all 16-bit images.
+    """
 
     images: int = 0
     unreadable: int = 0
+    ignored: int = 0
     readable: set[str] = field(default_factory=set)
     classes: set[str] = field(default_factory=set)
+    others: dict[str, str] = field(default_factory=dict)
     reasons: list[str] = field(default_factory=list)
+    first_ignored: str = ""
+    bits: int | None = None
+    largest: int | None = None
 
     @classmethod
     def of(cls, folder: Path) -> "_Counts":
         counts = cls()
         for row in _rows(folder):
+            reason = f"{row['name']}: {row.get('reason')}"
+            if "ignored" in row:
+                counts.ignored += 1
+                counts.first_ignored = counts.first_ignored or reason
+                counts.others.setdefault(row["class"], row["name"])
+                continue
             counts.classes.add(row["class"])
             if "reason" in row:
                 counts.unreadable += 1
-                if len(counts.reasons) < 10:
-                    counts.reasons.append(f"{row['name']}: {row['reason']}")
+                counts.reasons += [reason] if len(counts.reasons) < 10 else []
             else:
                 counts.images += 1
+                counts.bits = row["bits"]
+                if row["largest"] is not None:
+                    counts.largest = max(counts.largest or 0, row["largest"])
                 counts.readable.add(row["class"])
         return counts
 
@@ -155,32 +184,53 @@ def _rows(folder: Path) -> Iterator[dict[str, str]]:
 
 def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
     total = counts.images + counts.unreadable
+    if not total:
+        raise UserError(
+            f"{dataset}: none of {counts.ignored} files is an image of a class ({counts.first_ignored}). Give a folder "
+            "or archive of images."
+        )
     if not counts.images or counts.unreadable > max_unreadable * total:
         raise UserError(
             f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "
             f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix or remove them, or raise max_unreadable."
         )
-    if unreadable := sorted(counts.classes - counts.readable - {""}):
-        raise UserError(
-            f"{dataset}: class {unreadable[0]!r} has no readable image. Fix its files, or remove the class."
+    problems = [
+        f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."
+        for name in sorted(counts.classes - counts.readable - {""})
+    ]
+    problems += [
+        f"{dataset}: folder {name!r} has no images, only files such as {counts.others[name]!r}. Move it to another "
+        "place, or add images."
+        for name in sorted(counts.others.keys() - counts.classes - {""})
+    ]
+    if counts.bits is None and counts.largest is not None and counts.largest < NEARLY_BLACK:
+        bits = max(8, counts.largest.bit_length() + counts.largest.bit_length() % 2)
+        problems.append(
+            f"{dataset}: the values of the 16-bit images reach only {counts.largest:,} of 65,535, so the images would "
+            f"be nearly black. Write `bits: {bits}` if {2**bits - 1:,} is white, or `bits: 16` if they are that dark."
         )
+    if problems:
+        raise UserError(*problems)
 
 
 def _write_tables(folder: Path, classes: list[str]) -> None:
-    """Convert `rows` to table.csv and quarantine.csv, one row at a time."""
-    labels = {name: label for label, name in enumerate(classes)}
-    with (
-        (folder / "table.csv").open("w", encoding="utf-8", newline="") as table,
-        (folder / "quarantine.csv").open("w", encoding="utf-8", newline="") as quarantine,
-    ):
-        images = csv.DictWriter(table, IMAGE_COLUMNS, lineterminator="\n")
-        excluded = csv.DictWriter(quarantine, QUARANTINE_COLUMNS, lineterminator="\n")
-        images.writeheader()
-        excluded.writeheader()
-        index = itertools.count()
+    """Convert `rows` to table.csv, quarantine.csv and, if files were ignored, ignored.csv, one row at a time."""
+    columns = {"table.csv": IMAGE_COLUMNS, "quarantine.csv": QUARANTINE_COLUMNS, "ignored.csv": QUARANTINE_COLUMNS}
+    labels, index, ignored = {name: label for label, name in enumerate(classes)}, itertools.count(), False
+    with ExitStack() as files:
+        tables = {}
+        for name in columns:
+            file = files.enter_context((folder / name).open("w", encoding="utf-8", newline=""))
+            tables[name] = csv.DictWriter(file, columns[name], extrasaction="ignore", lineterminator="\n")
+            tables[name].writeheader()
         for row in _rows(folder):
-            if "reason" in row:
-                excluded.writerow(row)
+            if "ignored" in row:
+                ignored = True
+                tables["ignored.csv"].writerow(row)
+            elif "reason" in row:
+                tables["quarantine.csv"].writerow(row)
             else:
-                images.writerow({"index": next(index), "label": labels[row["class"]], **row})
+                tables["table.csv"].writerow({"index": next(index), "label": labels[row["class"]], **row})
     (folder / "rows").unlink()
+    if not ignored:
+        (folder / "ignored.csv").unlink()

@@ -1,6 +1,9 @@
 """The classes of a task or of features: selects, renames and merges those of the dataset."""
 
 import itertools
+import unicodedata
+from collections.abc import Iterable
+from functools import cache
 from typing import NamedTuple
 
 from stages.config.tasks import TaskConfig
@@ -23,87 +26,110 @@ def resolve_classes(entry: TaskConfig, classes: list[str], where: str) -> TaskCl
     classes: the names of the dataset's classes in the order of their labels. `include` and `exclude` accept the number
     of a class, its new name or its old name. The new name of a merged class means all of its classes.
 
-    Raises `UserError` for classes that do not exist, for fewer than two classes, and for two names that differ only in
-    letter case, which usually are one class.
+    Raises `UserError` for classes that do not exist, for a number that is also the name of another class, for a class
+    with two new names, for fewer than two classes, and for two names that differ only in letter case, which usually are
+    one class.
     """
-    unknown = [
-        f"{where}.rename: class {old!r} does not exist{did_you_mean(old, classes)}. "
-        f"Classes: {listing(classes[:MAX_LISTED])}."
-        for old in entry.rename
-        if old not in classes and old not in range(len(classes))
-    ]
-    if unknown:
-        raise UserError(*unknown)
-    new_names = [entry.rename.get(name, entry.rename.get(label, name)) for label, name in enumerate(classes)]
-
-    def with_new_names(selection: list | None) -> list | None:
-        """A selection in which the labels of its classes replace new names."""
-        return selection and [
-            label
-            for item in selection
-            for label in [label for label, name in enumerate(new_names) if name == item] or [item]
-        ]
-
-    labels = select_classes(
-        with_new_names(entry.include),
-        with_new_names(entry.exclude),
-        classes,
-        f"{where}.include" if entry.include else where,
-    )
+    new_names = _renamed(entry.rename, classes, f"{where}.rename")
+    excluded = _labels(entry.exclude or [], classes, f"{where}.exclude", new_names)
+    included = _labels(entry.include or [], classes, f"{where}.include", new_names)
+    labels = sorted((included or set(range(len(classes)))) - excluded)
     names = list(dict.fromkeys(new_names[label] for label in labels))
     if len(names) < 2:
         raise UserError(
             f"{where}: a task needs two classes. Classes after include, exclude and rename: {listing(names)}."
         )
     old_names = {new_names[label]: classes[label] for label in labels}
-    for first, second in itertools.combinations(sorted(names), 2):
-        if first.casefold() == second.casefold():
-            raise UserError(
-                f"{where}: classes {first!r} and {second!r} differ only in letter case. If they are one class, write "
-                f"rename: {{{old_names[first]}: {second}}}; otherwise rename one of them."
-            )
-    return TaskClasses(names, {label: names.index(new_names[label]) for label in labels})
-
-
-def select_classes(include: list | None, exclude: list | None, classes: list[str], where: str) -> list[int]:
-    """The labels of the classes that `include` and `exclude` leave, ascending; None includes all or excludes none.
-
-    classes: the names of the dataset's classes in the order of their labels. A class is selected by its label (a
-    number) or its name (text). `UserError` for a class that does not exist.
-    """
     problems = [
-        problem
-        for items, key in ((exclude or [], f"{where}.exclude"), (include or [], where))
-        for item in items
-        if (problem := _problem(item, classes, key))
+        f"{where}: classes {first!r} and {second!r} differ only in letter case. If they are one class, write rename: "
+        f"{{{old_names[first]}: {second}}}; otherwise rename one of them."
+        for first, second in itertools.combinations(sorted(names), 2)
+        if first.casefold() == second.casefold()
     ]
     if problems:
         raise UserError(*problems)
-    excluded, included = ({_label(item, classes) for item in items or []} for items in (exclude, include))
-    return sorted((included if include else set(range(len(classes)))) - excluded)
+    return TaskClasses(names, {label: names.index(new_names[label]) for label in labels})
 
 
-def _label(item: int | str, classes: list[str]) -> int:
-    return item if isinstance(item, int) else classes.index(item)
+def select_classes(selection: list[int | str] | None, classes: list[str], where: str) -> list[int]:
+    """The labels of selected classes, ascending; None selects all.
+
+    classes: the names of the dataset's classes in the order of their labels. A class is selected by its label (a
+    number) or its name (text). `UserError` as in `resolve_classes`.
+    """
+    return sorted(range(len(classes)) if selection is None else _labels(selection, classes, where, classes))
 
 
-def _problem(item: int | str, classes: list[str], where: str) -> str | None:
-    """Why an item does not select a class, or None if it does."""
+def _renamed(rename: dict[int | str, str], classes: list[str], where: str) -> list[str]:
+    """The new names of all classes; those that `rename` does not mention keep theirs."""
+    _labels(rename, classes, where, classes)  # reports all problems at once
+    new_names, twice = {}, []
+    for old, new in rename.items():
+        (label,) = _find(old, classes, where, classes)
+        twice += [label] if label in new_names else []
+        new_names[label] = unicodedata.normalize("NFC", new)
+    if twice:
+        raise UserError(*(f"{where}: class {classes[label]!r} is given twice. Give it once." for label in twice))
+    return [new_names.get(label, name) for label, name in enumerate(classes)]
+
+
+def _labels(items: Iterable[int | str], classes: list[str], where: str, new_names: list[str]) -> set[int]:
+    """The labels of the classes that items select; `UserError` with one sentence for each item that selects none."""
+    labels, problems = set(), []
+    for item in items:
+        try:
+            labels |= _find(item, classes, where, new_names)
+        except UserError as error:
+            problems += error.sentences
+    if problems:
+        raise UserError(*problems)
+    return labels
+
+
+def _find(item: int | str, classes: list[str], where: str, new_names: list[str]) -> set[int]:
+    """The labels of the classes that an item selects. Text is a name; a number is a label, unless it may be a name."""
+    numbers = range(len(classes))
     if isinstance(item, str):
-        if item in classes:
-            return None
-        hint, quotes = did_you_mean(item, classes), ""
-    else:
-        same_name = str(item) in classes
-        if 0 <= item < len(classes):
-            if not same_name or classes[item] == str(item):
-                return None
-            return (
-                f"{where}: {item} is ambiguous: the number of class {classes[item]!r}, or the class named '{item}'. "
-                f"Write '{item}' in quotes for the name, or {classes[item]!r}."
-            )
-        hint, quotes = "", f" (quote names: '{item}')" if same_name else ""
+        item = unicodedata.normalize("NFC", item)  # as the classes are
+        labels = {label for label in numbers if new_names[label] == item}
+        if not labels and item not in classes:
+            raise UserError(_missing(where, item, classes, did_you_mean(item, classes)))
+        return labels or {classes.index(item)}
+    named = [
+        (label, name)
+        for label in numbers
+        for name in dict.fromkeys((classes[label], new_names[label]))
+        if _number(name) == item
+    ]
+    if item in numbers and all(label == item for label, _ in named):
+        return {item}
+    if not named:
+        raise UserError(_missing(where, item, classes))
+    quoted = " or ".join(sorted({f"'{name}'" for _, name in named}))
+    if item not in numbers:
+        raise UserError(
+            f"{where}: class number {item} does not exist (numbers: 0 to {len(classes) - 1}). Write {quoted} in quotes "
+            "for the class of this name."
+        )
+    raise UserError(
+        f"{where}: {item} is ambiguous: the number of class {classes[item]!r}, or the class named {quoted}. Write "
+        f"{quoted} in quotes for the name, or {classes[item]!r}."
+    )
+
+
+@cache
+def _number(name: str) -> float | None:
+    """The number that YAML reads in a name without quotes, such as 7 in 007; None for other names."""
+    for read in (int, float, lambda text: int(text, 0)):
+        try:
+            return read(name)
+        except ValueError:
+            continue
+    return None
+
+
+def _missing(where: str, item: int | str, classes: list[str], hint: str = "") -> str:
     return (
         f"{where}: class {item!r} does not exist{hint}. Classes: 0 to {len(classes) - 1}, or "
-        f"{listing(classes[:MAX_LISTED])}{quotes}."
+        f"{listing(classes[:MAX_LISTED])}."
     )

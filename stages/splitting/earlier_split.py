@@ -5,19 +5,21 @@ from collections import Counter
 import pandas as pd
 
 from stages.artifacts.tasks import TASK_COLUMNS, TASKS_FOLDER, read_task
+from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
-from stages.splitting.assignment import EXCLUDED, parts_of
+from stages.splitting.assignment import EXCLUDED, HELD_OUT, parts_of
 from stages.splitting.groups import group_ids
 
 NO_SPLIT = pd.DataFrame({column: pd.Series(dtype=int if column == "fold" else str) for column in TASK_COLUMNS})
 
 
 def read_earlier_split(
-    name: str, settings: dict, candidates: pd.DataFrame, group_near_duplicates: bool
+    name: str, settings: dict, entry: TaskConfig, candidates: pd.DataFrame
 ) -> tuple[pd.DataFrame, str]:
     """The table of the earlier split; or an empty table, and the reason why it cannot be kept.
 
-    settings: those of the task now. candidates: its images now, with the columns that `group_ids` needs.
+    settings: those of the task now. entry: the task, settled for its dataset. candidates: its images now, with the
+    columns that `group_ids` needs.
     """
     if not (TASKS_FOLDER / name).exists():
         return NO_SPLIT, "no earlier split"
@@ -27,6 +29,8 @@ def read_earlier_split(
         return NO_SPLIT, "the earlier split is damaged"
     if earlier.settings != settings:
         return NO_SPLIT, "the settings have changed"
+    if earlier.summary.published != [split for split in HELD_OUT if getattr(entry, split) == "published"]:
+        return NO_SPLIT, "the dataset publishes other splits"
     parts = parts_by_content(earlier.table)
     # Content with more copies than before is not counted: one copy is new, and cannot be told from the others.
     earlier_copies = Counter(earlier.table["sha256"])
@@ -35,7 +39,7 @@ def read_earlier_split(
         copies <= [earlier_copies[content] for content in candidates["sha256"]]
     )
     old = candidates[is_old]
-    parts_per_group = old["sha256"].map(parts).groupby(group_ids(old, group_near_duplicates)).nunique()
+    parts_per_group = old["sha256"].map(parts).groupby(group_ids(old, entry.near_duplicates == "group")).nunique()
     if (parts_per_group > 1).sum() > earlier.summary.straddling:  # groups were added to the images
         return NO_SPLIT, "the earlier split has images of one group in several splits"
     return earlier.table, ""

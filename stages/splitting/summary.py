@@ -43,5 +43,24 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
             "of the task for a new split",
         ),
         (summary.unreadable, f"unreadable files of the dataset: {summary.unreadable}, see quarantine.csv"),
+        (summary.ignored, f"files of the dataset that are not images of a class: {summary.ignored}, see ignored.csv"),
     ]
     return [sentence for count, sentence in sentences if count]
+
+
+def split_warnings(task: str, summary: SplitSummary) -> list[str]:
+    """Reasons to doubt the images of a task: contradicting labels, and published splits that it does not use."""
+    warnings = []
+    if summary.contradictions:
+        examples = [f"{image['name']!r} ({image['class']})" for image in summary.first_contradictions]
+        warnings.append(
+            f"{task}: {summary.contradictions} images have the same content as an image of another class, such as "
+            f"{listing(examples)}. Correct the labels, or remove the images. data/tasks/{task}/contradictions.csv "
+            "lists them."
+        )
+    for split, (images, elsewhere) in summary.unused.items():
+        warnings.append(
+            f"{task}: the dataset publishes a {split} split, which the task does not use: {elsewhere} of its {images} "
+            f"images are in other splits. To use it, write `{split}: published` in tasks.{task}."
+        )
+    return warnings

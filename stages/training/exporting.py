@@ -81,7 +81,10 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
     checked = np.unique(np.linspace(0, len(test.index) - 1, CHECKED_IMAGES).round().astype(int))
     return Export(
         model=inference_model(load_calibrated_model(record, precision), record.name),
-        metadata={"classes": record.classes, "image_size": record.image_size, "resize": record.resize},
+        metadata={
+            **{key: getattr(record, key) for key in ("classes", "image_size", "resize")},
+            **({"bits": record.bits} if record.bits else {}),
+        },
         pixels=images.pixels[test.index[checked]],
         stored=at_temperature(test.probabilities[record.best_repeat][checked], record.temperature),
         precision=coarsest_precision(record),

@@ -48,6 +48,7 @@ class ModelDescription:
     provenance: Provenance
     parameters_below: int = 0
     multiply_adds_below: int = 0
+    bits: int | None = None
 
 
 @dataclass(frozen=True)

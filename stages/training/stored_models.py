@@ -94,7 +94,8 @@ def _differences(record: ModelRecord, params: Params) -> Iterator[tuple[str, str
         ("folders", LocalDataset) if record.dataset in params.names("folders") else ("datasets", FetchedDataset)
     )
     dataset = parse_entry(params, section, record.dataset, kind)
-    yield from _compare({"image_size": record.image_size, "resize": record.resize}, dataset.model_dump())
+    recorded = {key: getattr(record, key) for key in ("image_size", "resize", "bits")}
+    yield from _compare(recorded, dataset.model_dump())
     yield from _lineage_differences(record, params)
 
 

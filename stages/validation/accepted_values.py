@@ -12,7 +12,10 @@ from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
 
 CLASSES = "a list of class numbers or names, such as [0, 1] or [cat, dog]"
-HELD_OUT = "a share of each class above 0 and below 1, a number of images per class from 2 up, or published"
+HELD_OUT = (
+    "a share of each class above 0 and below 1, a number of images per class from 2 up, published, or a text such as "
+    "'published or 0.2'"
+)
 AUGMENTATION = f"keys and values ({', '.join(AugmentationConfig.model_fields)}), such as {{rotation: 15}}"
 # Keys whose type does not tell what they mean.
 BY_KEY = {

@@ -35,7 +35,7 @@ def unknown_classes(entries: Entries, where: str, dataset: str, classes: list | 
     """The classes that a dataset does not have, if its classes are known."""
     if known := _known_classes(entries, dataset):
         try:
-            select_classes(classes, None, known, where)
+            select_classes(classes, known, where)
         except UserError as error:
             yield from error.sentences
 
@@ -72,7 +72,7 @@ def _labels_of_features(entries: Entries, features: FeaturesConfig) -> set[int] 
     if known is None:
         return _numbers(features.classes)
     try:
-        return set(select_classes(features.classes, None, known, ""))
+        return set(select_classes(features.classes, known, ""))
     except UserError:  # `unknown_classes` reports it
         return None
 

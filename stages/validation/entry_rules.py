@@ -57,11 +57,12 @@ def _local_folder(where: str, entry: LocalConfig) -> Iterator[str]:
 
 
 def _task(where: str, entry: TaskConfig) -> Iterator[str]:
-    shares = isinstance(entry.validation, float) and isinstance(entry.test, float)
-    if shares and entry.validation + entry.test >= 1:
+    settled = entry.settled(published=())
+    shares = [share for share in (settled.validation, settled.test) if isinstance(share, float)]
+    if sum(shares) >= 1:
         yield (
-            f"{where}: validation {entry.validation} and test {entry.test} leave no images for training. Give shares "
-            "with a sum below 1."
+            f"{where}: validation {settled.validation} and test {settled.test} leave no images for training. Give "
+            "shares with a sum below 1."
         )
     if entry.include is not None and entry.exclude is not None:
         yield f"{where}: include and exclude are both given. Give one of them."
