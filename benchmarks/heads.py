@@ -12,6 +12,7 @@ choose their strength by the validation loss. The last row has the mean differen
 """
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -104,7 +105,8 @@ def model_name(dataset: str, size: int | None, kind: str) -> str:
 def run(params: Params, stage: str, name: str, output: str | None = None) -> None:
     """Run a stage for an entry, unless its output exists."""
     if output is None or not Path(output).exists():
-        print(f"{stage} {name}: {importlib.import_module(f'stages.{stage}').main(params, name)}", file=sys.stderr)
+        with contextlib.redirect_stdout(sys.stderr):
+            print(f"{stage} {name}: {importlib.import_module(f'stages.{stage}').main(params, name)}")
 
 
 def test_accuracy(model: str, task: str) -> float:
