@@ -1,5 +1,6 @@
 """Sources of images, and the arrays that `prepare` writes."""
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -36,7 +37,7 @@ from stages.core.errors import UserError
 from stages.core.files import sha256_of
 from stages.core.params import Params
 from stages.sources import archives, arrays, folders, workers, writing
-from stages.sources.decoding import SMALLEST_SIDE, decode
+from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, decode
 from stages.sources.source_image import SourceImage, unusable_image
 from stages.sources.writing import write_images
 from stages.splitting.near_duplicates import NEAR_BITS
@@ -301,7 +302,7 @@ def test_tables_hold_names_with_any_character(character):
     printed = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, character)
     assert list(images.table["name"]) == [f"{printed}/{printed}.png"]
     assert images.classes == [printed]
-    assert quarantine() == {f"{printed}/{printed}.jpg": "the file is not an image of a known format"}
+    assert quarantine() == {f"{printed}/{printed}.jpg": UNKNOWN_FORMAT}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -863,8 +864,8 @@ def test_a_damaged_cifar10_archive_is_an_error(damage, cifar10):
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"Dear photographer", "the file is not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "the file is not an image of a known format"),  # Pillow would start a program
+        (b"Dear photographer", UNKNOWN_FORMAT),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", UNKNOWN_FORMAT),  # Pillow would start a program
         (encode(NOISE, "JPEG")[:500], "Truncated File Read"),
         (encode(NOISE, "JPEG")[:1000], "image file is truncated"),
         (png(NOISE)[:500], "image file is truncated"),
@@ -912,7 +913,7 @@ def test_too_many_unreadable_files_are_an_error():
         write_images("d", source_of(*contents), 8, max_unreadable=0.1)
     assert str(error.value) == (
         "d: 2 of 10 files are unreadable, more than max_unreadable 10.0% (8.png: the file is empty; "
-        "9.png: the file is not an image of a known format). Fix or remove them, or raise max_unreadable."
+        f"9.png: {UNKNOWN_FORMAT}). Fix, convert or remove them, or raise max_unreadable."
     )
     assert has_no_images()
     write_images("d", source_of(*contents), 8, max_unreadable=0.2)  # exactly the share is accepted
@@ -1036,6 +1037,36 @@ def test_the_first_frame_is_used(form):
     options = {"lossless": True} if form == "WEBP" else {}
     content = encode(first, form, save_all=True, append_images=others, **options)
     assert np.abs(decode(content, 8).pixels.astype(int) - RED).max() <= 3
+
+
+GREEN_SQUARE = Image.new("RGB", (16, 16), (0, 250, 0))
+# 64x64, the upper half red and the lower blue; tests cannot write HEIC.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAA"
+    "AERAAAEAAQAAAAABegABAAAAAAAAADsAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA1mlwcnAAAAC3"
+    "aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQArQgEBA3AAAAMAkAAAAwAA"
+    "AwAeoCCBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAABBw"
+    "aXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAAENtZGF0AAAANygBrxOAgDhTVEf//kErv/hg6f/IvlA/4P/9Gn6P7jbX/6OUUBuS"
+    "AA2/7U+PBzf3esXAeF+AHlM="
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "upper", "lower"),
+    [
+        ("a.jfif", encode(GREEN_SQUARE, "JPEG"), (0, 250, 0), (0, 250, 0)),
+        ("a.mpo", encode(GREEN_SQUARE, "MPO"), (0, 250, 0), (0, 250, 0)),
+        ("a.avif", encode(GREEN_SQUARE, "AVIF"), (0, 250, 0), (0, 250, 0)),
+        ("a.jp2", encode(GREEN_SQUARE, "JPEG2000"), (0, 250, 0), (0, 250, 0)),
+        ("a.ppm", encode(GREEN_SQUARE, "PPM"), (0, 250, 0), (0, 250, 0)),
+        ("a.pgm", b"P5 8 8 65535\n" + bytes([200, 7]) * 64, (200, 200, 200), (200, 200, 200)),
+        ("IMG_1.HEIC", HEIC, (250, 20, 20), (20, 20, 250)),
+        ("no-suffix", HEIC, (250, 20, 20), (20, 20, 250)),
+    ],
+)
+def test_photographs_of_cameras_and_phones_are_read(name, content, upper, lower):
+    images = prepared(source_dataset("folder", {f"cat/{name}": content}))
+    np.testing.assert_allclose(images.pixels[0, [1, -2], 3], [upper, lower], atol=6)  # of lossy formats
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -1452,9 +1483,7 @@ def test_prepare_writes_an_array_and_tables():
         ["0", "1", "b", "test", "", red, hashes[0], "test/b/1.png"],
         ["1", "0", "a", "train", "", green, hashes[1], "train/a/1.png"],
     ]
-    assert (folder / "quarantine.csv").read_text() == (
-        "name,class,reason\ntrain/a/2.png,a,the file is not an image of a known format\n"
-    )
+    assert (folder / "quarantine.csv").read_text() == (f'name,class,reason\ntrain/a/2.png,a,"{UNKNOWN_FORMAT}"\n')
     assert json.loads((folder / "record.json").read_text()) == {
         "images": 2,
         "image_size": 8,

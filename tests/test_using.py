@@ -32,10 +32,12 @@ from stages.core.errors import UserError
 from stages.core.files import sha256_of, write_json
 from stages.reporting.predictions import Prediction, write_csv, write_text
 from stages.reporting.predictions import write_json as write_json_predictions
+from stages.sources.decoding import UNKNOWN_FORMAT
 from stages.training import exporting
 from stages.training.calibration import at_temperature
 from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
+from tests.conftest import encode, plain, png, write_tree
 from tests.pipeline import ROOT, edit_study
 
 MODELS = ["base", "part", "frozen", "fresh", "above", "choice", "probe", "cached", "uncached", "changed", "from-probe"]
@@ -278,22 +280,65 @@ def test_images_are_cropped_as_the_training_images_were(here, capsys):
     np.testing.assert_allclose([p for _, p in square], [p for _, p in cropped], rtol=1e-5, atol=1e-7)
 
 
-def test_an_unreadable_file_is_reported_and_the_others_are_predicted(photos, capsys):
-    folder, _ = photos
-    (folder / "a.jpg").write_bytes(b"no image")
-    (folder / "notes.txt").write_text("passed over")
-    (folder / ".hidden.png").write_bytes(b"passed over")
-    code, out, err = predicted(capsys, folder)
-    assert code == 1 and out.count("\n") == 70
-    assert err == f"predict: '{folder}/a.jpg' was skipped: the file is not an image of a known format.\n"
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jfif", encode(plain((9, 9, 9)), "JPEG")),
+        ("a.JPG_large", encode(plain((9, 9, 9)), "JPEG")),
+        ("photo", encode(plain((9, 9, 9)), "WEBP")),
+        ("a.avif", encode(plain((9, 9, 9)), "AVIF")),
+        ("scan.txt", png(plain((9, 9, 9)))),
+        ("deep/er/a.ppm", encode(plain((9, 9, 9)), "PPM")),
+    ],
+)
+def test_what_is_an_image_is_decided_by_content(here, capsys, name, content):
+    write_tree("new", {name: content})
+    code, out, err = predicted(capsys, "new")
+    assert (code, err) == (0, "") and out.startswith(f"new/{name}: ")
+    assert predicted(capsys, f"new/{name}") == (code, out, err)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jpg", b"no image", f"{UNKNOWN_FORMAT}."),
+        ("notes.txt", b"two cats", f"{UNKNOWN_FORMAT}."),
+        ("a.png", b"", "the file is empty."),
+        ("b.jpg", encode(plain((9, 9, 9)), "JPEG")[:-50], "Truncated File Read."),
+        (".hidden.png", png(plain((9, 9, 9))), "it is hidden. Rename it."),
+        ("link.png", Path("/etc/passwd"), "it leads out of the folder."),
+        ("gone.png", Path("nothing.png"), "it cannot be read (No such file or directory)."),
+    ],
+)
+def test_what_is_left_out_is_listed_with_the_reason(here, capsys, name, content, reason):
+    write_tree("new", {"000.png": png(plain((9, 9, 9))), ".DS_Store": b"of macOS", "._a.jpg": b"of macOS too"})
+    if isinstance(content, Path):
+        Path("new", name).symlink_to(content)
+    else:
+        Path("new", name).write_bytes(content)
+    code, out, err = predicted(capsys, "new")
+    assert code == 1 and out.startswith("new/000.png: ") and out.count("\n") == 1
+    assert err == f"predict: 'new/{name}' was skipped: {reason}\n"
+
+
+def test_a_link_to_a_folder_is_an_error_as_in_a_dataset(photos, capsys):
+    write_tree("new", {"000.png": png(plain((9, 9, 9)))})
+    Path("new/more").symlink_to(Path("photos").resolve())
+    with pytest.raises(UserError, match=r"^'new/more' is a link to a folder, which is not followed\. Replace it with"):
+        predicted(capsys, "new")
+    code, out, _ = predicted(capsys, "new/more")  # named by the user
+    assert code == 0 and out.count("\n") == 70
 
 
 def test_a_path_without_images_is_an_error(here, capsys):
     Path("empty").mkdir()
-    with pytest.raises(UserError, match=r"^'empty' holds no images\. Their names must end with \.bmp, \.gif, \.jpeg, "):
+    with pytest.raises(UserError, match=r"^'empty' holds no files\. Put images there, or correct the path\.$"):
         predicted(capsys, "empty")
-    with pytest.raises(UserError, match=r"^'nowhere\.jpg' does not exist\. Correct the path\.$"):
-        predicted(capsys, "nowhere.jpg")
+    with pytest.raises(UserError) as error:
+        predicted(capsys, "nowhere.jpg", "empty", "nowhere")
+    assert error.value.sentences == tuple(
+        f"{name!r} does not exist. Correct the path." for name in ("nowhere.jpg", "nowhere")
+    )
 
 
 def test_odd_class_names_and_file_names_do_not_break_the_output():

@@ -7,11 +7,26 @@ from typing import NamedTuple
 
 import imagehash
 import numpy as np
+import pi_heif
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-# Other formats start programs (EPS) or do not hold photographs. MPO files of cameras are read as JPEG.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Pillow's formats that are read, by the names in messages. Other formats start programs (EPS) or do not hold
+# photographs. MPO files of cameras are read as JPEG.
+FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "BMP": "BMP",
+    "GIF": "GIF",
+    "WebP": "WEBP",
+    "TIFF": "TIFF",
+    "HEIC": "HEIF",
+    "AVIF": "AVIF",
+    "JPEG 2000": "JPEG2000",
+    "PPM": "PPM",
+}
+UNKNOWN_FORMAT = f"the file is not an image of a known format ({', '.join(FORMATS)})"
 Image.init()  # else Pillow recognizes only some of them at first
+pi_heif.register_heif_opener()
 SMALLEST_SIDE = 4  # pixels; smaller images are tracking pixels of web pages
 # 256 bits: with the usual 64, different chest X-rays have the same hash.
 HASH_SIDE = 16
@@ -45,11 +60,13 @@ def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop") -
         warnings.simplefilter("ignore")  # problems of a file are listed in quarantine.csv
         warnings.simplefilter("error", Image.DecompressionBombWarning)
         try:
-            opened = Image.open(io.BytesIO(content), formats=FORMATS)
+            opened = Image.open(io.BytesIO(content), formats=list(FORMATS.values()))
         except UnidentifiedImageError:  # its message has a memory address, which differs on every run
-            raise ValueError("the file is not an image of a known format") from None
+            raise ValueError(UNKNOWN_FORMAT) from None
         with opened as image:
             image.load()  # Pillow reports broken pixels only once
+            if image.format == "PPM" and image.mode == "I":
+                image = image.convert("I;16")  # Pillow has scaled them to 16 bits
             return _finish(_as_rgb(_upright(image)), image_size, resize)
 
 

@@ -17,7 +17,10 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
+    *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+}
 # Files that operating systems create.
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "icon\r"}
 

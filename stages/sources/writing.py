@@ -158,7 +158,7 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
     if not counts.images or counts.unreadable > max_unreadable * total:
         raise UserError(
             f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "
-            f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix or remove them, or raise max_unreadable."
+            f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix, convert or remove them, or raise max_unreadable."
         )
     if unreadable := sorted(counts.classes - counts.readable - {""}):
         raise UserError(
