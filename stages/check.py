@@ -5,11 +5,14 @@ data/check, on which all other stages depend: nothing runs until the study is va
 """
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from stages.artifacts.leftovers import remove_leftovers
 from stages.artifacts.margin import write_margin
-from stages.core.command import run_command
+from stages.config.datasets import LocalConfig
+from stages.core.command import git_problem, run_command
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, Params
@@ -22,10 +25,11 @@ OUTPUT = Path("data/check")
 def main(arguments: argparse.Namespace) -> int:
     content = read_yaml(arguments.study)
     study = check_study(content, arguments.study)
-    for name, entry in study.folders.items():
-        if not Path(entry.path).is_dir():
-            raise UserError(f"folders.{name}.path: folder {entry.path!r} does not exist. Correct the path.")
+    if missing := list(missing_folders(study.folders)):
+        raise UserError(*missing)
     print(f"check: {arguments.study} is valid (models: {len(study.models)}, features: {len(study.features)})")
+    if problem := git_problem():
+        print(f"check: {problem}", file=sys.stderr)
     if arguments.clean:
         # The names of a valid study only: they become parts of paths.
         for path in remove_leftovers(Params(content)):
@@ -35,6 +39,15 @@ def main(arguments: argparse.Namespace) -> int:
         write_text(OUTPUT, f"{PARAMS} is valid\n")
         write_margin(study.margin)
     return 0
+
+
+def missing_folders(folders: dict[str, LocalConfig]) -> Iterator[str]:
+    """One sentence for each folder of images that is not there."""
+    for name, entry in folders.items():
+        if not Path(entry.path).is_dir():
+            tracked = Path(f"{entry.path.rstrip('/')}.dvc")
+            remedy = f"Run `dvc pull {tracked}` to fetch it." if tracked.exists() else "Correct the path."
+            yield f"folders.{name}.path: folder {entry.path!r} does not exist. {remedy}"
 
 
 def arguments_parser() -> argparse.ArgumentParser:

@@ -114,8 +114,8 @@ def test_the_example_entries_of_other_pages_are_valid(page):
 
 
 ABBREVIATIONS = {
-    "AVIF", "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG", "NVIDIA", "ONNX", "README", "TIFF",
-    "YAML",
+    "AVIF", "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG", "NVIDIA", "ONNX", "README",
+    "TIFF", "YAML",
 }  # fmt: skip
 STUDIES = [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]
 PROSE = PAGES | {

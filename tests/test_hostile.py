@@ -618,7 +618,8 @@ CASES = {
         "zip",
         with_keys(url="."),
         stage="download",
-        message="'.' is a folder. Give a file (for images: a zip or tar of the class folders).",
+        message="'.' is a folder. Give a file: for images a zip or tar of the class folders, for weights a file that "
+        "Keras saved.",
     ),
     "no permission to read an archive": Case(
         "zip", locked(), stage="download", message="'photos.zip' cannot be read (Permission denied). Correct the path."

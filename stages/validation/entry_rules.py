@@ -1,5 +1,6 @@
 """Rules between the keys of one entry, each of which is valid by itself."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,9 @@ from stages.config.heads import HeadConfig
 from stages.config.networks import ImageModelConfig
 from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
+from stages.core.files import sha256_of
 from stages.core.wording import did_you_mean, listing
+from stages.sources.urls import is_url, local_path
 from stages.validation.credentials import credential_problem
 
 WRITTEN_FOLDERS = ("data", "models", "reports", "exports")  # by stages
@@ -42,12 +45,26 @@ def _download(where: str, entry: DownloadConfig) -> Iterator[str]:
 
 def _archive(where: str, entry: ArchiveConfig) -> Iterator[str]:
     if entry.checksum is None:
-        yield f"{where}: the checksum is missing. Give sha256 (or md5) of the file, as sha256sum prints it."
+        yield f"{where}: the checksum is missing. {_give_checksum(entry.url)}"
+
+
+def _give_checksum(source: str) -> str:
+    """The remedy for a missing checksum: that of the file if it is there, ready to copy."""
+    file = local_path(source)
+    if not is_url(source) and file.is_file():
+        return f"Give `sha256: {sha256_of(file)}`, if this file is the right one."
+    name = source.split("?")[0].rpartition("/")[2] if is_url(source) else source
+    return f"Give sha256 of the file, as `sha256sum {name}` prints it."
 
 
 def _local_folder(where: str, entry: LocalConfig) -> Iterator[str]:
     if "://" in entry.path:  # DVC would connect to it
         yield f"{where}.path: a URL is not valid. Give the path of a folder on this machine."
+        return
+    # DVC has the path from params.yaml itself, and expands nothing.
+    expanded = os.path.expandvars(os.path.expanduser(entry.path))  # noqa: PTH111
+    if expanded != entry.path:
+        yield f"{where}.path: {entry.path!r} is not expanded here, as a shell would. Write {expanded!r}."
         return
     folder, project = Path(entry.path).resolve(), Path.cwd()
     if project.is_relative_to(folder):
@@ -90,8 +107,8 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
         yield f"{where}.sha256: random weights have no checksum. Leave it out."
     elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
         yield (
-            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its "
-            "sha256. A network of the study is a backbone under its own name."
+            f"{where}.weights: {entry.weights!r} has no checksum. {_give_checksum(entry.weights)} Or give random or "
+            "imagenet; a network of the study is a backbone under its own name."
         )
 
 
