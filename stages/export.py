@@ -10,6 +10,7 @@ from pathlib import Path
 from stages.core.command import run_command
 from stages.core.errors import UserError
 from stages.core.files import atomic_file
+from stages.core.wording import counted
 from stages.training.stored_models import find_model
 
 
@@ -45,8 +46,8 @@ def main(arguments: argparse.Namespace) -> int:
             )
     files = " and ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in paths)
     print(
-        f"export {record.name}: {files}; probabilities of {len(export.pixels)} test images differ from the stored ones "
-        f"by at most {differences[0]:.1e} and {differences[1]:.1e} (tolerance for {export.precision}: "
+        f"export {record.name}: {files}; probabilities of {counted(len(export.pixels), 'test image')} differ from the "
+        f"stored ones by at most {differences[0]:.1e} and {differences[1]:.1e} (tolerance for {export.precision}: "
         f"{export.tolerance:g})"
     )
     return 0

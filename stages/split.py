@@ -13,6 +13,7 @@ from stages.config.parsing import parse_entry
 from stages.config.tasks import TaskConfig
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 from stages.splitting.assignment import (
     EXCLUDED,
     HELD_OUT,
@@ -56,10 +57,10 @@ def main(params: Params, name: str) -> str:
     task = Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary, related)
     write_task(task, near_duplicates)
     print(counts.rename(index=dict(enumerate(classes.names))).rename_axis("class").to_string())
-    for sentence in summary_sentences(summary):
+    for sentence in summary_sentences(summary, name, entry.dataset):
         print(sentence)
     numbers = [f"{int(counts[split].sum())} {split}" for split in SPLITS]
-    return ", ".join([f"{len(classes.names)} classes", *numbers, f"{task.folds} fold" + "s" * (task.folds > 1)])
+    return ", ".join([counted(len(classes.names), "class"), *numbers, counted(task.folds, "fold")])
 
 
 def relate_images(entry: TaskConfig, images: pd.DataFrame, classes: TaskClasses, seed: int, where: str) -> pd.DataFrame:

@@ -36,6 +36,7 @@ from stages.config.datasets import (
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
 from stages.core.params import Params
+from stages.core.wording import counted
 from stages.sources import archives, arrays, folders, workers, writing
 from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, decode
 from stages.sources.source_image import SourceImage, unusable_image
@@ -884,7 +885,7 @@ def test_a_damaged_cifar10_archive_is_an_error(damage, cifar10):
 )
 def test_an_unreadable_file_is_quarantined_with_the_reason(content, reason):
     message = write_images("d", source_of(png(plain(RED)), content, png(plain(BLUE))), 8, max_unreadable=0.5)
-    assert message == "2 images of 1 classes, 8x8, 1 unreadable"
+    assert message == "2 images of 1 class, 8x8, 1 unreadable"
     assert list(quarantine()) == ["1.png"]
     assert reason in quarantine()["1.png"]
     images = read_images("d")
@@ -1211,7 +1212,7 @@ def test_an_interrupted_run_is_resumed(at, uninterrupted_files, capsys):
     write_images("d", recording_source(read_names), 8, 0.5, **FINGERPRINT)
     assert read_names == names(range(at, len(CONTENTS)))
     assert all_files("data/images") == uninterrupted_files
-    message = f"prepare d: resuming after {at} images\n" if at else ""
+    message = f"prepare d: resuming after {counted(at, 'image')}\n" if at else ""
     assert capsys.readouterr().out == message
 
 

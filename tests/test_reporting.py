@@ -698,7 +698,7 @@ def test_the_report_has_the_notes_of_the_split_and_the_unreadable_files(params):
     evaluate_and_compare(params)
     report.main(params)
     page, text = read_page(), read_markdown()
-    sentences = summary_sentences(make_task("b", 0).summary)
+    sentences = summary_sentences(make_task("b", 0).summary, "b", make_task("b", 0).dataset)
     assert len(sentences) == 2
     for sentence in sentences:
         assert f"<li>{sentence}</li>" in page

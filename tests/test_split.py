@@ -879,7 +879,7 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         "The images outside the test split form 3 folds. Each repeat holds out another fold for validation.",
         "images of groups, each group in one split: 5 images, 2 groups",
         "images with the same content as another image, kept in one split: 5",
-        "unreadable files of the dataset: 12, see quarantine.csv",
+        "unreadable files of the dataset: 12, see data/images/d/quarantine.csv",
         "",
     ]
     counts = {split_name: (task.table["split"] == split_name).sum() for split_name in SPLITS}
@@ -894,9 +894,9 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
 
 
 def test_the_summary_omits_zero_counts():
-    assert summary_sentences(SplitSummary()) == []
-    assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4)) == [
-        "validation and test images similar to an image of another split: 3, see near_duplicates.csv",
+    assert summary_sentences(SplitSummary(), "t", "d") == []
+    assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4), "t", "d") == [
+        "validation and test images similar to an image of another split: 3, see data/tasks/t/near_duplicates.csv",
         "images excluded because of related images in other splits: 4",
     ]
 
@@ -949,7 +949,7 @@ def test_a_task_rejects_different_images(folder):
             {"test": 12},
             "tasks.t: class 'cat' has 0 train, 0 validation and 12 test images. Every split needs at least 2: ",
         ),
-        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test images. Every split needs"),
+        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test image. Every split needs"),
         ({"group": "cat"}, "tasks.t.group: 'cat' does not match any of 24 file names, such as '0.png'. Correct it"),
         ({"include": ["horse", "cat"]}, "tasks.t.include: class 'horse' does not exist"),
         ({"rename": {"dog": "CAT"}}, "tasks.t: classes 'CAT' and 'cat' differ only in letter case"),
@@ -1017,5 +1017,5 @@ def test_a_copy_that_connects_two_splits_is_reported(folder):
     task = split_task([*images, images[one]._replace(group=f"{other}")])
     assert task.summary.straddling == 1
     assert "groups in several splits or folds, kept from an earlier split: 1; delete" in "".join(
-        summary_sentences(task.summary)
+        summary_sentences(task.summary, "t", "d")
     )

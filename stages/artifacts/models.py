@@ -17,6 +17,7 @@ from stages.artifacts.costs import Cost, read_model_cost, write_cost
 from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.tasks import SPLITS, Task
 from stages.core.files import atomic_directory, reading, sha256_of, write_json
+from stages.core.wording import counted
 
 MODELS_FOLDER = Path("models")
 CHECKPOINTS_FOLDER = Path("data/checkpoints")  # of trainings that have not finished
@@ -277,7 +278,7 @@ def read_result(model: str) -> ModelResult:
     with reading(folder):
         history = pd.read_csv(folder / "history.csv", usecols=HISTORY_COLUMNS)
         if len(history) != sum(record.epochs):
-            raise ValueError(f"history.csv has {len(history)} epochs, the record {sum(record.epochs)}")
+            raise ValueError(f"history.csv has {counted(len(history), 'epoch')}, the record {sum(record.epochs)}")
         pca = None
         if record.kind in ("head", "probe"):
             with np.load(folder / "pca.npz", allow_pickle=False) as arrays:

@@ -9,10 +9,10 @@ from pathlib import Path
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 
 from stages.core.errors import UserError
 from stages.core.files import atomic_file, sha256_of
+from stages.core.progress import Progress
 from stages.sources.urls import is_url, local_path, redact
 
 # Incomplete downloads. Not next to the target, whose folder is an output of a stage.
@@ -185,9 +185,8 @@ def _receive(response: requests.Response, url: str, partial: Path, target: Path,
     amount = "a file of unknown size" if total is None else _megabytes(total)
     progress = f" ({_megabytes(size)} complete)" if size else ""
     print(f"{name}: downloading {amount} from {redact(url)}{progress}", flush=True)
-    bar = tqdm(desc=name, total=total, initial=size, unit="B", unit_scale=True, disable=None)
     try:
-        with bar, partial.open("ab") as file:
+        with Progress(name, "B", total, size) as bar, partial.open("ab") as file:
             # Not read(), which loses an incomplete chunk when the connection is interrupted. Not decoded, because
             # servers declare the compression of a .tar.gz as an encoding.
             while data := response.raw.read1(2**16, decode_content=False):

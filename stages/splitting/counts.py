@@ -5,7 +5,7 @@ import pandas as pd
 from stages.artifacts.images import PreparedImages
 from stages.artifacts.tasks import SPLITS, SplitSummary
 from stages.core.errors import UserError
-from stages.core.wording import listing
+from stages.core.wording import counted, listing
 from stages.splitting.assignment import EXCLUDED, HELD_OUT, MIN_IMAGES
 from stages.splitting.limits import limiting_classes
 
@@ -39,8 +39,8 @@ def check_counts(counts: pd.DataFrame, classes: list[str], table: pd.DataFrame, 
             group = f" (its largest group has {largest} images)" if largest > 1 else ""
             raise UserError(
                 f"{where}: class {classes[label]!r} has {row['train']} train, {row['validation']} validation and "
-                f"{row['test']} test images{group}. Every split needs at least {MIN_IMAGES}: change the shares or add "
-                "images."
+                f"{counted(row['test'], 'test image')}{group}. Every split needs at least {MIN_IMAGES}: change "
+                "the shares or add images."
             )
 
 

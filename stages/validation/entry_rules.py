@@ -17,7 +17,7 @@ from stages.config.networks import ImageModelConfig
 from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.files import sha256_of
-from stages.core.wording import did_you_mean, listing
+from stages.core.wording import counted, did_you_mean, listing
 from stages.sources.urls import is_url, local_path
 from stages.validation.credentials import credential_problem
 
@@ -120,7 +120,7 @@ def training_problems(where: str, settings: TrainingConfig) -> Iterator[str]:
             "rmsprop, or leave momentum out."
         )
     if settings.warm_up >= settings.epochs:
-        yield f"{where}.warm_up: {settings.warm_up} is not valid with {settings.epochs} epochs. Give fewer."
+        yield f"{where}.warm_up: {settings.warm_up} is not valid with {counted(settings.epochs, 'epoch')}. Give fewer."
 
 
 def _head(where: str, entry: HeadConfig) -> Iterator[str]:
