@@ -23,10 +23,10 @@ BATCH = 64
 def main(arguments: argparse.Namespace) -> int:
     images = find_images(arguments.images)
     record = find_model("predict", arguments.model)
-    # Not above: the processes that decode images import this module too, and do not need TensorFlow.
-    from stages.training.full_model import load_calibrated_model
+    # Not above: the processes that decode images import this module too.
+    from stages.training.exported import exported_predictor
 
-    predict = load_calibrated_model(record).predict_on_batch
+    predict = exported_predictor(record) or keras_predictor(record, len(images))
     unreadable = []
 
     def readable() -> Iterator[Prediction]:
@@ -42,6 +42,16 @@ def main(arguments: argparse.Namespace) -> int:
     for prediction in unreadable:
         print(f"predict: {prediction.image!r} was skipped: {prediction.reason}.", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def keras_predictor(record: ModelRecord, images: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The predictions of the model in Keras. images: how many it will predict."""
+    from stages.training.full_model import load_calibrated_model  # imports TensorFlow, which takes seconds
+
+    model = load_calibrated_model(record)
+    if images > BATCH:
+        return model.predict_on_batch
+    return lambda pixels: np.asarray(model(pixels, training=False))  # to compile a function would not pay
 
 
 def find_images(paths: Iterable[Path]) -> list[SourceImage]:

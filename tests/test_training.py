@@ -33,7 +33,7 @@ from stages.core.files import read_json, write_json
 from stages.splitting.leaks import clean_folds
 from stages.training.batches import Examples, TrainingBatches, iterate_inputs, split_examples, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
-from stages.training.full_model import load_full_model, load_head, precisions
+from stages.training.full_model import load_full_model, load_head
 from stages.training.heads import build_head
 from stages.training.optimizers import compile_model
 from stages.training.repeats import TrainedModel, save_model, train_repeats
@@ -298,7 +298,7 @@ def test_precision_auto_is_recorded_as_the_one_that_was_used(here, monkeypatch, 
     run("head", "on-rough")
     expected = "bfloat16" if tolerates_bfloat16 else "float32"
     assert read_features("rough").record.precision == expected
-    assert precisions(read_model_record("on-rough")) == (expected, "float32")
+    assert read_model_record("on-rough").precisions == (expected, "float32")
 
 
 def test_activations_beyond_float16_are_refused(here):

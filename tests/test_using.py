@@ -35,6 +35,7 @@ from stages.reporting.predictions import write_json as write_json_predictions
 from stages.sources.decoding import UNKNOWN_FORMAT
 from stages.training import exporting
 from stages.training.calibration import at_temperature
+from stages.training.exported import exported_predictor, onnx_predictor
 from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
 from tests.conftest import encode, plain, png, write_tree
@@ -391,10 +392,10 @@ def test_an_exported_model_needs_nothing_of_the_project_and_predicts_the_same(he
         tolerance = 0.01 if name == "part" else 5e-3
         np.testing.assert_allclose(np.load(f"{name}.npy"), probabilities, atol=tolerance)
         np.testing.assert_allclose(
-            exporting.onnx_predictor(Path(f"out/{name}.onnx"))(pixels[:7]), probabilities[:7], atol=tolerance
+            onnx_predictor(Path(f"out/{name}.onnx"))(pixels[:7]), probabilities[:7], atol=tolerance
         )
         properties = {entry.key: json.loads(entry.value) for entry in onnx.load(f"out/{name}.onnx").metadata_props}
-        assert properties == metadata
+        assert properties == metadata | {"record_sha256": sha256_of(Path(f"models/{name}/record.json"))}
         with zipfile.ZipFile(f"out/{name}.keras") as archive:
             assert b"stages" not in archive.read("config.json")
     assert {path.name for path in Path("out").iterdir()} == {
@@ -418,7 +419,7 @@ def test_a_model_that_does_not_predict_what_is_stored_is_not_exported(here):
 
 
 def test_a_model_whose_onnx_file_gives_no_numbers_is_not_exported(here, monkeypatch):
-    monkeypatch.setattr(exporting, "onnx_predictor", lambda file: lambda pixels: np.full((len(pixels), 3), np.nan))
+    monkeypatch.setattr(export, "onnx_predictor", lambda file: lambda pixels: np.full((len(pixels), 3), np.nan))
     with pytest.raises(
         UserError,
         match=r"^base was not exported: the predictions of the exported model differ from the stored ones by up to nan",
@@ -478,8 +479,65 @@ def test_a_published_network_is_exported_as_it_is(architecture, tmp_path):
     written = inference_model(model, "net")
     exporting.write_keras(written, {"classes": []}, tmp_path / "net.keras")
     write_onnx(written, tmp_path / "net.onnx")
-    for ask in (exporting.keras_predictor(tmp_path / "net.keras"), exporting.onnx_predictor(tmp_path / "net.onnx")):
+    for ask in (exporting.keras_predictor(tmp_path / "net.keras"), onnx_predictor(tmp_path / "net.onnx")):
         np.testing.assert_allclose(ask(pixels), expected, rtol=1e-3, atol=1e-4)
+
+
+# Predicting with the exported file.
+
+
+@pytest.fixture
+def with_exports(here):
+    """The model `above`, exported to exports/."""
+    assert export.main(Namespace(model="above", folder=Path("exports"))) == 0
+
+
+@pytest.mark.numeric
+def test_predict_uses_the_exported_file_without_the_framework(with_exports, photos):
+    folder, probabilities = photos
+    code = "import sys, runpy; sys.argv = ['predict', *sys.argv[1:]]\n"
+    code += "try: runpy.run_module('stages.predict', run_name='__main__')\n"
+    code += "finally: assert not {'keras', 'tensorflow', 'onnx'} & {*sys.modules}"
+    arguments = ["above", str(folder / "000.png"), "--format", "json"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    run = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+    [answer] = json.loads(done.stdout)
+    told = {each["class"]: each["probability"] for each in answer["classes"]}
+    np.testing.assert_allclose([told[name] for name in "789"], probabilities[0], atol=5e-3)
+
+
+def another_record():
+    path = Path("models/above/record.json")
+    path.write_text(path.read_text() + "\n")
+
+
+def damaged_file():
+    Path("exports/above.onnx").write_bytes(b"damaged")
+
+
+def file_of_another_model():
+    export.main(Namespace(model="fresh", folder=Path("exports")))
+    Path("exports/fresh.onnx").replace("exports/above.onnx")
+
+
+@pytest.mark.parametrize("change", [another_record, damaged_file, file_of_another_model])
+def test_an_exported_file_that_is_not_of_the_model_is_reported_and_not_used(with_exports, change, capsys):
+    change()
+    capsys.readouterr()
+    assert exported_predictor(read_model_record("above")) is None
+    assert capsys.readouterr().err == (
+        "predict: exports/above.onnx is damaged or of an earlier training, and is not used. Run `python -m "
+        "stages.export above` to write it again.\n"
+    )
+
+
+def test_without_an_exported_file_or_in_bfloat16_the_model_itself_predicts(here, capsys):
+    assert exported_predictor(read_model_record("above")) is None
+    Path("exports").mkdir()
+    Path("exports/part.onnx").touch()  # it would compute in float32
+    assert exported_predictor(read_model_record("part")) is None
+    assert capsys.readouterr().err == ""
 
 
 # The commands themselves.

@@ -153,6 +153,12 @@ class ModelRecord:
     weights_sha256: list[str] = field(default_factory=list)
 
     @property
+    def precisions(self) -> tuple[str, str]:
+        """Those in which it was trained: below its head, if that has cached features, and above."""
+        above = self.training.get("precision", "float32")
+        return (self.provenance.features.precision if self.kind in ("head", "probe") else above), above
+
+    @property
     def l2(self) -> float:
         """The strength of the penalty that training used, of several candidates the chosen one; 0 for a probe."""
         if self.kind == "probe":
