@@ -46,7 +46,8 @@ def missing_folders(folders: dict[str, LocalConfig]) -> Iterator[str]:
     for name, entry in folders.items():
         if not Path(entry.path).is_dir():
             tracked = Path(f"{entry.path.rstrip('/')}.dvc")
-            remedy = f"Run `dvc pull {tracked}` to fetch it." if tracked.exists() else "Correct the path."
+            fetch, correct = f"Run `dvc pull {tracked}` to fetch it.", "Correct the path, or put the images there."
+            remedy = fetch if tracked.exists() else correct
             yield f"folders.{name}.path: folder {entry.path!r} does not exist. {remedy}"
 
 

@@ -25,7 +25,7 @@ from stages.splitting.assignment import (
 )
 from stages.splitting.classes import TaskClasses, resolve_classes
 from stages.splitting.counts import check_counts, check_published, count_images, summarize
-from stages.splitting.earlier_split import NO_SPLIT, parts_by_content, read_earlier_split
+from stages.splitting.earlier_split import NO_SPLIT, check_vanished, parts_by_content, read_earlier_split
 from stages.splitting.groups import group_ids, groups_from_names
 from stages.splitting.limits import keep_full_folds, limit_per_class
 from stages.splitting.near_duplicates import near_duplicates_across_splits
@@ -35,10 +35,11 @@ from stages.splitting.summary import summary_sentences
 def main(params: Params, name: str) -> str:
     entry, where = parse_entry(params, "tasks", name, TaskConfig), f"tasks.{name}"
     images = read_images(entry.dataset)
+    check_vanished(name, entry, images.table)
     check_published(entry.model_dump(), entry.dataset, images.table, where)
     classes = resolve_classes(entry, images.classes, where)
     dataset = relate_images(entry, images.table, classes, params.seed, where)
-    settings = json.loads(json.dumps({"seed": params.seed, **entry.model_dump()}))  # as they are read again
+    settings = json.loads(json.dumps({"seed": params.seed, **entry.model_dump(exclude={"max_vanished"})}))
     candidates = dataset[dataset["label"].isin(classes.label_of)]
     earlier, reason = read_earlier_split(name, settings, candidates, entry.near_duplicates == "group")
 

@@ -893,6 +893,47 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         assert [label, *printed_counts] in [line.split() for line in table.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("kept", "entry", "stops"),
+    [
+        (slice(0, 1), {}, True),
+        (slice(0, 39), {}, True),
+        (slice(0, 40), {}, False),  # half of them
+        (slice(0, 39), {"seed": 1}, True),  # a new split would be made anyway
+        (slice(0, 39), {"test": 0.2}, True),
+        (slice(0, 38), {"max_vanished": 1.0}, False),
+        (slice(0, 70), {"max_vanished": 0.1}, True),
+    ],
+)
+def test_a_split_of_which_most_images_have_vanished_stops_and_asks(folder, kept, entry, stops):
+    images = [image for pair in zip(numbered("cat", 40), numbered("dog", 40), strict=True) for image in pair]
+    split_task(images)
+    files = task_files()
+    if stops:
+        with pytest.raises(UserError, match=r"^tasks\.t: \d+ of 80 images of the earlier split, such as '.*', are not"):
+            split_task(images[kept], **entry)
+        assert task_files() == files
+    else:
+        assert len(split_task(images[kept], **entry).table) == len(images[kept])
+
+
+def test_images_that_were_renamed_or_edited_or_are_of_another_dataset_have_not_vanished(folder):
+    images = [*numbered("cat", 20), *numbered("dog", 20)]
+    split_task(images)
+    (folder / "data/images/d").rename(folder / "data/images/other")
+    main(task_params(dataset="other"), "t")
+    write_prepared([image._replace(content=f"edited {image.content}") for image in images])
+    table = pd.read_csv("data/images/d/table.csv")
+    main(task_params(), "t")  # of dataset `d` again
+    main(task_params(), "t")
+    table.assign(name="renamed/" + table["name"]).to_csv("data/images/d/table.csv", index=False)
+    main(task_params(), "t")
+    table.assign(sha256=table["sha256"].str[::-1], name="renamed/" + table["name"]).to_csv(
+        "data/images/d/table.csv", index=False
+    )
+    main(task_params(), "t")  # edited, with the same names
+
+
 def test_the_summary_omits_zero_counts():
     assert summary_sentences(SplitSummary(), "t", "d") == []
     assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4), "t", "d") == [

@@ -922,7 +922,7 @@ def test_check_reports_every_missing_folder(tmp_path):
     done = run_check(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.\n"
+        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path, or put the images there.\n"
         "  folders.more.path: folder 'pulled/' does not exist. Run `dvc pull pulled.dvc` to fetch it.\n"
     )
     (tmp_path / "my_images").mkdir()

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from stages.config.fields import Class, Classes, Entry, PositiveOrNull, Reference, Share
+from stages.config.fields import Class, Classes, Entry, Factor, PositiveOrNull, Reference, Share
 
 HeldOut = Share | Annotated[int, Field(ge=2)] | Literal["published"]
 
@@ -31,3 +31,5 @@ class TaskConfig(Entry):
     """A regular expression. Images whose file names share a match, or a match of its parentheses, stay in one split."""
     near_duplicates: Literal["report", "group"] = "report"
     """`report` lists similar images of different splits, `group` keeps them in one split."""
+    max_vanished: Factor = 0.5
+    """The largest share of the images of the earlier split that may be missing from the dataset; 1 accepts any."""
