@@ -681,6 +681,14 @@ def test_a_path_without_permission_is_an_error(monkeypatch):
     assert fetch_error("source", None) == "'source' cannot be read (Permission denied). Correct the path."
 
 
+def test_the_home_folder_may_be_written_as_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("photos.zip").write_bytes(CONTENT)
+    fetch("~/photos.zip", TARGET, SHA256)
+    assert TARGET.read_bytes() == CONTENT
+    assert fetch_error("~nobody-of-this-name/photos.zip", None).startswith("'~nobody-of-this-name/photos.zip' cannot be")
+
+
 def test_a_folder_is_an_error(tmp_path):
     assert fetch_error(str(tmp_path), None) == (
         f"'{tmp_path}' is a folder. Give a file: for images a zip or tar of the class folders, for weights a file "
