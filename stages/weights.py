@@ -77,7 +77,7 @@ def keras_suffix(file: Path) -> str | None:
             return ".h5" if is_old else ".weights.h5"
         with zipfile.ZipFile(file) as content:
             return ".keras" if "model.weights.h5" in content.namelist() else None
-    except (OSError, zipfile.BadZipFile):
+    except (OSError, RuntimeError, zipfile.BadZipFile):  # h5py raises each of them for a damaged file
         return None
 
 

@@ -51,7 +51,7 @@ def load_weights(model: keras.Model, file: Path, what: str) -> None:
 def _remedy(file: Path) -> str:
     """What to do about weights that do not fit, from the layout of their file."""
     nested = old = False
-    with suppress(OSError, KeyError, ValueError, zipfile.BadZipFile):  # a damaged file
+    with suppress(OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile):  # a damaged file
         source = io.BytesIO(zipfile.ZipFile(file).read("model.weights.h5")) if file.suffix == ".keras" else file
         with h5py.File(source) as content:
             layers = content.get("model_weights", content)

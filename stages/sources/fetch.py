@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import re
 import shutil
 import time
 from pathlib import Path
@@ -231,7 +232,7 @@ def _checksum(file: Path, expected: str) -> str:
 
 
 def _name(url: str) -> str:
-    return url.split("?")[0].rpartition("/")[2] or "the file"
+    return re.split("[?#]", url)[0].rpartition("/")[2] or "file"
 
 
 def _size(file: Path) -> int:

@@ -53,7 +53,7 @@ def _give_checksum(source: str) -> str:
     file = local_path(source)
     if not is_url(source) and file.is_file():
         return f"Give `sha256: {sha256_of(file)}`, if this file is the right one."
-    name = source.split("?")[0].rpartition("/")[2] if is_url(source) else source
+    name = re.split("[?#]", source)[0].rpartition("/")[2] if is_url(source) else source
     return f"Give sha256 of the file, as `sha256sum {name}` prints it."
 
 
