@@ -47,7 +47,7 @@ def missing_folders(folders: dict[str, LocalConfig]) -> Iterator[str]:
         if not Path(entry.path).is_dir():
             tracked = Path(f"{entry.path.rstrip('/')}.dvc")
             fetch, correct = f"Run `dvc pull {tracked}` to fetch it.", "Correct the path, or put the images there."
-            remedy = fetch if tracked.exists() else correct
+            remedy = fetch if tracked.is_file() else correct
             yield f"folders.{name}.path: folder {entry.path!r} does not exist. {remedy}"
 
 

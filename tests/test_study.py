@@ -960,6 +960,14 @@ def test_the_checksum_of_a_file_that_is_there_is_ready_to_copy(changes, where, t
 
 
 @pytest.mark.parametrize(
+    "weights", ["missing.h5", "x" * 999, "https://example.org/a.h5?x=1#y", "~nobody/a.h5", "a\0.h5"]
+)
+def test_a_checksum_that_cannot_be_computed_is_left_to_sha256sum(weights):
+    [problem] = validate_study(changed({"backbones/four-conv/weights": weights}))[1]
+    assert "has no checksum. Give sha256 of the file, as `sha256sum " in problem and "?x=1`" not in problem
+
+
+@pytest.mark.parametrize(
     ("folders", "note"),
     [([".dvc"], True), ([".dvc", ".git"], False), ([".dvc", "../.git"], False), ([], False)],
 )

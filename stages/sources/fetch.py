@@ -109,7 +109,7 @@ def _download(url: str, target: Path, checksum: str | None, key: str) -> None:
         # ValueError: a server redirects to an invalid URL.
         raise UserError(
             f"{url!r} cannot be downloaded ({_reason(error)}). Check the URL and the connection, or "
-            f"{_by_hand(BY_HAND / _name(url), checksum, key)}."
+            f"{_by_hand(BY_HAND / _name(url)[-100:], checksum, key)}."
         ) from None
     finally:
         if checksum is None:

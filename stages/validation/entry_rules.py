@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,9 @@ def _archive(where: str, entry: ArchiveConfig) -> Iterator[str]:
 
 def _give_checksum(source: str) -> str:
     """The remedy for a missing checksum: that of the file if it is there, ready to copy."""
-    file = local_path(source)
-    if not is_url(source) and file.is_file():
-        return f"Give `sha256: {sha256_of(file)}`, if this file is the right one."
+    with suppress(OSError):  # of a path that is too long, or a file without permission to read it
+        if not is_url(source) and local_path(source).is_file():
+            return f"Give `sha256: {sha256_of(local_path(source))}`, if this file is the right one."
     name = re.split("[?#]", source)[0].rpartition("/")[2] if is_url(source) else source
     return f"Give sha256 of the file, as `sha256sum {name}` prints it."
 
