@@ -5,11 +5,14 @@ data/check, on which all other stages depend: nothing runs until the study is va
 """
 
 import argparse
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from stages.artifacts.leftovers import remove_leftovers
 from stages.artifacts.margin import write_margin
-from stages.core.command import run_command
+from stages.config.datasets import LocalConfig
+from stages.core.command import git_problem, run_command
 from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, Params
@@ -23,14 +26,13 @@ OUTPUT = Path("data/check")
 def main(arguments: argparse.Namespace) -> int:
     content = read_yaml(arguments.study)
     study = check_study(content, arguments.study)
-    missing = [(name, entry.path) for name, entry in study.folders.items() if not Path(entry.path).is_dir()]
-    if missing:
-        raise UserError(
-            *(f"folders.{name}.path: folder {path!r} does not exist. Correct the path." for name, path in missing)
-        )
+    if missing := list(missing_folders(study.folders)):
+        raise UserError(*missing)
     print(f"check: {arguments.study} is valid (models: {len(study.models)}, features: {len(study.features)})")
     for sentence in unused_splits(study.tasks, {**study.datasets, **study.folders}):
         print(f"check: {sentence}")
+    if problem := git_problem():
+        print(f"check: {problem}", file=sys.stderr)
     if arguments.clean:
         # The names of a valid study only: they become parts of paths.
         for path in remove_leftovers(Params(content)):
@@ -40,6 +42,16 @@ def main(arguments: argparse.Namespace) -> int:
         write_text(OUTPUT, f"{PARAMS} is valid\n")
         write_margin(study.margin)
     return 0
+
+
+def missing_folders(folders: dict[str, LocalConfig]) -> Iterator[str]:
+    """One sentence for each folder of images that is not there."""
+    for name, entry in folders.items():
+        if not Path(entry.path).is_dir():
+            tracked = Path(f"{entry.path.rstrip('/')}.dvc")
+            fetch, correct = f"Run `dvc pull {tracked}` to fetch it.", "Correct the path, or put the images there."
+            remedy = fetch if tracked.is_file() else correct
+            yield f"folders.{name}.path: folder {entry.path!r} does not exist. {remedy}"
 
 
 def arguments_parser() -> argparse.ArgumentParser:

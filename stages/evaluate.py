@@ -12,6 +12,7 @@ from stages.artifacts.reports import REPORTS_FOLDER, write_table, write_tables
 from stages.core.files import atomic_directory, write_json
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 from stages.evaluation.calibration import reliability
 from stages.evaluation.costs import model_costs
 from stages.evaluation.description import describe_study
@@ -60,7 +61,7 @@ def evaluate(params: Params, reports: Path) -> str:
     write_tables(reports / "mistakes", mistakes)
     write_table(reports / "reliability.csv", concat_models(reliability(study)))
     write_table(reports / "pca.csv", pca_table(study.tasks, study.results))
-    return f"{len(metrics)} models of {len(study.tasks)} tasks"
+    return f"{counted(len(metrics), 'model')} of {counted(len(study.tasks), 'task')}"
 
 
 def write_model_tables(study: StudyResults, metrics: dict[str, Any], reports: Path) -> None:

@@ -7,9 +7,12 @@ class names. Both files are read again and must predict what the model predicted
 import argparse
 from pathlib import Path
 
+from stages.artifacts.reports import EXPORTED_MODELS
 from stages.core.command import run_command
 from stages.core.errors import UserError
 from stages.core.files import atomic_file
+from stages.core.wording import counted
+from stages.training.exported import RECORD_KEY, onnx_predictor, record_checksum
 from stages.training.stored_models import find_model
 
 
@@ -19,7 +22,6 @@ def main(arguments: argparse.Namespace) -> int:
     from stages.backbones.onnx_export import write_onnx
     from stages.training.exporting import (
         keras_predictor,
-        onnx_predictor,
         prepare_export,
         write_keras,
         write_onnx_metadata,
@@ -31,7 +33,7 @@ def main(arguments: argparse.Namespace) -> int:
         write_keras(export.model, export.metadata, keras_file)
         try:
             write_onnx(export.model, onnx_file)
-            write_onnx_metadata(onnx_file, export.metadata)
+            write_onnx_metadata(onnx_file, export.metadata | {RECORD_KEY: record_checksum(record.name)})
             predict_with_onnx = onnx_predictor(onnx_file)
         except Exception as error:  # the converter and the runtime raise nearly anything on layers they do not know
             reason = " ".join(str(error).split())[:200]
@@ -45,8 +47,8 @@ def main(arguments: argparse.Namespace) -> int:
             )
     files = " and ".join(f"{path} ({path.stat().st_size / 1e6:.1f} MB)" for path in paths)
     print(
-        f"export {record.name}: {files}; probabilities of {len(export.pixels)} test images differ from the stored ones "
-        f"by at most {differences[0]:.1e} and {differences[1]:.1e} (tolerance for {export.precision}: "
+        f"export {record.name}: {files}; probabilities of {counted(len(export.pixels), 'test image')} differ from the "
+        f"stored ones by at most {differences[0]:.1e} and {differences[1]:.1e} (tolerance for {export.precision}: "
         f"{export.tolerance:g})"
     )
     return 0
@@ -55,5 +57,6 @@ def main(arguments: argparse.Namespace) -> int:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser("export", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("model", help="a network, head, probe or fine-tune of the study")
-    parser.add_argument("--folder", type=Path, default=Path("exports"), help="where to write it (default: exports)")
+    default = f"where to write it (default: {EXPORTED_MODELS})"
+    parser.add_argument("--folder", type=Path, default=EXPORTED_MODELS, help=default)
     run_command(parser, main)

@@ -28,6 +28,7 @@ from stages.core import measurement
 from stages.core.files import atomic_directory
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 from stages.splitting.classes import select_classes
 
 
@@ -86,8 +87,8 @@ def main(params: Params, name: str) -> str:
     times = {record.cut: measure(part, images.read(index[:BATCH])) for record, part in zip(records, parts, strict=True)}
     write_cost("features", name, FeaturesCost.measured(seconds, rows / seconds, times))
     sizes = ", ".join(f"{'x'.join(map(str, record.shape))} at {record.cut}" for record in records)
-    in_views = f" in {len(views)} views" if entry.views else ""
-    return f"{len(index)} images{in_views}, {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
+    in_views = f" in {counted(len(views), 'view')}" if entry.views else ""
+    return f"{counted(len(index), 'image')}{in_views}, {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
 
 
 def measure(part: keras.Model, images: np.ndarray) -> InferenceTime:

@@ -19,6 +19,7 @@ from stages.config.networks import NetworkConfig
 from stages.config.parsing import parse_entry
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 
 SAMPLES = 5  # training images of a class
 MOST_CLASSES = 20
@@ -62,7 +63,7 @@ def main(params: Params, name: str) -> str:
         examples = samples.drop_duplicates("label").head(AUGMENTED)  # of different classes
         tiles += augmented_tiles(augmentations, examples, images.pixels, params.seed)
     write_tiles(GALLERY_FOLDER / name, tiles)
-    return f"{len(samples)} training images, {len(augmentations)} augmentations"
+    return f"{counted(len(samples), 'training image')}, {counted(len(augmentations), 'augmentation')}"
 
 
 def first_images(task: Task) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from stages.core.command import run_command
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.core.params import MODEL_SECTIONS, Params
+from stages.core.wording import counted
 from stages.evaluate import evaluate
 from stages.evaluation.finished import unfinished_models, without_models
 from stages.mistakes import mistake_tiles
@@ -30,7 +31,8 @@ def main(_: argparse.Namespace) -> int:
     compare(finished, INTERIM_FOLDER)
     add_note(unfinished)
     line = write_report(INTERIM_FOLDER, tiles_of)
-    print(f"interim_report: {len(models)} of {len(models) + len(unfinished)} models are finished: {', '.join(models)}")
+    total = counted(len(models) + len(unfinished), "model")
+    print(f"interim_report: finished {len(models)} of {total}: {', '.join(models)}")
     for model, reason in unfinished.items():
         print(f"interim_report: {model}: {reason}")
     print(f"interim_report: {line}")

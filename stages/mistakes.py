@@ -17,12 +17,13 @@ from stages.core.errors import UserError
 from stages.core.files import reading
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 
 
 def main(_: Params, name: str) -> str:
     tiles = mistake_tiles(name, REPORTS_FOLDER)
     write_tiles(MISTAKES_FOLDER / name, tiles)
-    return f"{len(tiles)} test images"
+    return counted(len(tiles), "test image")
 
 
 def mistake_tiles(name: str, reports: Path) -> list[Tile]:
@@ -41,8 +42,8 @@ def read_mistakes(task: Task, reports: Path) -> pd.DataFrame:
     test = task.rows("test")
     if len(unknown := np.setdiff1d(listed, test["index"])):
         raise UserError(
-            f"{path}: {len(unknown)} of {len(np.unique(listed))} images are not test images of task {task.name!r}, for "
-            f"example row {unknown[0]}. Run `dvc repro` to write it again."
+            f"{path} lists {counted(len(unknown), 'image')} outside the test images of task {task.name!r}, such as row "
+            f"{unknown[0]}. Run `dvc repro` to write it again."
         )
     return test[test["index"].isin(listed)]
 

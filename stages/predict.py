@@ -12,7 +12,7 @@ from stages.artifacts.models import ModelRecord
 from stages.core.command import run_command
 from stages.core.errors import UserError
 from stages.reporting.predictions import WRITERS, Prediction
-from stages.sources.layout import SUFFIXES, is_system_file, printable
+from stages.sources.folders import unlabeled_images
 from stages.sources.source_image import SourceImage
 from stages.sources.workers import decode_all
 from stages.training.stored_models import find_model
@@ -21,16 +21,16 @@ BATCH = 64
 
 
 def main(arguments: argparse.Namespace) -> int:
-    files = [file for path in arguments.images for file in image_files(path)]
+    images = find_images(arguments.images)
     record = find_model("predict", arguments.model)
-    # Not above: the processes that decode images import this module too, and do not need TensorFlow.
-    from stages.training.full_model import load_calibrated_model
+    # Not above: the processes that decode images import this module too.
+    from stages.training.exported import exported_predictor
 
-    predict = load_calibrated_model(record).predict_on_batch
+    predict = exported_predictor(record) or keras_predictor(record, len(images))
     unreadable = []
 
     def readable() -> Iterator[Prediction]:
-        for prediction in predict_files(record, predict, files, arguments.top):
+        for prediction in predict_images(record, predict, images, arguments.top):
             if prediction.reason:
                 unreadable.append(prediction)
             else:
@@ -44,36 +44,38 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def image_files(path: Path) -> list[Path]:
-    """The file itself, or the images in a folder and its subfolders, sorted by name.
+def keras_predictor(record: ModelRecord, images: int) -> Callable[[np.ndarray], np.ndarray]:
+    """The predictions of the model in Keras. images: how many it will predict."""
+    from stages.training.full_model import load_calibrated_model  # imports TensorFlow, which takes seconds
 
-    Skips hidden files and files without the suffix of an image. `UserError` if the path does not exist, or if the
-    folder holds no image.
+    model = load_calibrated_model(record)
+    if images > BATCH:
+        return model.predict_on_batch
+    return lambda pixels: np.asarray(model(pixels, training=False))  # to compile a function would not pay
+
+
+def find_images(paths: Iterable[Path]) -> list[SourceImage]:
+    """All files that are named and all files in the folders that are named, whatever their suffix.
+
+    `UserError` if a path does not exist, a folder has no files, or a folder cannot be read as that of a dataset.
     """
-    if not path.is_dir():
-        if not path.exists():
-            raise UserError(f"{str(path)!r} does not exist. Correct the path.")
-        return [path]
-    files = sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.casefold() in SUFFIXES and not any(map(is_system_file, file.relative_to(path).parts))
-    )
-    if not files:
-        raise UserError(f"{str(path)!r} holds no images. Their names must end with {', '.join(sorted(SUFFIXES))}.")
-    return files
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(*(f"{str(path)!r} does not exist. Correct the path." for path in missing))
+    found = {path: list(unlabeled_images(path)) for path in paths}
+    if empty := [path for path, images in found.items() if not images]:
+        raise UserError(*(f"{str(path)!r} holds no files. Put images there, or correct the path." for path in empty))
+    return [image for path in paths for image in found[path]]
 
 
-def predict_files(
-    record: ModelRecord, predict: Callable[[np.ndarray], np.ndarray], files: Iterable[Path], top: int
+def predict_images(
+    record: ModelRecord, predict: Callable[[np.ndarray], np.ndarray], images: Iterable[SourceImage], top: int
 ) -> Iterator[Prediction]:
-    """The `top` most probable classes of image files, in their order, decoded as the training images were.
+    """The `top` most probable classes of images, in their order, decoded as the training images were.
 
     predict: from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes). At most some thousand
     images are in memory at a time.
     """
-    source = (SourceImage(printable(str(file)), "", file.read_bytes, bits=record.bits) for file in files)
-    outcomes = decode_all(source, record.image_size, record.resize)
+    outcomes = decode_all((image._replace(bits=record.bits) for image in images), record.image_size, record.resize)
     while batch := list(islice(outcomes, BATCH)):
         pixels = [outcome.pixels for _, outcome in batch if not isinstance(outcome, str)]
         probabilities = iter(predict(np.stack(pixels)) if pixels else [])

@@ -14,6 +14,7 @@ from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER, Tile, read_t
 from stages.core.files import atomic_directory, read_json, reading, write_text
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 from stages.reporting.figures import ReportData, draw_task
 from stages.reporting.model_figures import draw_model
 from stages.reporting.page import class_rows, gallery_of, render, task_sections
@@ -53,7 +54,9 @@ def write_report(reports: Path, tiles_of: Callable[[str], list[Tile]]) -> str:
     content = {"tasks": task_sections(data, pictures, galleries), "models": models}
     write_text(reports / "report.html", render("report.html.j2", png=png, **content))
     write_text(reports / "report.md", render("report.md.j2", **content))
-    return f"{reports / 'report.html'}, {len(data.metrics)} models of {len(data.comparisons)} tasks"
+    return (
+        f"{reports / 'report.html'}, {counted(len(data.metrics), 'model')} of {counted(len(data.comparisons), 'task')}"
+    )
 
 
 def draw_models(task: dict[str, Any], data: ReportData, reports: Path) -> dict[str, dict[str, Any]]:

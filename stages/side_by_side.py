@@ -15,7 +15,7 @@ import time
 from contextlib import suppress
 from graphlib import TopologicalSorter
 
-from stages.core.command import run_command
+from stages.core.command import git_problem, run_command
 from stages.core.errors import UserError
 from stages.core.stage_graph import CORES, StageGraph
 
@@ -51,7 +51,7 @@ def query_dvc(*arguments: str) -> str:
     """Return the output of a DVC command. DVC prints its own errors; `UserError` refers to them."""
     result = subprocess.run([*DVC, *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if result.returncode:
-        raise UserError(f"`dvc {' '.join(arguments)}` failed. See the message above.")
+        raise UserError(f"`dvc {' '.join(arguments)}` failed. See the message above. {git_problem()}".rstrip())
     return result.stdout
 
 

@@ -13,6 +13,7 @@ from stages.config.parsing import parse_entry
 from stages.config.tasks import TaskConfig
 from stages.core.params import Params
 from stages.core.stage import run_stage
+from stages.core.wording import counted
 from stages.splitting.assignment import (
     EXCLUDED,
     HELD_OUT,
@@ -24,7 +25,7 @@ from stages.splitting.assignment import (
 )
 from stages.splitting.classes import TaskClasses, resolve_classes
 from stages.splitting.counts import check_counts, check_published, contradicting_labels, count_images, summarize
-from stages.splitting.earlier_split import NO_SPLIT, parts_by_content, read_earlier_split
+from stages.splitting.earlier_split import NO_SPLIT, check_vanished, parts_by_content, read_earlier_split
 from stages.splitting.groups import group_ids, groups_from_names
 from stages.splitting.limits import keep_full_folds, limit_per_class
 from stages.splitting.near_duplicates import near_duplicates_across_splits
@@ -35,10 +36,11 @@ def main(params: Params, name: str) -> str:
     written, where = parse_entry(params, "tasks", name, TaskConfig), f"tasks.{name}"
     images = read_images(written.dataset)
     entry = written.settled(set(images.table["split"]))
+    check_vanished(name, entry, images.table)
     check_published(entry.model_dump(), entry.dataset, images.table, where)
     classes = resolve_classes(entry, images.classes, where)
     dataset = relate_images(entry, images.table, classes, params.seed, where)
-    settings = json.loads(json.dumps({"seed": params.seed, **written.model_dump()}))  # as they are read again
+    settings = json.loads(json.dumps({"seed": params.seed, **written.model_dump(exclude={"max_vanished"})}))
     candidates = dataset[dataset["label"].isin(classes.label_of)]
     earlier, reason = read_earlier_split(name, settings, entry, candidates)
 
@@ -58,10 +60,10 @@ def main(params: Params, name: str) -> str:
     task = Task(name, entry.dataset, classes.names, images.sha256, table, settings, summary, related)
     write_task(task, near_duplicates, contradictions)
     print(counts.rename(index=dict(enumerate(classes.names))).rename_axis("class").to_string())
-    for sentence in [*summary_sentences(summary), *split_warnings(name, summary)]:
+    for sentence in [*summary_sentences(summary, name, entry.dataset), *split_warnings(name, summary)]:
         print(sentence)
     numbers = [f"{int(counts[split].sum())} {split}" for split in SPLITS]
-    return ", ".join([f"{len(classes.names)} classes", *numbers, f"{task.folds} fold" + "s" * (task.folds > 1)])
+    return ", ".join([counted(len(classes.names), "class"), *numbers, counted(task.folds, "fold")])
 
 
 def relate_images(entry: TaskConfig, images: pd.DataFrame, classes: TaskClasses, seed: int, where: str) -> pd.DataFrame:

@@ -3,7 +3,9 @@
 The stage `train` writes the same files for each network, so that a network of the study can be a backbone.
 """
 
+import zipfile
 from contextlib import suppress
+from pathlib import Path
 
 import h5py
 
@@ -30,10 +32,11 @@ def main(params: Params, name: str) -> str:
     if entry.weights == "imagenet":
         published = PUBLISHED_WEIGHTS[entry.architecture]
         source, checksum = published.url, checksum or published.checksum
-    file = folder / ("backbone.weights.h5" if source.split("?")[0].endswith(".weights.h5") else "backbone.h5")
+    earlier_files = [path for path in folder.glob("backbone.*") if keras_suffix(path)]
+    file = earlier_files[0] if earlier_files else folder / "backbone.h5"  # the same file is not fetched again
     earlier = None if checksum else earlier_checksum(name, entry.architecture)
     try:
-        fetch(source, file, checksum or earlier)
+        fetch(source, file, checksum or earlier, "weights")
     except UserError as error:
         if not earlier:
             raise
@@ -42,9 +45,15 @@ def main(params: Params, name: str) -> str:
             f"{folder} first."
         ) from None
     redacted = redact(source)
-    if not h5py.is_hdf5(file):
+    suffix = keras_suffix(file)
+    if suffix is None:
         file.unlink()
-        raise UserError(f"backbones.{name}.weights: {redacted!r} is not an HDF5 file. Give weights that Keras saved.")
+        raise UserError(
+            f"backbones.{name}.weights: {redacted!r} is not a file of Keras weights. Give one that Keras saved "
+            "(.weights.h5, .h5 or .keras), such as by model.save_weights('backbone.weights.h5'). Weights of PyTorch, "
+            "ONNX and TensorFlow's own formats cannot be read."
+        )
+    file = file.rename(folder / f"backbone{suffix}")
     keep_only(folder, [file])
     record = write_weights_record(folder, entry.architecture, file=file)
     return f"{entry.architecture}, {redacted}, sha256 {record.sha256}"
@@ -57,6 +66,19 @@ def earlier_checksum(name: str, architecture: str) -> str | None:
         if record.architecture == architecture and record.sha256:
             return f"sha256:{record.sha256}"
     return None
+
+
+def keras_suffix(file: Path) -> str | None:
+    """The suffix by which Keras recognizes the format of a file with weights; None if it has no such format."""
+    try:
+        if h5py.is_hdf5(file):
+            with h5py.File(file) as content:
+                is_old = "layer_names" in content.attrs or "model_weights" in content
+            return ".h5" if is_old else ".weights.h5"
+        with zipfile.ZipFile(file) as content:
+            return ".keras" if "model.weights.h5" in content.namelist() else None
+    except (OSError, RuntimeError, zipfile.BadZipFile):  # h5py raises each of them for a damaged file
+        return None
 
 
 if __name__ == "__main__":

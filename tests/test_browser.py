@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import shutil
 from itertools import pairwise
 
@@ -128,10 +129,13 @@ def test_clicks_load_nothing_and_log_nothing(open_page):
 # Sorting
 
 
-def test_every_column_sorts_both_ways_with_missing_values_last(open_page):
-    table = models_table(open_page())
+@pytest.mark.parametrize(("label", "columns", "missing_values"), [("All models", 6, set()), ("More", 13, {"missing"})])
+def test_every_column_sorts_both_ways_with_missing_values_last(open_page, label, columns, missing_values):
+    page = open_page()
+    open_all(page)
+    table = page.get_by_role("region", name=re.compile(f"^{label}.* of b$")).locator("table")
     buttons = table.locator("thead th button")
-    assert buttons.count() == len(cells(table)) == 8
+    assert buttons.count() == len(cells(table)) == columns
     kinds = set()
     for column in range(buttons.count()):
         before = cells(table)[column]
@@ -140,7 +144,7 @@ def test_every_column_sorts_both_ways_with_missing_values_last(open_page):
         known = [cell for cell in before if cell[1] != "-"]
         kinds |= {("number" if numeric else "text"), *(["missing"] if missing else [])}
         lower_is_better = buttons.nth(column).inner_text() in (
-            "total time", "time per image", "calibration error", "after calibration",
+            "total time", "time per image", "size", "calibration error", "after calibration", "test loss",
         )  # fmt: skip
         up_first = not numeric or lower_is_better
         for direction in ("ascending", "descending") if up_first else ("descending", "ascending"):
@@ -150,13 +154,17 @@ def test_every_column_sorts_both_ways_with_missing_values_last(open_page):
             states = sorted_states(table)
             assert states.pop(column) == direction
             assert set(states) == {None}
-    assert kinds == {"number", "text", "missing"}
+    assert kinds == {"number", "text"} | missing_values
 
 
 def test_the_recommended_model_comes_first_then_the_best_on_validation_images(open_page):
-    table = models_table(open_page())
+    page = open_page()
+    open_all(page)
+    table = models_table(page)
     assert "b-net" in cells(table)[0][0][1]
-    values = [value for value, _ in cells(table)[2]][1:]
+    more = page.get_by_role("region", name="More metrics of b").locator("table")
+    assert [name for _, name in cells(more)[0]] == [name for _, name in cells(table)[0]]
+    values = [value for value, _ in cells(more)[2]][1:]
     assert values == sorted(values, reverse=True)
     assert {*sorted_states(table)} == {None}
 
@@ -170,7 +178,7 @@ def test_columns_are_sorted_by_value_whatever_the_unit(open_page, reports):
     models = [name for name in metrics if name.startswith("b-")]
     expected = sorted(models, key=lambda name: -metrics[name]["cost"]["total_seconds"])
     assert [text.split()[0] for _, text in cells(table)[0]] == expected
-    assert "min" in cells(table)[4][0][1]
+    assert "min" in cells(table)[3][0][1]
 
 
 def test_equal_values_keep_their_order(open_page):
@@ -196,7 +204,7 @@ def test_the_keyboard_sorts_and_the_change_is_announced(open_page):
             "test accuracy", direction,
         ]  # fmt: skip
         assert page.get_by_role("status").inner_text() == f"All models of b: sorted by test accuracy, {direction}"
-        values = [value for value, _ in cells(table)[3]]
+        values = [value for value, _ in cells(table)[2]]
         assert values == sorted(values, reverse=direction == "descending")
         assert button.evaluate("(button) => button === document.activeElement")
 
@@ -235,6 +243,28 @@ def assert_all_text_fits(page):
 def test_all_text_fits_the_page(open_page, size, scheme):
     page = open_page(size=size, color_scheme=scheme)
     open_all(page)
+    assert_all_text_fits(page)
+
+
+@pytest.mark.parametrize(("size", "columns"), [("desktop", 4), ("phone", 3)])
+@pytest.mark.parametrize("name", ["m", "mobilenet-v2-frozen-two-layers", "m" * 60])
+@pytest.mark.parametrize("detail", ["[83.3, 94.2] ± 1.2", "[100.0, 100.0] ± 10.0"])
+def test_the_columns_that_decide_are_seen_without_scrolling(open_page, size, columns, name, detail):
+    page = open_page(size=size)
+    box = page.get_by_role("region", name="All models of b")
+    box.evaluate(
+        """(box, [name, detail]) => {
+          const row = box.querySelector("tbody tr");
+          row.querySelector("a").textContent = name;
+          row.querySelector("td small").textContent = detail;
+          row.cells[3].textContent = "59.9 min";
+          row.cells[4].textContent = "12,300 ms";
+          row.cells[5].textContent = "12,345 MB";
+        }""",
+        [name, detail],
+    )
+    edge = box.locator("tbody tr").first.locator("td").nth(columns).evaluate("(td) => td.getBoundingClientRect().right")
+    assert edge <= box.evaluate("(box) => box.getBoundingClientRect().left + box.clientWidth") + 1
     assert_all_text_fits(page)
 
 

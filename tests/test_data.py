@@ -1,5 +1,6 @@
 """Sources of images, and the arrays that `prepare` writes."""
 
+import base64
 import contextlib
 import csv
 import hashlib
@@ -36,8 +37,10 @@ from stages.config.datasets import (
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
 from stages.core.params import Params
+from stages.core.wording import counted
 from stages.sources import archives, arrays, folders, workers, writing
-from stages.sources.decoding import SMALLEST_SIDE, decode
+from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, decode
+from stages.sources.folders import unlabeled_images
 from stages.sources.source_image import SourceImage, unusable_image
 from stages.sources.writing import write_images
 from stages.splitting.near_duplicates import NEAR_BITS
@@ -321,7 +324,7 @@ def test_tables_hold_names_with_any_character(character):
     printed = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(character, character)
     assert list(images.table["name"]) == [f"{printed}/{printed}.png"]
     assert images.classes == [printed]
-    assert quarantine() == {f"{printed}/{printed}.jpg": "the file is not an image of a known format"}
+    assert quarantine() == {f"{printed}/{printed}.jpg": UNKNOWN_FORMAT}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -894,7 +897,7 @@ def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, othe
     ],
 )
 def test_a_broken_picture_counts_as_unreadable(name, content):
-    with pytest.raises(UserError, match="1 of 3 files are unreadable"):
+    with pytest.raises(UserError, match="1 of 3 files is unreadable"):
         prepared(source_dataset("folder", {"a/1.png": A, "b/1.png": B, name: content}))
 
 
@@ -904,7 +907,7 @@ def test_a_large_file_beside_the_images_is_ignored(shape, monkeypatch):
         monkeypatch.setattr(module, "LARGEST_FILE", 1000)
     prepared(source_dataset(shape, {"a/1.png": A, "b/1.png": B, "a/movie.mp4": bytes(2000)}))
     assert list(ignored()) == ["a/movie.mp4"]
-    with pytest.raises(UserError, match="1 of 3 files are unreadable"):
+    with pytest.raises(UserError, match="1 of 3 files is unreadable"):
         prepared(source_dataset(shape, {"a/1.png": A, "b/1.png": B, "a/scan.tif": bytes(2000)}))
 
 
@@ -912,8 +915,7 @@ def test_a_source_of_other_files_is_an_error():
     with pytest.raises(UserError) as error:
         prepared(source_dataset("folder", {"a/1.json": b"{}", "b/1.json": b"{}"}))
     assert str(error.value) == (
-        "d: none of 2 files is an image of a class (a/1.json: the file is not an image of a known format). Give a "
-        "folder or archive of images."
+        f"d: none of 2 files is an image of a class (a/1.json: {UNKNOWN_FORMAT}). Give a folder or archive of images."
     )
 
 
@@ -1034,8 +1036,8 @@ def test_a_damaged_cifar10_archive_is_an_error(damage, cifar10):
     ("content", "reason"),
     [
         (b"", "the file is empty"),
-        (b"Dear photographer", "the file is not an image of a known format"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n", "the file is not an image of a known format"),  # Pillow would start a program
+        (b"Dear photographer", UNKNOWN_FORMAT),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n", UNKNOWN_FORMAT),  # Pillow would start a program
         (encode(NOISE, "JPEG")[:500], "Truncated File Read"),
         (encode(NOISE, "JPEG")[:1000], "image file is truncated"),
         (png(NOISE)[:500], "image file is truncated"),
@@ -1054,7 +1056,7 @@ def test_a_damaged_cifar10_archive_is_an_error(damage, cifar10):
 )
 def test_an_unreadable_file_is_quarantined_with_the_reason(content, reason):
     message = write_images("d", source_of(png(plain(RED)), content, png(plain(BLUE))), 8, max_unreadable=0.5)
-    assert message == "2 images of 1 classes, 8x8, 1 unreadable"
+    assert message == "2 images of 1 class, 8x8, 1 unreadable"
     assert list(quarantine()) == ["1.png"]
     assert reason in quarantine()["1.png"]
     images = read_images("d")
@@ -1083,7 +1085,7 @@ def test_too_many_unreadable_files_are_an_error():
         write_images("d", source_of(*contents), 8, max_unreadable=0.1)
     assert str(error.value) == (
         "d: 2 of 10 files are unreadable, more than max_unreadable 10.0% (8.png: the file is empty; "
-        "9.png: the file is not an image of a known format). Fix or remove them, or raise max_unreadable."
+        f"9.png: {UNKNOWN_FORMAT}). Fix, convert or remove them, or raise max_unreadable."
     )
     assert has_no_images()
     write_images("d", source_of(*contents), 8, max_unreadable=0.2)  # exactly the share is accepted
@@ -1207,6 +1209,36 @@ def test_the_first_frame_is_used(form):
     options = {"lossless": True} if form == "WEBP" else {}
     content = encode(first, form, save_all=True, append_images=others, **options)
     assert np.abs(decode(content, 8).pixels.astype(int) - RED).max() <= 3
+
+
+GREEN_SQUARE = Image.new("RGB", (16, 16), (0, 250, 0))
+# 64x64, the upper half red and the lower blue; tests cannot write HEIC.
+HEIC = base64.b64decode(
+    "AAAAHGZ0eXBoZWljAAAAAG1pZjFoZWljbWlhZgAAAVZtZXRhAAAAAAAAACFoZGxyAAAAAAAAAABwaWN0AAAAAAAAAAAAAAAAAAAAACJpbG9jAAAA"
+    "AERAAAEAAQAAAAABegABAAAAAAAAADsAAAAjaWluZgAAAAAAAQAAABVpbmZlAgAAAAABAABodmMxAAAAAA5waXRtAAAAAAABAAAA1mlwcnAAAAC3"
+    "aXBjbwAAAHhodmNDAQNwAAAAkAAAAAAAHvAA/P34+AAADwNgAAEAGEABDAH//wNwAAADAJAAAAMAAAMAHroCQGEAAQArQgEBA3AAAAMAkAAAAwAA"
+    "AwAeoCCBBZbqSSmubgIaDAgAAAMAyAAAAwAIQGIAAQAHRAHBcrAiQAAAABNjb2xybmNseAABAA0ABoAAAAAUaXNwZQAAAAAAAABAAAAAQAAAABBw"
+    "aXhpAAAAAAMICAgAAAAXaXBtYQAAAAAAAAABAAEEgQIDBAAAAENtZGF0AAAANygBrxOAgDhTVEf//kErv/hg6f/IvlA/4P/9Gn6P7jbX/6OUUBuS"
+    "AA2/7U+PBzf3esXAeF+AHlM="
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "upper", "lower"),
+    [
+        ("a.jfif", encode(GREEN_SQUARE, "JPEG"), (0, 250, 0), (0, 250, 0)),
+        ("a.mpo", encode(GREEN_SQUARE, "MPO"), (0, 250, 0), (0, 250, 0)),
+        ("a.avif", encode(GREEN_SQUARE, "AVIF"), (0, 250, 0), (0, 250, 0)),
+        ("a.jp2", encode(GREEN_SQUARE, "JPEG2000"), (0, 250, 0), (0, 250, 0)),
+        ("a.ppm", encode(GREEN_SQUARE, "PPM"), (0, 250, 0), (0, 250, 0)),
+        ("a.pgm", b"P5 8 8 65535\n" + bytes([200, 7]) * 64, (200, 200, 200), (200, 200, 200)),
+        ("IMG_1.HEIC", HEIC, (250, 20, 20), (20, 20, 250)),
+        ("no-suffix", HEIC, (250, 20, 20), (20, 20, 250)),
+    ],
+)
+def test_photographs_of_cameras_and_phones_are_read(name, content, upper, lower):
+    images = prepared(source_dataset("folder", {f"cat/{name}": content}))
+    np.testing.assert_allclose(images.pixels[0, [1, -2], 3], [upper, lower], atol=6)  # of lossy formats
 
 
 @pytest.mark.parametrize("form", ["PNG", "JPEG"])
@@ -1453,7 +1485,7 @@ def test_new_images_are_decoded_with_the_bits_of_the_training_images():
 
     for bits in (12, None):
         record = model_record("net", "network", image_size=8, bits=bits)
-        assert len(list(predict.predict_files(record, predict_batch, [Path("new.png")], 1))) == 1
+        assert len(list(predict.predict_images(record, predict_batch, unlabeled_images(Path("new.png")), 1))) == 1
     assert [batch.max() for batch in pixels] == [DEEP.max() * 60 >> 4, DEEP.max() * 60 >> 8]
 
 
@@ -1566,7 +1598,7 @@ def test_an_interrupted_run_is_resumed(at, uninterrupted_files, capsys):
     write_images("d", recording_source(read_names), 8, 0.5, **FINGERPRINT)
     assert read_names == names(range(at, len(CONTENTS)))
     assert all_files("data/images") == uninterrupted_files
-    message = f"prepare d: resuming after {at} images\n" if at else ""
+    message = f"prepare d: resuming after {counted(at, 'image')}\n" if at else ""
     assert capsys.readouterr().out == message
 
 
@@ -1838,9 +1870,7 @@ def test_prepare_writes_an_array_and_tables():
         ["0", "1", "b", "test", "", red, hashes[0], "test/b/1.png"],
         ["1", "0", "a", "train", "", green, hashes[1], "train/a/1.png"],
     ]
-    assert (folder / "quarantine.csv").read_text() == (
-        "name,class,reason\ntrain/a/2.png,a,the file is not an image of a known format\n"
-    )
+    assert (folder / "quarantine.csv").read_text() == (f'name,class,reason\ntrain/a/2.png,a,"{UNKNOWN_FORMAT}"\n')
     assert json.loads((folder / "record.json").read_text()) == {
         "images": 2,
         "image_size": 8,

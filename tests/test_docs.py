@@ -118,8 +118,8 @@ def test_the_example_entries_of_other_pages_are_valid(page):
 
 
 ABBREVIATIONS = {
-    "BFGS", "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "JPEG", "NVIDIA", "ONNX", "README", "TIFF",
-    "YAML",
+    "AVIF", "BFGS", "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG", "NVIDIA", "ONNX",
+    "README", "TIFF", "YAML",
 }  # fmt: skip
 STUDIES = [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]
 PROSE = PAGES | {

@@ -25,6 +25,7 @@ from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.sources.fetch import LONGEST_PAUSE, PARTIAL, fetch, is_url
 from stages.weights import main as weights_stage
+from tests.conftest import write_archive
 
 CONTENT = bytes(range(256)) * 2000
 HALF = len(CONTENT) // 2
@@ -398,10 +399,8 @@ def test_the_pauses_between_attempts_double(server, monkeypatch):
 def test_a_failed_download_is_an_error(turn, reason, checksum, server, monkeypatch):
     set_constants(monkeypatch, TIMEOUT=0.1 if "timed out" in reason else 30, ATTEMPTS=2)
     server.default_turn = turn
-    expected = f"file ({checksum})" if checksum else "file"
-    assert fetch_error(server.url, checksum) == (
-        f"'{server.url}' cannot be downloaded ({reason}). Check the URL and the connection, or get {expected} "
-        "by other means and give its path or a mirror as `url` of the dataset or `weights` of the backbone."
+    assert fetch_error(server.url, checksum).startswith(
+        f"'{server.url}' cannot be downloaded ({reason}). Check the URL and the connection, or get the file"
     )
     assert checksum or not leftovers()
 
@@ -412,6 +411,46 @@ def test_permanent_failures_are_not_retried(status, server):
     assert f"the server returned {status}" in fetch_error(server.url, SHA256)
     assert len(server.requests) == 1
     assert not leftovers()
+
+
+GET = "get the file, for which `{} elsewhere, save it as files/file and set `{}: files/file`"
+TO_PRINT = " and `sha256` to what `sha256sum files/file` prints"
+TO_COPY = f" and `sha256: {SHA256.removeprefix('sha256:')}`"
+
+
+@pytest.mark.parametrize(
+    ("key", "checksum", "there", "remedy"),
+    [
+        ("url", SHA256, None, GET.format(f"sha256sum` prints {SHA256[7:]},", "url")),
+        ("url", SHA256, CONTENT, "use files/file, which is there: set `url: files/file`"),
+        ("weights", MD5, None, GET.format(f"md5sum` prints {MD5[4:]},", "weights") + TO_PRINT),
+        ("weights", MD5, CONTENT, "use files/file, which is there: set `weights: files/file`" + TO_COPY),
+        (
+            "weights",
+            None,
+            None,
+            "get the file elsewhere, save it as files/file and set `weights: files/file`" + TO_PRINT,
+        ),
+        ("weights", None, CONTENT, "use files/file, which is there: set `weights: files/file`" + TO_COPY),
+        (
+            "weights",
+            SHA256,
+            b"another",
+            f"get the file, for which `sha256sum` prints {SHA256[7:]}, elsewhere, save it as files/file, which is "
+            "another file now, and set `weights: files/file`" + TO_PRINT,
+        ),
+    ],
+)
+def test_without_a_connection_the_error_says_what_to_get_by_hand_and_what_to_write(
+    key, checksum, there, remedy, unused_url
+):
+    if there:
+        Path("files").mkdir()
+        Path("files/file").write_bytes(there)
+    with pytest.raises(UserError) as error:
+        fetch(unused_url, TARGET, checksum, key)
+    start = f"'{unused_url}' cannot be downloaded (no connection). Check the URL and the connection, or "
+    assert str(error.value) == f"{start}{remedy}."
 
 
 def test_an_unreachable_server_is_an_error(unused_url):
@@ -642,9 +681,18 @@ def test_a_path_without_permission_is_an_error(monkeypatch):
     assert fetch_error("source", None) == "'source' cannot be read (Permission denied). Correct the path."
 
 
+def test_the_home_folder_may_be_written_as_in_a_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("photos.zip").write_bytes(CONTENT)
+    fetch("~/photos.zip", TARGET, SHA256)
+    assert TARGET.read_bytes() == CONTENT
+    assert fetch_error("~nobody/photos.zip", None).startswith("'~nobody/photos.zip' cannot be read (")
+
+
 def test_a_folder_is_an_error(tmp_path):
     assert fetch_error(str(tmp_path), None) == (
-        f"'{tmp_path}' is a folder. Give a file (for images: a zip or tar of the class folders)."
+        f"'{tmp_path}' is a folder. Give a file: for images a zip or tar of the class folders, for weights a file "
+        "that Keras saved."
     )
 
 
@@ -721,14 +769,42 @@ def test_weights_without_a_checksum_must_not_change(weights_file, monkeypatch):
         weights_stage(backbone_params("imagenet"), "b")
 
 
+def old_file(path):
+    with h5py.File(path, "w") as file:
+        file.attrs["layer_names"] = ["conv1"]
+
+
+def old_model(path):
+    with h5py.File(path, "w") as file:
+        file.create_group("model_weights").attrs["layer_names"] = ["conv1"]
+
+
+def new_model(path):
+    write_archive(path.with_suffix(".zip"), {"config.json": b"{}", "model.weights.h5": b"..."}).rename(path)
+
+
 @pytest.mark.parametrize(
-    ("name", "kept"),
-    [("old.h5", "backbone.h5"), ("new.weights.h5", "backbone.weights.h5")],
+    ("name", "write", "stored"),
+    [
+        ("old.h5", old_file, "backbone.h5"),
+        ("old.weights.h5", old_file, "backbone.h5"),
+        ("whole.h5", old_model, "backbone.h5"),
+        ("new.weights.h5", None, "backbone.weights.h5"),
+        ("new.h5", None, "backbone.weights.h5"),
+        ("new", None, "backbone.weights.h5"),
+        ("model.keras", new_model, "backbone.keras"),
+        ("model.bin", new_model, "backbone.keras"),
+    ],
 )
-def test_the_file_suffix_of_the_weights_is_kept(name, kept, weights_file):
-    weights_file.rename(name)
-    weights_stage(backbone_params(name, sha256_hex(Path(name))), "b")
-    assert read_weights_record("b").file == kept
+def test_the_suffix_of_stored_weights_is_that_of_their_content(name, write, stored, weights_file):
+    """Keras goes by the suffix."""
+    write(Path(name)) if write else weights_file.rename(name)
+    entry = backbone_params(name, sha256_hex(Path(name)))
+    weights_stage(entry, "b")
+    assert read_weights_record("b").file == stored
+    Path(name).unlink()
+    weights_stage(entry, "b")  # from the stored file
+    assert {path.name for path in Path("data/weights/b").iterdir()} == {"backbone.json", stored}
 
 
 def test_weights_with_a_wrong_checksum_are_an_error(weights_file):
@@ -737,12 +813,27 @@ def test_weights_with_a_wrong_checksum_are_an_error(weights_file):
     assert not list(Path("data/weights/b").iterdir())
 
 
-def test_weights_that_are_not_hdf5_are_an_error(weights_file):
-    weights_file.write_text("<html>not found</html>")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("some.weights.h5", b"<html>not found</html>"),
+        ("some.pt", {"archive/data.pkl": b"..."}),
+        ("some.onnx", b"\x08\x08\x12\x07pytorch"),
+        ("damaged.h5", b"\x89HDF\r\n\x1a\n" + bytes(40)),
+        ("cut.keras", b"PK\x03\x04" + bytes(40)),
+    ],
+)
+def test_a_file_without_keras_weights_is_an_error(name, content, weights_file):
+    if isinstance(content, dict):
+        write_archive(Path("some.zip"), content).rename(name)
+    else:
+        Path(name).write_bytes(content)
     with pytest.raises(UserError) as error:
-        weights_stage(backbone_params("some.weights.h5", sha256_hex(weights_file)), "b")
+        weights_stage(backbone_params(name, sha256_hex(Path(name))), "b")
     assert str(error.value) == (
-        "backbones.b.weights: 'some.weights.h5' is not an HDF5 file. Give weights that Keras saved."
+        f"backbones.b.weights: {name!r} is not a file of Keras weights. Give one that Keras saved (.weights.h5, .h5 or "
+        ".keras), such as by model.save_weights('backbone.weights.h5'). Weights of PyTorch, ONNX and TensorFlow's own "
+        "formats cannot be read."
     )
     assert not list(Path("data/weights/b").iterdir())
 

@@ -291,7 +291,7 @@ def test_the_summary_names_the_classes_that_limit_the_folds(sizes, entry, senten
     entry = {"validation": 10, "test": 10, **entry}
     for _ in range(2):  # a split that is kept has the same summary
         task = split_task(images, **entry)
-        assert [line for line in summary_sentences(task.summary) if "Only" in line] == [sentence] * (
+        assert [line for line in summary_sentences(task.summary, "t", "d") if "Only" in line] == [sentence] * (
             sentence is not None
         )
 

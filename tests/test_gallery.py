@@ -22,6 +22,7 @@ from stages.config.augmentation import AugmentationConfig
 from stages.core.errors import UserError
 from stages.core.files import read_json, sha256_of, write_json
 from stages.core.params import Params
+from stages.core.wording import counted
 from tests.pipeline import ROOT
 
 MISTAKE_COLUMNS = ["model", "index", "actual", "predicted", "probability", "actual_probability"]
@@ -344,7 +345,7 @@ def test_keras_is_imported_only_for_an_augmentation(networks, imported, pixels):
         [sys.executable, "-c", RUN], env={**os.environ, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True
     )  # fmt: skip
     assert run.returncode == 0, run.stderr
-    line = f"gallery t: 15 training images, {int(imported != '[]')} augmentations"
+    line = f"gallery t: 15 training images, {counted(int(imported != '[]'), 'augmentation')}"
     assert run.stdout.splitlines() == [line, imported]
     assert len(read_tiles(GALLERY_FOLDER / "t")) == (15 if imported == "[]" else 15 + 12)
 
@@ -398,7 +399,7 @@ def test_mistakes_that_are_not_test_images_are_refused(split, pixels):
     row = len(task.table) if split is None else int(task.rows(split)["index"].iloc[0])
     write_mistakes(("a", row), ("b", row), ("a", task.rows("test")["index"].iloc[0]))
     assert error_of(make_mistakes) == (
-        f"reports/mistakes/t.csv: 1 of 2 images are not test images of task 't', for example row {row}. Run `dvc "
+        f"reports/mistakes/t.csv lists 1 image outside the test images of task 't', such as row {row}. Run `dvc "
         "repro` to write it again."
     )
 

@@ -36,6 +36,7 @@ from stages.artifacts.images import read_images
 from stages.artifacts.tasks import SPLITS, read_task
 from stages.core.files import sha256_of
 from stages.sources import archives, fetch, folders, workers
+from stages.sources.decoding import UNKNOWN_FORMAT
 from stages.sources.layout import printable
 from tests.conftest import encode, plain, png, png_of_size, write_archive, write_tree
 
@@ -386,7 +387,7 @@ def gif_with_broken_second_frame():
 
 
 LONG = "n" * 240 + ".png"
-NOT_AN_IMAGE = "the file is not an image of a known format"
+NOT_AN_IMAGE = UNKNOWN_FORMAT
 OUTSIDE = "its path leads out of the source"
 NOT_AN_ARCHIVE = "neither a zip nor a tar archive. Give one of them."
 
@@ -472,7 +473,8 @@ CASES = {
         with_files(dict.fromkeys(list(GOOD)[:3], b"")),
         stage="prepare",
         message="d: 3 of 24 files are unreadable, more than max_unreadable 10.0% (cat/00.png: the file is empty; "
-        "cat/01.png: the file is empty; cat/02.png: the file is empty). Fix or remove them, or raise max_unreadable.",
+        "cat/01.png: the file is empty; cat/02.png: the file is empty). Fix, convert or remove them, or raise "
+        "max_unreadable.",
     ),
     "too many unreadable files with names of two lines": Case(
         "folder",
@@ -619,7 +621,8 @@ CASES = {
         "zip",
         with_keys(url="."),
         stage="download",
-        message="'.' is a folder. Give a file (for images: a zip or tar of the class folders).",
+        message="'.' is a folder. Give a file: for images a zip or tar of the class folders, for weights a file that "
+        "Keras saved.",
     ),
     "no permission to read an archive": Case(
         "zip", locked(), stage="download", message="'photos.zip' cannot be read (Permission denied). Correct the path."

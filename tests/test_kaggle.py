@@ -28,7 +28,7 @@ SECRET = "KGAT_thisisnobodystoken"
 CREDENTIALS = "KAGGLE_API_TOKEN, or KAGGLE_USERNAME and KAGGLE_KEY, in the environment, or ~/.kaggle/kaggle.json"
 MANUALLY = (
     f". Run again, or download the archive manually from {PAGE} and give it as `source: archive` with its path as url "
-    "and its sha256."
+    "and its sha256, as sha256sum prints it."
 )
 
 

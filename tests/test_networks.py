@@ -341,6 +341,57 @@ def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):
     assert "\n" not in str(error.value)
 
 
+def on_top(backbone):
+    return keras.Model(backbone.input, keras.layers.Dense(3)(backbone.output))
+
+
+def in_a_sequential(backbone):
+    return keras.Sequential([backbone, keras.layers.Dense(3)])
+
+
+def in_a_model(backbone):
+    pixels = keras.Input((16, 16, 3))
+    return keras.Model(pixels, keras.layers.Dense(3)(backbone(keras.layers.Rescaling(1.0)(pixels))))
+
+
+NESTED = (
+    "has the backbone as one of its layers. Save the weights of that layer alone, as by model.layers[0].save_weights("
+)
+ON_TOP = "has further layers on top, load it in Keras and save it by model.save_weights('backbone.weights.h5')."
+
+
+@pytest.mark.parametrize(
+    ("wrap", "suffix", "remedy"),
+    [
+        (lambda backbone: backbone, ".weights.h5", None),
+        (lambda backbone: backbone, ".keras", None),
+        (lambda backbone: backbone, ".h5", None),
+        (on_top, ".weights.h5", None),
+        (on_top, ".keras", None),
+        (on_top, ".h5", ON_TOP),
+        *(
+            (wrap, suffix, NESTED)
+            for wrap in (in_a_sequential, in_a_model)
+            for suffix in (".weights.h5", ".keras", ".h5")
+        ),
+    ],
+)
+def test_weights_that_a_user_saved_are_loaded_or_refused_with_the_remedy(wrap, suffix, remedy, tmp_path):
+    backbone, file = build_backbone("four_conv", 16), tmp_path / f"backbone{suffix}"
+    model = wrap(backbone)
+    model.save_weights(file) if suffix == ".weights.h5" else model.save(file)
+    if remedy:
+        with pytest.raises(UserError, match=r"^b: backbone.* does not fit four_conv \(") as error:
+            load_weights(build_backbone("four_conv", 16), file, "b")
+        assert remedy in str(error.value) and "\n" not in str(error.value)
+        file = tmp_path / "saved.weights.h5"
+        (backbone if remedy == NESTED else model).save_weights(file)  # what the remedy says
+    loaded = build_backbone("four_conv", 16)
+    load_weights(loaded, file, "b")
+    for actual, expected in zip(loaded.get_weights(), backbone.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
+
+
 @pytest.mark.parametrize(("architecture", "application"), [("vgg16", "VGG16"), ("mobilenet_v2", "MobileNetV2")])
 def test_published_weights_in_the_legacy_format_are_loaded(architecture, application, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -31,7 +31,7 @@ from stages.evaluation.sanity import permutation_moments, shuffled_labels_p, spl
 from stages.evaluation.tables import mean_curves
 from stages.reporting.figures import draw_accuracy, recommendation, stacked
 from stages.reporting.model_figures import draw_reliability
-from stages.reporting.page import CALIBRATION, LEGENDS, cell, markdown
+from stages.reporting.page import CALIBRATION, LEGENDS, cell, markdown, more_columns
 from stages.reporting.point_labels import CHARACTER, LINE, RADIUS, Size, place_labels
 from stages.reporting.sentences import calibration_sentence, split_sentence
 from stages.reporting.style import TaskModels, line_style, line_styles
@@ -710,7 +710,7 @@ def test_the_report_has_the_notes_of_the_split_and_the_unreadable_files(params):
     evaluate_and_compare(params)
     report.main(params)
     page, text = read_page(), read_markdown()
-    sentences = summary_sentences(make_task("b", 0).summary)
+    sentences = summary_sentences(make_task("b", 0).summary, "b", make_task("b", 0).dataset)
     assert len(sentences) == 2
     for sentence in sentences:
         assert f"<li>{sentence}</li>" in page
@@ -747,9 +747,13 @@ def test_the_main_table_is_narrow_and_no_table_repeats_a_column(params):
     ]
     main, more, costs = map(headers, tables)
     assert main == [
-        "model", "kind", "validation accuracy", "test accuracy", "total time", "time per image", "calibration error",
-        "after calibration",
+        "model", "kind", "test accuracy", "total time", "time per image", "size",
     ]  # fmt: skip
+    assert {"validation accuracy", "calibration error", "after calibration"} < {*more}
+    assert {"training throughput", "throughput in use"} < {*costs}
+    main_table = page.index('aria-label="All models of b"')
+    for label in ("More metrics", "Cost of the models"):  # behind a control
+        assert page.rindex("<details>", 0, page.index(f'aria-label="{label} of b"')) > main_table
     columns = main + more[2:] + costs[2:]
     assert len({*columns}) == len(columns)
     for table in (main, more, costs):
@@ -760,6 +764,11 @@ def test_the_main_table_is_narrow_and_no_table_repeats_a_column(params):
     assert validation == sorted(validation, reverse=True) and len(rest) == 2
     for legend in LEGENDS.values():
         assert html.escape(legend) in page and markdown(legend) in text
+
+
+@pytest.mark.parametrize(("classes", "has_top_5"), [(2, False), (6, False), (10, False), (11, True), (100, True)])
+def test_top_5_accuracy_is_shown_with_more_than_ten_classes(classes, has_top_5):
+    assert ("test top-5" in [header for header, *_ in more_columns(classes)]) == has_top_5
 
 
 def test_the_pages_explain_their_words(params):

@@ -8,10 +8,12 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 import pytest
 
-from tests.pipeline import commit, dvc, edit_study, run, stages_run
-from tests.small_project import DATA_STAGES, small_project
+from tests.conftest import plain, png, write_tree
+from tests.pipeline import commit, copy_of_project, dvc, edit_study, run, stages_run, write_study
+from tests.small_project import DATA_STAGES, STUDY, small_project
 
 S3 = "a remote on S3 needs requirements-s3.txt"
 
@@ -163,3 +165,51 @@ def test_the_run_cache_carries_results_of_earlier_commits(first, tmp_path):
     # `download`, `weights` and `split` reuse their last output, so DVC keeps them out of the run-cache.
     assert prepare(second, 16, "--pull") == {"download@digits"}
     assert artifacts(second)["data/images/digits/images.npy"] == before["data/images/digits/images.npy"]
+
+
+@pytest.fixture
+def own_images(tmp_path):
+    """A project with a folder of images that DVC tracks, as the README says, in which the split has run."""
+    project = copy_of_project(tmp_path / "first")
+    write_tree(project / "my_images", {f"{label}/{n}.png": png(plain((n, 9, 9))) for label in "ab" for n in range(10)})
+    task = {"dataset": "photos", "validation": 0.2, "test": 0.2}
+    photos = {"source": "folder", "path": "my_images", "image_size": 16}
+    network = {"dataset": "photos", "task": "own", "backbone": "four-conv"}
+    study = {**STUDY, "datasets": {}, "folders": {"photos": photos}, "tasks": {"own": task}}
+    study |= {section: {} for section in ("features", "heads", "probes")} | {"networks": {"net": network}}
+    write_study(project, study)
+    dvc(project, "add", "my_images")
+    dvc(project, "repro", "split@own")
+    return project
+
+
+def test_images_that_dvc_tracks_travel_to_a_clone_where_one_is_added(own_images, tmp_path):
+    remote = Remote(str(tmp_path / "storage"), {})
+    share(own_images, remote)
+    second = clone(own_images, tmp_path / "second", remote)
+    edit_study(second, lambda study: study["folders"]["photos"].update(image_size=20))
+    missing = run(second, "python", "-m", "stages.check", fails=True).stderr
+    assert missing == (
+        "check: folders.photos.path: folder 'my_images' does not exist. Run `dvc pull my_images.dvc` to fetch it.\n"
+    )
+    assert "Errno" not in dvc(second, "repro", "split@own", fails=True).stderr
+    dvc(second, "pull", "my_images.dvc", "split@own")
+    assert len(list((second / "my_images").rglob("*.png"))) == 20
+    before = pd.read_csv(second / "data/tasks/own/split.csv").set_index("name")["split"]
+    assert stages_run(dvc(second, "repro", "split@own")) == {"prepare_folder@photos", "split@own"}
+    (second / "my_images/a/new.png").write_bytes(png(plain((99, 99, 99))))
+    dvc(second, "add", "my_images")
+    assert stages_run(dvc(second, "repro", "split@own")) == {"prepare_folder@photos", "split@own"}
+    after = pd.read_csv(second / "data/tasks/own/split.csv").set_index("name")["split"]
+    assert len(after) == 21 and after.drop("a/new.png").equals(before)
+
+
+def test_one_image_in_place_of_a_folder_that_was_not_fetched_does_not_become_the_dataset(own_images, tmp_path):
+    (own_images / "my_images.dvc").unlink()  # as if it had never been added
+    remote = Remote(str(tmp_path / "storage"), {})
+    share(own_images, remote)
+    second = clone(own_images, tmp_path / "second", remote)
+    dvc(second, "pull", "split@own")
+    write_tree(second / "my_images", {"a/new.png": png(plain((99, 99, 99)))})
+    stopped = dvc(second, "repro", "split@own", fails=True)
+    assert "split: tasks.own: 20 of 20 images of the earlier split, such as 'a/0.png', are not in" in stopped.stderr

@@ -1104,7 +1104,7 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         "The images outside the test split form 3 folds. Each repeat holds out another fold for validation.",
         "images of groups, each group in one split: 5 images, 2 groups",
         "images with the same content as another image, kept in one split: 5",
-        "unreadable files of the dataset: 12, see quarantine.csv",
+        "unreadable files of the dataset: 12, see data/images/d/quarantine.csv",
         "t: 3 images have the same content as an image of another class, such as 'cat/0.png' (cat), 'dog/25.png' "
         "(dog). Correct the labels, or remove the images. data/tasks/t/contradictions.csv lists them.",
         "",
@@ -1120,10 +1120,51 @@ def test_the_stage_logs_and_stores_its_summary(folder, capsys):
         assert [label, *printed_counts] in [line.split() for line in table.splitlines()]
 
 
+@pytest.mark.parametrize(
+    ("kept", "entry", "stops"),
+    [
+        (slice(0, 1), {}, True),
+        (slice(0, 39), {}, True),
+        (slice(0, 40), {}, False),  # half of them
+        (slice(0, 39), {"seed": 1}, True),  # a new split would be made anyway
+        (slice(0, 39), {"test": 0.2}, True),
+        (slice(0, 38), {"max_vanished": 1.0}, False),
+        (slice(0, 70), {"max_vanished": 0.1}, True),
+    ],
+)
+def test_a_split_of_which_most_images_have_vanished_stops_and_asks(folder, kept, entry, stops):
+    images = [image for pair in zip(numbered("cat", 40), numbered("dog", 40), strict=True) for image in pair]
+    split_task(images)
+    files = task_files()
+    if stops:
+        with pytest.raises(UserError, match=r"^tasks\.t: \d+ of 80 images of the earlier split, such as '.*', are not"):
+            split_task(images[kept], **entry)
+        assert task_files() == files
+    else:
+        assert len(split_task(images[kept], **entry).table) == len(images[kept])
+
+
+def test_images_that_were_renamed_or_edited_or_are_of_another_dataset_have_not_vanished(folder):
+    images = [*numbered("cat", 20), *numbered("dog", 20)]
+    split_task(images)
+    (folder / "data/images/d").rename(folder / "data/images/other")
+    main(task_params(dataset="other"), "t")
+    write_prepared([image._replace(content=f"edited {image.content}") for image in images])
+    table = pd.read_csv("data/images/d/table.csv")
+    main(task_params(), "t")  # of dataset `d` again
+    main(task_params(), "t")
+    table.assign(name="renamed/" + table["name"]).to_csv("data/images/d/table.csv", index=False)
+    main(task_params(), "t")
+    table.assign(sha256=table["sha256"].str[::-1], name="renamed/" + table["name"]).to_csv(
+        "data/images/d/table.csv", index=False
+    )
+    main(task_params(), "t")  # edited, with the same names
+
+
 def test_the_summary_omits_zero_counts():
-    assert summary_sentences(SplitSummary()) == []
-    assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4)) == [
-        "validation and test images similar to an image of another split: 3, see near_duplicates.csv",
+    assert summary_sentences(SplitSummary(), "t", "d") == []
+    assert summary_sentences(SplitSummary(near_duplicates=3, excluded=4), "t", "d") == [
+        "validation and test images similar to an image of another split: 3, see data/tasks/t/near_duplicates.csv",
         "images excluded because of related images in other splits: 4",
     ]
 
@@ -1176,7 +1217,7 @@ def test_a_task_rejects_different_images(folder):
             {"test": 12},
             "tasks.t: class 'cat' has 0 train, 0 validation and 12 test images. Every split needs at least 2: ",
         ),
-        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test images. Every split needs"),
+        ({"max_per_class": 5}, "tasks.t: class 'cat' has 3 train, 1 validation and 1 test image. Every split needs"),
         ({"group": "cat"}, "tasks.t.group: 'cat' does not match any of 24 file names, such as '0.png'. Correct it"),
         ({"include": ["horse", "cat"]}, "tasks.t.include: class 'horse' does not exist"),
         ({"rename": {"dog": "CAT"}}, "tasks.t: classes 'CAT' and 'cat' differ only in letter case"),
@@ -1244,5 +1285,5 @@ def test_a_copy_that_connects_two_splits_is_reported(folder):
     task = split_task([*images, images[one]._replace(group=f"{other}")])
     assert task.summary.straddling == 1
     assert "groups in several splits or folds, kept from an earlier split: 1; delete" in "".join(
-        summary_sentences(task.summary)
+        summary_sentences(task.summary, "t", "d")
     )

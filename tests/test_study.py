@@ -1,6 +1,7 @@
 """The check of a study: what it refuses, its messages, and the command."""
 
 import copy
+import hashlib
 import json
 import subprocess
 import sys
@@ -224,7 +225,7 @@ BAD_STUDIES = [
     (
         "an archive without a checksum",
         {"datasets/photos": {key: value for key, value in ARCHIVE.items() if key != "sha256"}},
-        "datasets.photos: the checksum is missing. Give sha256 (or md5) of the file, as sha256sum prints it.",
+        "datasets.photos: the checksum is missing. Give sha256 of the file, as `sha256sum images.zip` prints it.",
     ),
     (
         "an archive without a URL",
@@ -531,8 +532,9 @@ BAD_STUDIES = [
     (
         "a weights file without a checksum",
         {"backbones/four-conv/weights": "four.weights.h5"},
-        "backbones.four-conv.weights: 'four.weights.h5' has no checksum. Give random, imagenet, or a path or "
-        "URL with its sha256. A network of the study is a backbone under its own name.",
+        "backbones.four-conv.weights: 'four.weights.h5' has no checksum. Give sha256 of the file, as "
+        "`sha256sum four.weights.h5` prints it. Or give random or imagenet; a network of the study is a backbone "
+        "under its own name.",
     ),
     (
         "an invalid checksum",
@@ -950,20 +952,25 @@ def test_check_prints_that_a_study_is_valid_and_writes_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 
-def test_check_reports_a_missing_folder(tmp_path):
-    write_study(tmp_path, changed({"folders/mine": FOLDER}))
+def test_check_reports_every_missing_folder(tmp_path):
+    write_study(tmp_path, changed({"folders/mine": FOLDER, "folders/more": {**FOLDER, "path": "pulled/"}}))
+    (tmp_path / "pulled.dvc").touch()
     done = run_check(tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.\n"
+    assert done.stderr == (
+        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path, or put the images there.\n"
+        "  folders.more.path: folder 'pulled/' does not exist. Run `dvc pull pulled.dvc` to fetch it.\n"
+    )
     (tmp_path / "my_images").mkdir()
+    (tmp_path / "pulled").mkdir()
     assert run_check(tmp_path).returncode == 0
 
 
 def test_check_reports_all_missing_folders(tmp_path):
     write_study(tmp_path, changed({"folders/mine": FOLDER, "folders/yours": FOLDER | {"path": "gone"}}))
     assert run_check(tmp_path).stderr.splitlines() == [
-        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path.",
-        "  folders.yours.path: folder 'gone' does not exist. Correct the path.",
+        "check: folders.mine.path: folder 'my_images' does not exist. Correct the path, or put the images there.",
+        "  folders.yours.path: folder 'gone' does not exist. Correct the path, or put the images there.",
     ]
 
 
@@ -1029,6 +1036,58 @@ def test_published_or_something_else_is_not_valid(value):
 def test_shares_after_published_or_count_too():
     task = {"tasks/digits-a/validation": "published or 0.5", "tasks/digits-a/test": 0.6}
     assert "leave no images for training" in validate_study(changed(task))[1][0]
+
+
+@pytest.mark.parametrize("path", ["~/photos", "$HOME/photos", "${HOME}/photos"])
+def test_a_path_that_only_a_shell_expands_is_an_error_with_the_expanded_path(path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/jane")
+    assert validate_study(changed({"folders/mine": {**FOLDER, "path": path}}))[1] == [
+        f"folders.mine.path: {path!r} is not expanded here, as a shell would. Write '/home/jane/photos'."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "where"),
+    [
+        ({"backbones/four-conv/weights": "there.h5"}, "backbones.four-conv.weights: 'there.h5' has no checksum."),
+        ({"backbones/four-conv/weights": "~/there.h5"}, "backbones.four-conv.weights: '~/there.h5' has no checksum."),
+        ({"datasets/photos": {**ARCHIVE, "url": "there.h5", "sha256": None}}, "datasets.photos: the checksum is"),
+        (
+            {"datasets/photos": {**ARCHIVE, "url": "file:there.h5", "sha256": None}},
+            "datasets.photos: the checksum is missing.",
+        ),
+    ],
+)
+def test_the_checksum_of_a_file_that_is_there_is_ready_to_copy(changes, where, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Path("there.h5").write_bytes(b"content")
+    [problem] = validate_study(changed(changes))[1]
+    assert problem.startswith(where)
+    assert f"Give `sha256: {hashlib.sha256(b'content').hexdigest()}`, if this file is the right one." in problem
+
+
+@pytest.mark.parametrize(
+    "weights", ["missing.h5", "x" * 999, "https://example.org/a.h5?x=1#y", "~nobody/a.h5", "a\0.h5"]
+)
+def test_a_checksum_that_cannot_be_computed_is_left_to_sha256sum(weights):
+    [problem] = validate_study(changed({"backbones/four-conv/weights": weights}))[1]
+    assert "has no checksum. Give sha256 of the file, as `sha256sum " in problem and "?x=1`" not in problem
+
+
+@pytest.mark.parametrize(
+    ("folders", "note"),
+    [([".dvc"], True), ([".dvc", ".git"], False), ([".dvc", "../.git"], False), ([], False)],
+)
+def test_check_says_that_a_copy_without_git_needs_git(folders, note, tmp_path):
+    project = tmp_path / "project"
+    for folder in [".", *folders]:
+        (project / folder).mkdir(parents=True)
+    write_study(project, GOOD)
+    done = run_check(project)
+    assert done.returncode == 0
+    sentence = "check: DVC needs a git repository, which this folder is not. Run `git init` here.\n"
+    assert done.stderr == sentence * note
 
 
 @pytest.mark.parametrize("arguments", [[], ["--clean"]])

@@ -1,6 +1,7 @@
 """Features, heads, fine-tunes and networks on a tiny study, stage by stage in one process."""
 
 import itertools
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,12 +29,13 @@ from stages.backbones.pretrained import load_backbone
 from stages.backbones.runtime import make_deterministic
 from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
+from stages.core import progress
 from stages.core.errors import UserError
 from stages.core.files import read_json, write_json
 from stages.splitting.leaks import clean_folds
 from stages.training.batches import Examples, TrainingBatches, iterate_inputs, split_examples, steps_per_epoch
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
-from stages.training.full_model import load_full_model, load_head, precisions
+from stages.training.full_model import load_full_model, load_head
 from stages.training.heads import build_head
 from stages.training.optimizers import compile_model
 from stages.training.repeats import TrainedModel, save_model, train_repeats
@@ -287,7 +289,7 @@ def test_precision_auto_is_recorded_as_the_one_that_was_used(here, monkeypatch, 
     run("head", "on-rough")
     expected = "bfloat16" if tolerates_bfloat16 else "float32"
     assert read_features("rough").record.precision == expected
-    assert precisions(read_model_record("on-rough")) == (expected, "float32")
+    assert read_model_record("on-rough").precisions == (expected, "float32")
 
 
 def test_activations_beyond_float16_are_refused(here):
@@ -359,6 +361,18 @@ def test_the_history_holds_what_keras_measures():
         loss, accuracy = model.evaluate(parts[split].array.astype(np.float32), parts[split].targets(), verbose=0)
         assert history[f"{split}_loss"][0] == pytest.approx(loss, rel=1e-5)
         assert history[f"{split}_accuracy"][0] == pytest.approx(accuracy, rel=1e-6)
+
+
+def test_lines_of_progress_have_the_losses_and_change_no_weight(capsys, monkeypatch):
+    parts, settings = splits(), training(epochs=40)
+    silent, _ = fitted(settings, parts)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(progress, "SECONDS_PER_LINE", 0.001)
+    model, _ = fitted(settings, parts)
+    figures = ", ".join(rf"{name} \d\.\d{{3}}" for name in ("train_loss", "validation_loss", "validation_accuracy"))
+    assert re.search(rf"^training: \d+ of 40 epochs, {figures}, about \d\d:\d\d left$", capsys.readouterr().err, re.M)
+    for actual, expected in zip(model.get_weights(), silent.get_weights(), strict=True):
+        np.testing.assert_array_equal(actual, expected)
 
 
 def small_model(classes: int = 2) -> keras.Model:

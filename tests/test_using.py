@@ -32,10 +32,13 @@ from stages.core.errors import UserError
 from stages.core.files import sha256_of, write_json
 from stages.reporting.predictions import Prediction, write_csv, write_text
 from stages.reporting.predictions import write_json as write_json_predictions
+from stages.sources.decoding import UNKNOWN_FORMAT
 from stages.training import exporting
 from stages.training.calibration import at_temperature
+from stages.training.exported import exported_predictor, onnx_predictor
 from stages.training.full_model import load_full_model
 from stages.training.stored_models import find_model
+from tests.conftest import encode, plain, png, write_tree
 from tests.pipeline import ROOT, edit_study
 
 MODELS = [
@@ -293,22 +296,65 @@ def test_images_are_cropped_as_the_training_images_were(here, capsys):
     np.testing.assert_allclose([p for _, p in square], [p for _, p in cropped], rtol=1e-5, atol=1e-7)
 
 
-def test_an_unreadable_file_is_reported_and_the_others_are_predicted(photos, capsys):
-    folder, _ = photos
-    (folder / "a.jpg").write_bytes(b"no image")
-    (folder / "notes.txt").write_text("passed over")
-    (folder / ".hidden.png").write_bytes(b"passed over")
-    code, out, err = predicted(capsys, folder)
-    assert code == 1 and out.count("\n") == 70
-    assert err == f"predict: '{folder}/a.jpg' was skipped: the file is not an image of a known format.\n"
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jfif", encode(plain((9, 9, 9)), "JPEG")),
+        ("a.JPG_large", encode(plain((9, 9, 9)), "JPEG")),
+        ("photo", encode(plain((9, 9, 9)), "WEBP")),
+        ("a.avif", encode(plain((9, 9, 9)), "AVIF")),
+        ("scan.txt", png(plain((9, 9, 9)))),
+        ("deep/er/a.ppm", encode(plain((9, 9, 9)), "PPM")),
+    ],
+)
+def test_what_is_an_image_is_decided_by_content(here, capsys, name, content):
+    write_tree("new", {name: content})
+    code, out, err = predicted(capsys, "new")
+    assert (code, err) == (0, "") and out.startswith(f"new/{name}: ")
+    assert predicted(capsys, f"new/{name}") == (code, out, err)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.jpg", b"no image", f"{UNKNOWN_FORMAT}."),
+        ("notes.txt", b"two cats", f"{UNKNOWN_FORMAT}."),
+        ("a.png", b"", "the file is empty."),
+        ("b.jpg", encode(plain((9, 9, 9)), "JPEG")[:-50], "Truncated File Read."),
+        (".hidden.png", png(plain((9, 9, 9))), "it is hidden. Rename it."),
+        ("link.png", Path("/etc/passwd"), "it leads out of the folder."),
+        ("gone.png", Path("nothing.png"), "it cannot be read (No such file or directory)."),
+    ],
+)
+def test_what_is_left_out_is_listed_with_the_reason(here, capsys, name, content, reason):
+    write_tree("new", {"000.png": png(plain((9, 9, 9))), ".DS_Store": b"of macOS", "._a.jpg": b"of macOS too"})
+    if isinstance(content, Path):
+        Path("new", name).symlink_to(content)
+    else:
+        Path("new", name).write_bytes(content)
+    code, out, err = predicted(capsys, "new")
+    assert code == 1 and out.startswith("new/000.png: ") and out.count("\n") == 1
+    assert err == f"predict: 'new/{name}' was skipped: {reason}\n"
+
+
+def test_a_link_to_a_folder_is_an_error_as_in_a_dataset(photos, capsys):
+    write_tree("new", {"000.png": png(plain((9, 9, 9)))})
+    Path("new/more").symlink_to(Path("photos").resolve())
+    with pytest.raises(UserError, match=r"^'new/more' is a link to a folder, which is not followed\. Replace it with"):
+        predicted(capsys, "new")
+    code, out, _ = predicted(capsys, "new/more")  # named by the user
+    assert code == 0 and out.count("\n") == 70
 
 
 def test_a_path_without_images_is_an_error(here, capsys):
     Path("empty").mkdir()
-    with pytest.raises(UserError, match=r"^'empty' holds no images\. Their names must end with \.bmp, \.gif, \.jpeg, "):
+    with pytest.raises(UserError, match=r"^'empty' holds no files\. Put images there, or correct the path\.$"):
         predicted(capsys, "empty")
-    with pytest.raises(UserError, match=r"^'nowhere\.jpg' does not exist\. Correct the path\.$"):
-        predicted(capsys, "nowhere.jpg")
+    with pytest.raises(UserError) as error:
+        predicted(capsys, "nowhere.jpg", "empty", "nowhere")
+    assert error.value.sentences == tuple(
+        f"{name!r} does not exist. Correct the path." for name in ("nowhere.jpg", "nowhere")
+    )
 
 
 def test_odd_class_names_and_file_names_do_not_break_the_output():
@@ -361,10 +407,10 @@ def test_an_exported_model_needs_nothing_of_the_project_and_predicts_the_same(he
         tolerance = 0.01 if name == "part" else 5e-3
         np.testing.assert_allclose(np.load(f"{name}.npy"), probabilities, atol=tolerance)
         np.testing.assert_allclose(
-            exporting.onnx_predictor(Path(f"out/{name}.onnx"))(pixels[:7]), probabilities[:7], atol=tolerance
+            onnx_predictor(Path(f"out/{name}.onnx"))(pixels[:7]), probabilities[:7], atol=tolerance
         )
         properties = {entry.key: json.loads(entry.value) for entry in onnx.load(f"out/{name}.onnx").metadata_props}
-        assert properties == metadata
+        assert properties == metadata | {"record_sha256": sha256_of(Path(f"models/{name}/record.json"))}
         with zipfile.ZipFile(f"out/{name}.keras") as archive:
             assert b"stages" not in archive.read("config.json")
     assert {path.name for path in Path("out").iterdir()} == {
@@ -388,7 +434,7 @@ def test_a_model_that_does_not_predict_what_is_stored_is_not_exported(here):
 
 
 def test_a_model_whose_onnx_file_gives_no_numbers_is_not_exported(here, monkeypatch):
-    monkeypatch.setattr(exporting, "onnx_predictor", lambda file: lambda pixels: np.full((len(pixels), 3), np.nan))
+    monkeypatch.setattr(export, "onnx_predictor", lambda file: lambda pixels: np.full((len(pixels), 3), np.nan))
     with pytest.raises(
         UserError,
         match=r"^base was not exported: the predictions of the exported model differ from the stored ones by up to nan",
@@ -448,8 +494,65 @@ def test_a_published_network_is_exported_as_it_is(architecture, tmp_path):
     written = inference_model(model, "net")
     exporting.write_keras(written, {"classes": []}, tmp_path / "net.keras")
     write_onnx(written, tmp_path / "net.onnx")
-    for ask in (exporting.keras_predictor(tmp_path / "net.keras"), exporting.onnx_predictor(tmp_path / "net.onnx")):
+    for ask in (exporting.keras_predictor(tmp_path / "net.keras"), onnx_predictor(tmp_path / "net.onnx")):
         np.testing.assert_allclose(ask(pixels), expected, rtol=1e-3, atol=1e-4)
+
+
+# Predicting with the exported file.
+
+
+@pytest.fixture
+def with_exports(here):
+    """The model `above`, exported to exports/."""
+    assert export.main(Namespace(model="above", folder=Path("exports"))) == 0
+
+
+@pytest.mark.numeric
+def test_predict_uses_the_exported_file_without_the_framework(with_exports, photos):
+    folder, probabilities = photos
+    code = "import sys, runpy; sys.argv = ['predict', *sys.argv[1:]]\n"
+    code += "try: runpy.run_module('stages.predict', run_name='__main__')\n"
+    code += "finally: assert not {'keras', 'tensorflow', 'onnx'} & {*sys.modules}"
+    arguments = ["above", str(folder / "000.png"), "--format", "json"]
+    environment = {"PYTHONPATH": str(ROOT), "PATH": ""}
+    run = [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(run, capture_output=True, text=True, check=True, env=environment)
+    [answer] = json.loads(done.stdout)
+    told = {each["class"]: each["probability"] for each in answer["classes"]}
+    np.testing.assert_allclose([told[name] for name in "789"], probabilities[0], atol=5e-3)
+
+
+def another_record():
+    path = Path("models/above/record.json")
+    path.write_text(path.read_text() + "\n")
+
+
+def damaged_file():
+    Path("exports/above.onnx").write_bytes(b"damaged")
+
+
+def file_of_another_model():
+    export.main(Namespace(model="fresh", folder=Path("exports")))
+    Path("exports/fresh.onnx").replace("exports/above.onnx")
+
+
+@pytest.mark.parametrize("change", [another_record, damaged_file, file_of_another_model])
+def test_an_exported_file_that_is_not_of_the_model_is_reported_and_not_used(with_exports, change, capsys):
+    change()
+    capsys.readouterr()
+    assert exported_predictor(read_model_record("above")) is None
+    assert capsys.readouterr().err == (
+        "predict: exports/above.onnx is damaged or of an earlier training, and is not used. Run `python -m "
+        "stages.export above` to write it again.\n"
+    )
+
+
+def test_without_an_exported_file_or_in_bfloat16_the_model_itself_predicts(here, capsys):
+    assert exported_predictor(read_model_record("above")) is None
+    Path("exports").mkdir()
+    Path("exports/part.onnx").touch()  # it would compute in float32
+    assert exported_predictor(read_model_record("part")) is None
+    assert capsys.readouterr().err == ""
 
 
 # The commands themselves.

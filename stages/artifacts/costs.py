@@ -12,6 +12,7 @@ from pathlib import Path
 import pydantic
 
 from stages.core.files import reading, write_json
+from stages.core.wording import counted
 
 COSTS_FOLDER = Path("data/costs")
 
@@ -74,7 +75,7 @@ class FeaturesCost:
 
 def machine_name() -> str:
     """This machine: its processor type and number of cores."""
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {counted(os.cpu_count() or 1, 'core')}"
 
 
 def _significant(number: float) -> float:

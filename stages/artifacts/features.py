@@ -15,6 +15,7 @@ import numpy as np
 from stages.artifacts.tasks import Task
 from stages.core.errors import UserError
 from stages.core.files import read_json, reading, write_json
+from stages.core.wording import counted
 
 FEATURES_FOLDER = Path("data/features")
 
@@ -75,8 +76,8 @@ class CachedFeatures:
         missing = len(rows) - int(np.sum(self.index[positions[inside]] == rows[inside]))
         if missing:
             raise UserError(
-                f"features.{self.record.name}.classes: {missing} of {len(rows)} images of the task have no features. "
-                "Add their classes, or leave the key out to use all classes."
+                f"features.{self.record.name}.classes: {missing} of {counted(len(rows), 'image')} of the task have no "
+                "features. Add their classes, or leave the key out to use all classes."
             )
         return positions
 

@@ -8,6 +8,7 @@ import pandas as pd
 
 from stages.artifacts.tables import read_csv
 from stages.core.files import read_json, reading
+from stages.core.wording import counted
 
 IMAGES_FOLDER = Path("data/images")
 IMAGE_COLUMNS = ["index", "label", "class", "split", "group", "sha256", "perceptual_hash", "name"]
@@ -54,7 +55,7 @@ def read_images(dataset: str) -> PreparedImages:
         table = read_csv(folder / "table.csv", IMAGE_COLUMNS)
         quarantine = read_csv(folder / "quarantine.csv", QUARANTINE_COLUMNS)
         if len(pixels) != len(table):
-            raise ValueError(f"{len(pixels)} images, {len(table)} rows")
+            raise ValueError(f"{counted(len(pixels), 'image')}, {counted(len(table), 'row')}")
         return PreparedImages(
             pixels,
             table,

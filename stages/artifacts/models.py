@@ -17,6 +17,7 @@ from stages.artifacts.costs import Cost, read_model_cost, write_cost
 from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.tasks import SPLITS, Task
 from stages.core.files import atomic_directory, reading, sha256_of, write_json
+from stages.core.wording import counted
 
 MODELS_FOLDER = Path("models")
 CHECKPOINTS_FOLDER = Path("data/checkpoints")  # of trainings that have not finished
@@ -154,6 +155,12 @@ class ModelRecord:
     bits: int | None = None
 
     @property
+    def precisions(self) -> tuple[str, str]:
+        """Those in which it was trained: below its head, if that has cached features, and above."""
+        above = self.training.get("precision", "float32")
+        return (self.provenance.features.precision if self.kind in ("head", "probe") else above), above
+
+    @property
     def l2(self) -> float:
         """The strength of the penalty that training used, of several candidates the chosen one; 0 for a probe."""
         if self.kind == "probe":
@@ -279,7 +286,7 @@ def read_result(model: str) -> ModelResult:
     with reading(folder):
         history = pd.read_csv(folder / "history.csv", usecols=HISTORY_COLUMNS)
         if len(history) != sum(record.epochs):
-            raise ValueError(f"history.csv has {len(history)} epochs, the record {sum(record.epochs)}")
+            raise ValueError(f"history.csv has {counted(len(history), 'epoch')}, the record {sum(record.epochs)}")
         pca = None
         if record.kind in ("head", "probe"):
             with np.load(folder / "pca.npz", allow_pickle=False) as arrays:

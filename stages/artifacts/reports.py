@@ -8,6 +8,7 @@ from stages.core.files import atomic_directory, atomic_file, reading
 
 REPORTS_FOLDER = Path("reports")
 EXPORTS_FOLDER = Path("exports/recommended")
+EXPORTED_MODELS = Path("exports")  # of the command `export`, not an output of a stage
 INTERIM_FOLDER = Path("exports/interim_report")  # not an output of a stage
 TEXT_COLUMNS = ("model", "actual", "predicted", "task", "features", "cut", "class")
 

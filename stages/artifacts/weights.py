@@ -14,7 +14,7 @@ class WeightsRecord:
 
     image_size: side in pixels of the images that a network of the study was trained on, else None.
     file: name of the weights file in the backbone's folder; None for random weights. Keras recognizes the format by
-    the suffix: .weights.h5 for its own format, .h5 for its older published files.
+    the suffix: .weights.h5 for its own format, .keras for whole models, .h5 for its older published files.
     sha256: checksum of the file.
     """
 

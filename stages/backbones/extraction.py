@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.artifacts.features import FeaturesRecord
 from stages.backbones.inference import Inference
 from stages.core.errors import UserError
 from stages.core.prefetch import prefetch
+from stages.core.progress import Progress
 
 BATCH = 64
 
@@ -56,11 +56,11 @@ def extract(
     description: `features.<name>`, and the view. `UserError` if an activation does not fit the stored dtype.
     """
     batches = (read(index[start : start + BATCH]) for start in range(0, len(index), BATCH))
-    with tqdm(total=len(index), desc=description, unit=" images", disable=None) as bar:
+    with Progress(description, "image", len(index)) as progress:
         for pixels in prefetch(batches):
             for writer, activations in zip(writers, run(view(pixels) if view else pixels), strict=True):
                 _check_finite(writer.write(activations), activations, description)
-            bar.update(len(pixels))
+            progress.update(len(pixels))
 
 
 def _check_finite(stored: np.ndarray, activations: np.ndarray, description: str) -> None:

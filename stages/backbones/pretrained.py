@@ -1,9 +1,13 @@
 """Loads and saves weights: backbones with the weights in data/weights/<backbone>, and models without optimizer."""
 
+import io
 import re
 import warnings
-from pathlib import Path
+import zipfile
+from contextlib import suppress
+from pathlib import Path, PurePosixPath
 
+import h5py
 import keras
 import numpy as np
 
@@ -41,9 +45,37 @@ def load_weights(model: keras.Model, file: Path, what: str) -> None:
     except (OSError, ValueError, KeyError, RuntimeError) as error:  # h5py raises each of them for a damaged file
         # Keras appends a list of layers, or all numbers of a layer.
         reason = " ".join(re.split("List of objects|Target variable", str(error))[0].split()).rstrip(".")
-        raise UserError(
-            f"{what}: {file.name} does not fit {model.name} ({reason}). Give weights of this architecture."
-        ) from None
+        raise UserError(f"{what}: {file.name} does not fit {model.name} ({reason}). {_remedy(file)}") from None
+
+
+def _remedy(file: Path) -> str:
+    """What to do about weights that do not fit, from the layout of their file."""
+    nested = old = False
+    with suppress(OSError, KeyError, ValueError, RuntimeError, zipfile.BadZipFile):  # a damaged file
+        source = io.BytesIO(zipfile.ZipFile(file).read("model.weights.h5")) if file.suffix == ".keras" else file
+        with h5py.File(source) as content:
+            layers = content.get("model_weights", content)
+            old = "layer_names" in layers.attrs
+            # The groups in a layer's group are its variables, or the layers of a model that is a layer.
+            nested = any(
+                len({PurePosixPath(weight).parent for weight in layer.attrs["weight_names"]}) > 1
+                if old
+                else "layers" in layer
+                for layer in (layers if old else content["layers"]).values()
+                if not old or "weight_names" in layer.attrs
+            )
+    if nested:
+        return (
+            "The file is of a model that has the backbone as one of its layers. Save the weights of that layer alone, "
+            "as by model.layers[0].save_weights('backbone.weights.h5') (model.summary() shows its place), and give "
+            "that file."
+        )
+    if old:
+        return (
+            "Give weights of this architecture. If the model has further layers on top, load it in Keras and save it "
+            "by model.save_weights('backbone.weights.h5')."
+        )
+    return "Give weights of this architecture."
 
 
 def save_weights(model: keras.Model, file: Path) -> None:

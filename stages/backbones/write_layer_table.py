@@ -14,7 +14,7 @@ from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.layer_table import LAYERS_FILE, LayerTraits
 from stages.backbones.registry import ARCHITECTURES
 from stages.core.files import write_json
-from stages.core.wording import did_you_mean
+from stages.core.wording import counted, did_you_mean
 
 LINE_WIDTH = 112  # with quotes, comma and indentation of the JSON: 119
 
@@ -27,7 +27,7 @@ def main(names: list[str]) -> str:
     table = json.loads(LAYERS_FILE.read_text(encoding="utf-8")) if names else {}
     table |= {name: format_layers(layers) for name, layers in build_layer_table(names or ARCHITECTURES).items()}
     write_json(LAYERS_FILE, {name: table[name] for name in ARCHITECTURES if name in table})
-    return f"{LAYERS_FILE.name}: {len(table)} architectures"
+    return f"{LAYERS_FILE.name}: {counted(len(table), 'architecture')}"
 
 
 def build_layer_table(architectures: Iterable[str] = ARCHITECTURES) -> dict[str, dict[str, LayerTraits]]:

@@ -38,8 +38,7 @@ class ImageModelConfig(TrainedModelConfig):
     """The learning rate of each backbone layer, as a factor of that of the layer above (discriminative learning rates,
     Howard & Ruder 2018). The head has the full learning rate."""
     train_batch_normalization: bool | None = None
-    """Whether the batch normalization of trained backbone layers is trained too; null: only in a network that
-    is trained as a whole."""
+    """Whether batch normalization is trained too; null: only in a network of which all layers are trained."""
 
 
 class NetworkConfig(ImageModelConfig, LayersConfig):

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
 
-from stages.config.fields import Class, Classes, Entry, PositiveOrNull, Reference, Share
+from stages.config.fields import Class, Classes, Entry, Factor, PositiveOrNull, Reference, Share
 
 # The published images if there are any, else a share or a number.
 PublishedOr = Annotated[str, StringConstraints(pattern=r"^published or (0?\.\d*[1-9]\d*|[2-9]|[1-9]\d+)$")]
@@ -34,6 +34,8 @@ class TaskConfig(Entry):
     """A regular expression. Images whose file names share a match, or a match of its parentheses, stay in one split."""
     near_duplicates: Literal["report", "group"] = "report"
     """`report` lists similar images of different splits, `group` keeps them in one split."""
+    max_vanished: Factor = 0.5
+    """The largest share of the images of the earlier split that may be missing from the dataset; 1 accepts any."""
 
     def settled(self, published: Collection[str]) -> "TaskConfig":
         """The task for a dataset that publishes these splits, with one of the two values of `published or 0.2`."""

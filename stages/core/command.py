@@ -4,6 +4,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 from stages.core.errors import UserError, describe_os_error
 
@@ -31,3 +32,11 @@ def run_command(parser: argparse.ArgumentParser, work: Callable[[argparse.Namesp
     if message:
         print(f"{parser.prog}: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def git_problem() -> str:
+    """A sentence if this is a copy of the project without git, as a ZIP download is: DVC's own has no remedy."""
+    here = Path.cwd()
+    if Path(".dvc").is_dir() and not any((folder / ".git").exists() for folder in (here, *here.parents)):
+        return "DVC needs a git repository, which this folder is not. Run `git init` here."
+    return ""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from stages.artifacts.models import ModelRecord
-from stages.core.wording import listing
+from stages.core.wording import counted, listing
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,11 @@ def left_out_sentences(compared: ComparedFolds, records: dict[str, ModelRecord])
     for model in compared.left_out:
         record = records[model]
         common = len(folds & {*record.folds})
-        where = f"{common} of the {len(folds)} folds of the other models" if common else "no fold of the other models"
-        sentences.append(f"{model} validated on {where}, so it is not part of the choice. {_remedy([record], folds)}")
+        where = f"{common} of the {counted(len(folds), 'fold')}" if common else "no fold"
+        sentences.append(
+            f"{model} validated on {where} of the other models, so it is not part of the choice. "
+            f"{_remedy([record], folds)}"
+        )
     return sentences
 
 
@@ -59,8 +62,8 @@ def limiting_sentences(compared: ComparedFolds, records: dict[str, ModelRecord])
         return []
     names = listing(record.name for record in limiting)
     return [
-        f"The models are compared on {len(folds)} of {len(available)} folds, because {names} did not validate on all "
-        f"of them. {_remedy(limiting, available)}"
+        f"The models are compared on {len(folds)} of {counted(len(available), 'fold')}, because {names} did not "
+        f"validate on all of them. {_remedy(limiting, available)}"
     ]
 
 

@@ -41,7 +41,7 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
         "classes": task.classes,
         "images": {split: np.bincount(rows[split]["label"], minlength=len(task.classes)).tolist() for split in SPLITS},
         "notes": [
-            *summary_sentences(task.summary),
+            *summary_sentences(task.summary, task.name, task.dataset),
             *(describe_candidates(model, tried) for model, tried in candidates.items() if len(tried) > 1),
         ],
         "pareto_fronts": {cost: pareto_front(task_metrics, cost) for cost in PARETO_COSTS},

@@ -9,6 +9,7 @@ import pandas as pd
 from stages.artifacts.models import ModelRecord, Predictions
 from stages.artifacts.tasks import Task, row_labels
 from stages.core.errors import UserError
+from stages.core.wording import counted
 from stages.evaluation.formatting import rounded
 
 NO_PREDICTION = -1  # the label that a diverged repeat predicts
@@ -93,9 +94,9 @@ def join_predictions(record: ModelRecord, split: str, task: Task, predictions: P
     shape = (record.repeats, len(predictions.index), len(task.classes))
     if predictions.probabilities.shape != shape or predictions.predicts.shape != shape[:2]:
         raise UserError(
-            f"{where} have shape {predictions.probabilities.shape}, but task {task.name!r} has {len(task.classes)} "
-            f"classes, {record.name} has {record.repeats} repeats, and the file lists {len(predictions.index)} images. "
-            "Run `dvc repro`."
+            f"{where} have shape {predictions.probabilities.shape}, but task {task.name!r} has "
+            f"{counted(len(task.classes), 'class')}, {record.name} has {counted(record.repeats, 'repeat')}, and the "
+            f"file lists {counted(len(predictions.index), 'image')}. Run `dvc repro`."
         )
     for fold, predicts in zip(record.folds, predictions.predicts, strict=True):
         rows = task.rows(split, fold=fold)["index"]

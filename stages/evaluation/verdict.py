@@ -6,7 +6,7 @@ Validation images decide. Test images are never used to make the choice; they on
 from dataclasses import dataclass, field
 from typing import Any
 
-from stages.core.wording import listing
+from stages.core.wording import counted, listing
 from stages.evaluation.comparisons import Comparison
 from stages.evaluation.cost_sentences import (
     base_network_sentences,
@@ -142,7 +142,7 @@ def _certainty(choice: Choice, evidence: Evidence) -> str:
         )
     sentence = (
         f"The evidence is {strength}: the probability that {recommended} is {goal} of these models is {probability}, "
-        f"as far as {evidence.images:,} validation images can tell. {shortfall}."
+        f"as far as {counted(evidence.images, 'validation image')} can tell. {shortfall}."
     )
     if all(part["training"]["repeats"] == 1 for part in evidence.metrics.values()):
         sentence += " Each model was trained once, so this does not include how another training would change it."
@@ -219,7 +219,7 @@ def _resolution(model: str, choice: Choice, evidence: Evidence) -> str:
     difference = "this difference"
     if effect > abs(pair.difference):
         difference = f"a difference of {_points(f'{evidence.margin:g}')}"
-    number = f"about {float(f'{needed:.2g}'):,.0f} validation images"
+    number = f"about {counted(float(f'{needed:.2g}'), 'validation image')}"
     return f"{sentence}; to detect {difference} (80 % power) you would need {number} or more."
 
 

@@ -4,6 +4,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from stages.core.wording import counted
 from stages.evaluation.formatting import percent
 from stages.reporting.style import WIDTH, LineStyle, Picture, headline, layout_legend, line_style, percent_axis
 
@@ -62,7 +63,8 @@ def draw_learning_curves(task: str, curves: list[dict], crossovers: list[dict], 
 
 def overtaking(crossover: dict) -> str:
     """Where one learning curve crosses another."""
-    return f"{crossover['after']} overtakes {crossover['before']} at about {crossover['images']:.0f} images per class"
+    images = counted(crossover["images"], "image")
+    return f"{crossover['after']} overtakes {crossover['before']} at about {images} per class"
 
 
 def crossover_sentence(crossover: dict) -> str:

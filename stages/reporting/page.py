@@ -18,15 +18,17 @@ from stages.reporting.sentences import calibration_sentence, split_sentence
 from stages.reporting.style import Picture, ranked
 
 # Header, path of the value in a model's part of metrics.json, and format; see `cell`.
+# These four decide, and fit a page; the first three fit a telephone.
 COLUMNS = [
-    ("validation accuracy", "validation.accuracy", "interval"),
     ("test accuracy", "test.accuracy", "interval"),
     ("total time", "cost.total_seconds", "duration"),
     ("time per image", "cost.milliseconds_per_image", "milliseconds"),
-    ("calibration error", "test.calibration_error", "calibration"),
-    ("after calibration", "test.calibrated_error", "calibration"),
+    ("size", "cost.megabytes", "megabytes"),
 ]
 MORE_COLUMNS = [
+    ("validation accuracy", "validation.accuracy", "interval"),
+    ("calibration error", "test.calibration_error", "calibration"),
+    ("after calibration", "test.calibrated_error", "calibration"),
     ("train accuracy", "train.accuracy", "interval"),
     ("train images", "training.images", "count"),
     ("epochs", "training.epochs", "count"),
@@ -39,39 +41,41 @@ MORE_COLUMNS = [
 ]
 COST_COLUMNS = [
     ("training time", "cost.seconds", "duration"),
-    ("images/s in batches", "cost.batch_images_per_second", "count"),
-    ("size", "cost.megabytes", "megabytes"),
+    ("training throughput", "cost.images_per_second", "rate"),
+    ("throughput in use", "cost.batch_images_per_second", "rate"),
     ("peak memory", "cost.peak_memory_mb", "megabytes"),
     ("multiply-adds per image", "cost.multiply_adds", "quantity"),
     ("multiply-adds in training", "cost.total_training_multiply_adds", "quantity"),
     ("trained parameters", "cost.trained_parameters", "quantity"),
     ("all parameters", "cost.total_parameters", "quantity"),
 ]
+TOP_5_ABOVE = 10  # classes
 # What the columns of each table mean.
 LEGENDS = {
     "models": (
         "The recommended model comes first, then the order is that of the validation accuracy. Accuracy: mean over the "
         "repeats, [95 % interval] ± standard deviation over the repeats, in points. Total time: training of one "
         "repeat, with everything that the model is built on. Time per image: from pixels to probabilities, one image "
-        "at a time. Calibration error: on the test images, before and after calibration; the lower one is bold. Models "
-        "in use are calibrated."
+        "at a time. Size: of the weights."
     ),
     "more": (
-        "Percentages: as above. Train images, epochs: of one repeat; a probe is solved without epochs. Macro "
-        "precision, recall and F1: mean over the classes, on the test images, as are ROC-AUC and the test loss "
+        "Percentages: as above. Calibration error: on the test images, before and after calibration; the lower one is "
+        "bold. Models in use are calibrated. Train images, epochs: of one repeat; a probe is solved without epochs. "
+        "Macro precision, recall and F1: mean over the classes, on the test images, as are ROC-AUC and the test loss "
         "(cross-entropy)."
     ),
     "costs": (
-        "Training time: one repeat of the model alone. Images/s in batches: in use, 32 at a time. Size: of the "
-        "weights. Peak memory: of the process that trained, or of the GPU. Multiply-adds per image: of the model in "
-        "use. Multiply-adds in training: of one repeat, with everything that the model is built on. Trained "
-        "parameters: weights that the training changes. All parameters: from the image to the probabilities. Times and "
-        "memory were measured on the machine of the model; multiply-adds are the same on every machine."
+        "Training time: one repeat of the model alone. Training throughput: training images times epochs, over that "
+        "time. Throughput in use: in batches of 32. Peak memory: of the process that trained, or of the GPU. "
+        "Multiply-adds per image: of the model in use. Multiply-adds in training: of one repeat, with everything that "
+        "the model is built on. Trained parameters: weights that the training changes. All parameters: from the image "
+        "to the probabilities. Times and memory were measured on the machine of the model; multiply-adds are the same "
+        "on every machine."
     ),
 }
 LOWER_IS_BETTER = {
-    *("test loss", "total time", "time per image", "calibration error", "after calibration"),
-    *(header for header, *_ in COST_COLUMNS if "images/s" not in header),
+    *("test loss", "total time", "time per image", "size", "calibration error", "after calibration"),
+    *(header for header, *_ in COST_COLUMNS if "throughput" not in header),
 }
 CALIBRATION = ["calibration_error", "calibrated_error"]
 FORMS = {
@@ -80,6 +84,7 @@ FORMS = {
     "megabytes": lambda number: f"{number:,.3g} MB" if number < 100 else f"{number:,.0f} MB",
     "quantity": quantity,
     "number": lambda number: f"{number:.3f}",
+    "rate": lambda number: f"{number:,.3g} images/s" if number < 100 else f"{number:,.0f} images/s",
     "count": lambda number: f"{number:,.0f}",
 }
 CLASS_COLUMNS = [
@@ -141,7 +146,7 @@ def task_sections(
                 "split": split_sentence(task, [data.study["models"][model] for model in models], metrics),
                 "table": models_table(data, ranking, COLUMNS),
                 "calibration": calibration_sentence(metrics),
-                "more": models_table(data, ranking, more_columns(metrics[models[0]])),
+                "more": models_table(data, ranking, more_columns(len(task["classes"]))),
                 "costs": models_table(data, ranking, COST_COLUMNS),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},
                 "pictures": pictures[name],
@@ -166,10 +171,9 @@ def models_table(data: ReportData, models: list[str], columns: list[tuple[str, s
     }
 
 
-def more_columns(metrics: dict) -> list[tuple[str, str, str]]:
-    """`MORE_COLUMNS`, without top-5 accuracy if the metrics of a task's models lack it."""
-    top_5 = "top5_accuracy" in metrics["test"]
-    return [column for column in MORE_COLUMNS if top_5 or column[1] != "test.top5_accuracy"]
+def more_columns(classes: int) -> list[tuple[str, str, str]]:
+    """`MORE_COLUMNS`, with top-5 accuracy only if there are so many classes that it tells something."""
+    return [column for column in MORE_COLUMNS if classes > TOP_5_ABOVE or column[1] != "test.top5_accuracy"]
 
 
 def cell(metrics: dict, path: str, form: str) -> Cell:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from stages.core.wording import listing
+from stages.core.wording import counted, listing
 
 MOST_NAMES = 5  # of models in a sentence; of more, their number
 
@@ -19,12 +19,13 @@ def split_sentence(task: dict[str, Any], models: list[dict], metrics: dict[str, 
         for model, metrics in zip(models, metrics.values(), strict=True)
     )
     used = _used(train, models, metrics)
+    test_images, in_fold = counted(test, "test image"), counted(validation / folds, "validation image")
     if folds == 1:
-        return f"{train:,} train images{used}, {validation:,} validation images and {test:,} test images."
+        return f"{counted(train, 'train image')}{used}, {in_fold} and {test_images}."
     exact = "" if validation % folds == 0 else "about "
     return (
-        f"{folds} folds of {exact}{validation / folds:,.0f} validation images; {train:,} images outside a fold and the "
-        f"test part{used}; {test:,} test images."
+        f"{folds} folds of {exact}{in_fold}; {counted(train, 'image')} outside a fold and the test part{used}; "
+        f"{test_images}."
     )
 
 

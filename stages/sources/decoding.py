@@ -7,13 +7,28 @@ from typing import NamedTuple
 
 import imagehash
 import numpy as np
+import pi_heif
 from PIL import Image, ImageOps, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
 from stages.sources.source_image import NotAnImage
 
-# Other formats start programs (EPS) or do not hold photographs. MPO files of cameras are read as JPEG.
-FORMATS = ("JPEG", "PNG", "BMP", "GIF", "WEBP", "TIFF")
+# Pillow's formats that are read, by the names in messages. Other formats start programs (EPS) or do not hold
+# photographs. MPO files of cameras are read as JPEG.
+FORMATS = {
+    "JPEG": "JPEG",
+    "PNG": "PNG",
+    "BMP": "BMP",
+    "GIF": "GIF",
+    "WebP": "WEBP",
+    "TIFF": "TIFF",
+    "HEIC": "HEIF",
+    "AVIF": "AVIF",
+    "JPEG 2000": "JPEG2000",
+    "PPM": "PPM",
+}
+UNKNOWN_FORMAT = f"the file is not an image of a known format ({', '.join(FORMATS)})"
 Image.init()  # else Pillow recognizes only some of them at first
+pi_heif.register_heif_opener()
 SMALLEST_SIDE = 4  # pixels; smaller images are tracking pixels of web pages
 # Bytes of a color profile or of a text in a PNG file. Pillow's limit of 1 MiB refuses files with long descriptions.
 PngImagePlugin.MAX_TEXT_CHUNK = 16 * 2**20
@@ -70,9 +85,9 @@ def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop", b
 
 def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> Decoded:
     try:
-        opened = Image.open(io.BytesIO(content), formats=FORMATS)
+        opened = Image.open(io.BytesIO(content), formats=list(FORMATS.values()))
     except UnidentifiedImageError:  # its message has a memory address, which differs on every run
-        raise NotAnImage("the file is not an image of a known format") from None
+        raise NotAnImage(UNKNOWN_FORMAT) from None
     with opened as image:
         all_tags = getattr(image, "tag_v2", {})  # others may be damaged
         tags = {tag: all_tags[tag] for tag in (PHOTOMETRIC, BITS_PER_SAMPLE, SAMPLE_FORMAT) if tag in all_tags}
@@ -81,6 +96,8 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
         has_deep_color = ";16" in str(image.tile) and not image.mode.startswith("I;16")
         image.load()  # Pillow reports broken pixels only once
         upright = _upright(image)
+        if image.format == "PPM" and image.mode == "I":
+            upright = upright.convert("I;16")  # Pillow has scaled them to 16 bits
     if upright.mode.startswith("I;16"):
         gray, shallow, largest = _deep_gray(np.asarray(upright), tags, bits)
         return _finish(shallow.convert("RGB"), image_size, resize, gray.tobytes())._replace(largest=largest)

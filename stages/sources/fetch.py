@@ -2,22 +2,24 @@
 
 import errno
 import hashlib
+import re
 import shutil
 import time
 from pathlib import Path
-from urllib.request import url2pathname
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
-from tqdm import tqdm
 
 from stages.core.errors import UserError
-from stages.core.files import atomic_file
-from stages.sources.urls import redact
+from stages.core.files import atomic_file, sha256_of
+from stages.core.progress import Progress
+from stages.sources.urls import is_url, local_path, redact
 
 # Incomplete downloads. Not next to the target, whose folder is an output of a stage.
 PARTIAL = Path("data/partial")
+# Where messages propose to put a file that a user gets by other means. Git ignores it.
+BY_HAND = Path("files")
 # Seconds to wait for a connection, and for the next byte.
 TIMEOUT = 30
 # A download fails after this many consecutive requests without progress. The pause between them, in seconds, doubles
@@ -36,12 +38,13 @@ REASONS = {
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def fetch(source: str, target: Path, checksum: str | None) -> None:
+def fetch(source: str, target: Path, checksum: str | None, key: str = "url") -> None:
     """Copy or download `source` to `target` atomically, and verify its checksum.
 
     source: an http, https or file URL, or a path relative to the project.
     target: is unchanged if the fetch fails, and is not fetched again if it has the checksum.
     checksum: `sha256:<digits>` or `md5:<digits>`, in lower case; None accepts any file.
+    key: of the study, which holds the source: `url`, or `weights`, which needs a `sha256` if it is not `imagenet`.
 
     An interrupted download is resumed; with a checksum also in the next run, from `PARTIAL`.
 
@@ -55,23 +58,19 @@ def fetch(source: str, target: Path, checksum: str | None) -> None:
         _copy(source, target, checksum)
         return
     try:
-        _download(source, target, checksum)
+        _download(source, target, checksum, key)
     except UserError as error:
         raise UserError(redact(str(error))) from None
 
 
-def is_url(source: str) -> bool:
-    """Whether a source is an http or https URL; else it is a path or a file URL."""
-    return source.startswith(("http://", "https://"))
-
-
 def _copy(source: str, target: Path, checksum: str | None) -> None:
-    path = Path(source)
-    if source.startswith("file:"):
-        path = Path(url2pathname(source.removeprefix("file:").removeprefix("//localhost")))
+    path = local_path(source)
     try:
         if path.is_dir():
-            raise UserError(f"{source!r} is a folder. Give a file (for images: a zip or tar of the class folders).")
+            raise UserError(
+                f"{source!r} is a folder. Give a file: for images a zip or tar of the class folders, for weights a "
+                "file that Keras saved."
+            )
         file = path.open("rb")
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
@@ -85,11 +84,11 @@ def _copy(source: str, target: Path, checksum: str | None) -> None:
         _verify(source, partial, checksum)
 
 
-def _download(url: str, target: Path, checksum: str | None) -> None:
+def _download(url: str, target: Path, checksum: str | None, key: str) -> None:
     # Named after the target, not the URL: a mirror resumes the download of another server, and two stages can fetch the
     # same file at the same time.
-    key = hashlib.sha256(repr((str(target), checksum)).encode()).hexdigest()[:12]
-    partial = PARTIAL / f"{target.name[-40:]}-{key}"
+    digits = hashlib.sha256(repr((str(target), checksum)).encode()).hexdigest()[:12]
+    partial = PARTIAL / f"{target.name[-40:]}-{digits}"
     PARTIAL.mkdir(parents=True, exist_ok=True)
     if checksum is None:
         partial.unlink(missing_ok=True)  # it may be of another file
@@ -108,14 +107,26 @@ def _download(url: str, target: Path, checksum: str | None) -> None:
             shutil.move(partial, complete)  # not renamed: the folders may be on different disks
     except (requests.RequestException, urllib3.exceptions.HTTPError, ValueError) as error:
         # ValueError: a server redirects to an invalid URL.
-        file = _name(url) + (f" ({checksum})" if checksum else "")
         raise UserError(
-            f"{url!r} cannot be downloaded ({_reason(error)}). Check the URL and the connection, or get {file} "
-            "by other means and give its path or a mirror as `url` of the dataset or `weights` of the backbone."
+            f"{url!r} cannot be downloaded ({_reason(error)}). Check the URL and the connection, or "
+            f"{_by_hand(BY_HAND / _name(url)[-100:], checksum, key)}."
         ) from None
     finally:
         if checksum is None:
             partial.unlink(missing_ok=True)
+
+
+def _by_hand(path: Path, checksum: str | None, key: str) -> str:
+    """What to do without a connection: where to put the file, and what to write into the study."""
+    is_right = path.is_file() and (not checksum or _checksum(path, checksum) == checksum)
+    algorithm, _, digits = (checksum or "").partition(":")
+    file = f"the file, for which `{algorithm}sum` prints {digits}," if checksum else "the file"
+    replacing = f"{path}, which is another file now," if path.is_file() else path
+    action = f"use {path}, which is there:" if is_right else f"get {file} elsewhere, save it as {replacing} and"
+    if checksum and key == "url":  # the study has the checksum
+        return f"{action} set `url: {path}`"
+    sha256 = f"`sha256: {sha256_of(path)}`" if is_right else f"`sha256` to what `sha256sum {path}` prints"
+    return f"{action} set `{key}: {path}` and {sha256}"
 
 
 def _transfer(url: str, partial: Path, target: Path, checksum: str | None) -> bool:
@@ -175,9 +186,8 @@ def _receive(response: requests.Response, url: str, partial: Path, target: Path,
     amount = "a file of unknown size" if total is None else _megabytes(total)
     progress = f" ({_megabytes(size)} complete)" if size else ""
     print(f"{name}: downloading {amount} from {redact(url)}{progress}", flush=True)
-    bar = tqdm(desc=name, total=total, initial=size, unit="B", unit_scale=True, disable=None)
     try:
-        with bar, partial.open("ab") as file:
+        with Progress(name, "B", total, size) as bar, partial.open("ab") as file:
             # Not read(), which loses an incomplete chunk when the connection is interrupted. Not decoded, because
             # servers declare the compression of a .tar.gz as an encoding.
             while data := response.raw.read1(2**16, decode_content=False):
@@ -222,7 +232,7 @@ def _checksum(file: Path, expected: str) -> str:
 
 
 def _name(url: str) -> str:
-    return url.split("?")[0].rpartition("/")[2] or "the file"
+    return re.split("[?#]", url)[0].rpartition("/")[2] or "file"
 
 
 def _size(file: Path) -> int:

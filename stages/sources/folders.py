@@ -10,7 +10,15 @@ from typing import Any
 from stages.config.datasets import CsvConfig, FolderConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
-from stages.sources.layout import SPLIT_NAMES, class_name, is_system_file, locate_images, may_be_other, printable
+from stages.sources.layout import (
+    SPLIT_NAMES,
+    SUFFIXES,
+    class_name,
+    is_system_file,
+    locate_images,
+    may_be_other,
+    printable,
+)
 from stages.sources.listed_files import locate_files
 from stages.sources.source_image import LARGEST_FILE, NotAnImage, SourceImage, ignored_file, unusable_image
 
@@ -51,6 +59,23 @@ def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
         else:
             content = lambda name=name: _read(path, name)  # noqa: E731
             yield SourceImage(printable(name), label, content, row["split"], printable(row["group"]))
+
+
+def unlabeled_images(path: Path) -> Iterator[SourceImage]:
+    """A file, or every file of a folder and its subfolders by name, read as those of a dataset are.
+
+    Hidden files are left out, as everywhere; those that look like images are unusable images with this reason.
+    """
+    if not path.is_dir():
+        file = path.resolve()
+        yield SourceImage(printable(str(path)), "", lambda: _read(file.parent, file.name))
+        return
+    for name in _walk(path)[0]:
+        shown = printable(str(path / name))
+        if not is_system_file(Path(name).name):
+            yield SourceImage(shown, "", lambda name=name: _read(path, name))
+        elif Path(name).suffix.casefold() in SUFFIXES and not Path(name).name.startswith("._"):  # macOS's own
+            yield unusable_image(shown, "", "it is hidden. Rename it")
 
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:

@@ -85,7 +85,8 @@ def _request_problem(handle: str, version: int, error: requests.RequestException
 def _no_download(handle: str, version: int, reason: str) -> str:
     return (
         f"{handle!r} version {version} cannot be downloaded from Kaggle ({reason}). Run again, or download the archive "
-        f"manually from {_page(handle, version)} and give it as `source: archive` with its path as url and its sha256."
+        f"manually from {_page(handle, version)} and give it as `source: archive` with its path as url and its sha256, "
+        "as sha256sum prints it."
     )
 
 

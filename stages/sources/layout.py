@@ -19,11 +19,28 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+SUFFIXES = {
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
+    *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
+}
 # Also of pictures in other formats, which count as unreadable: they are not other files beside the images.
 PICTURE_SUFFIXES = SUFFIXES | {
-    *(".jpe", ".jfif", ".mpo", ".apng", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".ppm", ".pgm", ".pbm"),
-    *(".pnm", ".tga", ".ico", ".exr", ".hdr", ".svg", ".eps", ".psd", ".dcm", ".dicom", ".nii", ".fits", ".svs"),
+    *(
+        ".apng",
+        ".jxl",
+        ".tga",
+        ".ico",
+        ".exr",
+        ".hdr",
+        ".svg",
+        ".eps",
+        ".psd",
+        ".dcm",
+        ".dicom",
+        ".nii",
+        ".fits",
+        ".svs",
+    ),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
 }
 # Files that operating systems create.

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from tqdm import tqdm
 
 from stages.artifacts.images import IMAGE_COLUMNS, IMAGES_FOLDER, QUARANTINE_COLUMNS
 from stages.core.errors import UserError
 from stages.core.files import resumable_directory, sha256_of, write_json
+from stages.core.progress import Progress
+from stages.core.wording import counted
 from stages.sources.source_image import SourceImage
-from stages.sources.workers import NoImage, decode_all
+from stages.sources.workers import NoImage, Outcome, decode_all
 
 # At most this many images are decoded again after an interruption.
 IMAGES_A_CHECKPOINT = 500
@@ -63,8 +64,9 @@ def write_images(
             },
         )
     unreadable = f", {counts.unreadable} unreadable" if counts.unreadable else ""
-    ignored = f", {counts.ignored} other files ignored ({counts.first_ignored})" if counts.ignored else ""
-    return f"{counts.images} images of {len(classes)} classes, {image_size}x{image_size}{unreadable}{ignored}"
+    ignored = f", {counted(counts.ignored, 'other file')} ignored ({counts.first_ignored})" if counts.ignored else ""
+    images = f"{counted(counts.images, 'image')} of {counted(len(classes), 'class')}"
+    return f"{images}, {image_size}x{image_size}{unreadable}{ignored}"
 
 
 def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_size: int, resize: str) -> None:
@@ -74,10 +76,9 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
     with (folder / "images.npy").open("r+b") as pixels, (folder / "rows").open("r+b") as rows:
         done, readable = _resume(pixels, rows, image_size)
         if done:
-            print(f"prepare {dataset}: resuming after {done} images")
+            print(f"prepare {dataset}: resuming after {counted(done, 'image')}")
         outcomes = decode_all(itertools.islice(source, done, None), image_size, resize)
-        progress = tqdm(outcomes, f"prepare {dataset}", initial=done, unit=" images", disable=None)
-        for number, (image, outcome) in enumerate(progress, start=1):
+        for number, (image, outcome) in enumerate(_counted(outcomes, f"prepare {dataset}", done), start=1):
             row = {"name": image.name, "class": image.label}
             if isinstance(outcome, str):
                 row["reason"] = outcome
@@ -100,6 +101,14 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
         _save(pixels, rows)
         pixels.seek(0)
         _write_header(pixels, readable, image_size)
+
+
+def _counted(outcomes: Iterable[Outcome], description: str, done: int) -> Iterator[Outcome]:
+    """The same, with the progress of the one who iterates. done: by an earlier run."""
+    with Progress(description, "image", initial=done) as progress:
+        for outcome in outcomes:
+            yield outcome
+            progress.update(1)
 
 
 def _resume(pixels: BinaryIO, rows: BinaryIO, image_size: int) -> tuple[int, int]:
@@ -186,13 +195,14 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
     total = counts.images + counts.unreadable
     if not total:
         raise UserError(
-            f"{dataset}: none of {counts.ignored} files is an image of a class ({counts.first_ignored}). Give a folder "
-            "or archive of images."
+            f"{dataset}: none of {counted(counts.ignored, 'file')} is an image of a class ({counts.first_ignored}). "
+            "Give a folder or archive of images."
         )
+    verb = "is" if counts.unreadable == 1 else "are"
     if not counts.images or counts.unreadable > max_unreadable * total:
         raise UserError(
-            f"{dataset}: {counts.unreadable} of {total} files are unreadable, more than max_unreadable "
-            f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix or remove them, or raise max_unreadable."
+            f"{dataset}: {counts.unreadable} of {counted(total, 'file')} {verb} unreadable, more than max_unreadable "
+            f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix, convert or remove them, or raise max_unreadable."
         )
     problems = [
         f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."

@@ -8,7 +8,7 @@ from stages.artifacts.images import PreparedImages
 from stages.artifacts.tasks import SPLITS, SplitSummary
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
-from stages.core.wording import listing
+from stages.core.wording import counted, listing
 from stages.splitting.assignment import EXCLUDED, HELD_OUT, MIN_IMAGES
 from stages.splitting.classes import TaskClasses
 from stages.splitting.limits import limiting_classes
@@ -48,11 +48,11 @@ def check_counts(counts: pd.DataFrame, entry: TaskConfig, classes: list[str], ta
         group = f" (its largest group has {largest} images)" if largest > 1 else ""
         problems.append(
             f"{where}: class {classes[label]!r} has {row['train']} train, {row['validation']} validation and "
-            f"{row['test']} test images{group}. Every split needs at least {MIN_IMAGES}: change the shares or add "
-            "images."
+            f"{counted(row['test'], 'test image')}{group}. Every split needs at least {MIN_IMAGES}: change the shares "
+            "or add images."
         )
     if len(small) > MAX_LISTED:
-        problems.append(f"{where}: {len(small) - MAX_LISTED} more classes have too few images.")
+        problems.append(f"{where}: {len(small)} classes have too few images.")
     if len(counts) - len(small) >= 2 and len(small):
         problems.append(f"{where}: To leave these classes out, write `{_without(entry, classes, small.index)}`.")
     if problems:

@@ -7,6 +7,7 @@ import pandas as pd
 from stages.artifacts.tasks import TASK_COLUMNS, TASKS_FOLDER, read_task
 from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
+from stages.core.wording import counted
 from stages.splitting.assignment import EXCLUDED, HELD_OUT, parts_of
 from stages.splitting.groups import group_ids
 
@@ -43,6 +44,25 @@ def read_earlier_split(
     if (parts_per_group > 1).sum() > earlier.summary.straddling:  # groups were added to the images
         return NO_SPLIT, "the earlier split has images of one group in several splits"
     return earlier.table, ""
+
+
+def check_vanished(name: str, entry: TaskConfig, images: pd.DataFrame) -> None:
+    """`UserError` if most images of the earlier split are no longer in the dataset, by content or by name.
+
+    A folder of images can be incomplete, as in a clone that did not fetch it. images: the dataset now.
+    """
+    try:
+        earlier = read_task(name)
+    except UserError:  # there is none, or it is damaged
+        return
+    table = earlier.table
+    gone = table["name"][~table["sha256"].isin(images["sha256"]) & ~table["name"].isin(images["name"])]
+    if earlier.dataset == entry.dataset and len(gone) > entry.max_vanished * len(table):
+        raise UserError(
+            f"tasks.{name}: {len(gone)} of {counted(len(table), 'image')} of the earlier split, such as "
+            f"{gone.iloc[0]!r}, are not in dataset {entry.dataset!r} any more. Put them back (`dvc checkout` or `dvc "
+            "pull`, if DVC tracks the folder), or set max_vanished: 1 to go on without them."
+        )
 
 
 def parts_by_content(earlier: pd.DataFrame) -> dict[str, str]:

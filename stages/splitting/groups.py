@@ -9,6 +9,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from stages.core.errors import UserError
+from stages.core.wording import counted
 from stages.splitting.near_duplicates import hash_bits, near_duplicate_groups
 
 
@@ -47,7 +48,7 @@ def groups_from_names(pattern: str, names: pd.Series, where: str) -> pd.Series:
     matches = [re.search(pattern, PurePosixPath(name).name) for name in names]
     if not any(matches):
         raise UserError(
-            f"{where}.group: {pattern!r} does not match any of {len(names)} file names, such as "
+            f"{where}.group: {pattern!r} does not match any of {counted(len(names), 'file name')}, such as "
             f"{PurePosixPath(names.iloc[0]).name!r}. Correct it, or leave it out."
         )
     # "=" distinguishes a match of the empty text from no match.

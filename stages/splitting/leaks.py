@@ -13,6 +13,7 @@ import pandas as pd
 from stages.artifacts.seen_images import SEEN_COLUMNS, TRAINED, VALIDATED
 from stages.artifacts.tasks import Task
 from stages.core.errors import UserError
+from stages.core.wording import counted
 
 
 def images_seen(task: Task, network: str, folds: list[int], trained: np.ndarray, below: pd.DataFrame) -> pd.DataFrame:
@@ -87,7 +88,7 @@ def _message(task: Task, seen: pd.DataFrame, where: str, split: str, images: pd.
         )
     uses = "trained" if split == "validation" else "trained or validated"
     return (
-        f"{where}: the backbone has seen {images['seen'].sum()} of {len(images)} {split} images of task "
+        f"{where}: the backbone has seen {images['seen'].sum()} of {counted(len(images), f'{split} image')} of task "
         f"{task.name!r}. Network {network!r} was {uses} on them, or on images of their groups, for task {other!r}. "
         f"{remedy}"
     )

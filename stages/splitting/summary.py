@@ -1,13 +1,14 @@
 """What affected a split, in sentences for the log and the report."""
 
-from stages.artifacts.tasks import SplitSummary
-from stages.core.wording import listing
+from stages.artifacts.images import IMAGES_FOLDER
+from stages.artifacts.tasks import TASKS_FOLDER, SplitSummary
+from stages.core.wording import counted, listing
 
 MAX_LISTED = 5  # classes in a sentence
 
 
-def summary_sentences(summary: SplitSummary) -> list[str]:
-    """One line per count of a summary that is not zero."""
+def summary_sentences(summary: SplitSummary, task: str, dataset: str) -> list[str]:
+    """One line per count of a summary of a task that is not zero."""
     names = listing(summary.limiting_classes[:MAX_LISTED])
     others = len(summary.limiting_classes) - MAX_LISTED
     limiting = f"class {names} has" if len(summary.limiting_classes) == 1 else f"classes {names} have"
@@ -21,11 +22,12 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
         ),
         (
             summary.limiting_classes,
-            f"Only {summary.folds} fold{'s' * (summary.folds > 1)}: {limiting} too few images for more.",
+            f"Only {counted(summary.folds, 'fold')}: {limiting} too few images for more.",
         ),
         (
             summary.grouped,
-            f"images of groups, each group in one split: {summary.grouped} images, {summary.groups} groups",
+            f"images of groups, each group in one split: {counted(summary.grouped, 'image')}, "
+            f"{counted(summary.groups, 'group')}",
         ),
         (
             summary.equal_content,
@@ -34,7 +36,7 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
         (
             summary.near_duplicates,
             "validation and test images similar to an image of another split: "
-            f"{summary.near_duplicates}, see near_duplicates.csv",
+            f"{summary.near_duplicates}, see {TASKS_FOLDER / task}/near_duplicates.csv",
         ),
         (summary.excluded, f"images excluded because of related images in other splits: {summary.excluded}"),
         (
@@ -42,8 +44,15 @@ def summary_sentences(summary: SplitSummary) -> list[str]:
             f"groups in several splits or folds, kept from an earlier split: {summary.straddling}; delete the folder "
             "of the task for a new split",
         ),
-        (summary.unreadable, f"unreadable files of the dataset: {summary.unreadable}, see quarantine.csv"),
-        (summary.ignored, f"files of the dataset that are not images of a class: {summary.ignored}, see ignored.csv"),
+        (
+            summary.unreadable,
+            f"unreadable files of the dataset: {summary.unreadable}, see {IMAGES_FOLDER / dataset}/quarantine.csv",
+        ),
+        (
+            summary.ignored,
+            f"files of the dataset that are not images of a class: {summary.ignored}, see "
+            f"{IMAGES_FOLDER / dataset}/ignored.csv",
+        ),
     ]
     return [sentence for count, sentence in sentences if count]
 

@@ -12,7 +12,6 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
-import onnxruntime
 
 from stages.artifacts.images import read_images
 from stages.artifacts.models import ModelRecord, read_predictions
@@ -20,7 +19,7 @@ from stages.backbones.onnx_export import inference_model
 from stages.backbones.runtime import make_deterministic
 from stages.core.errors import UserError
 from stages.training.calibration import at_temperature
-from stages.training.full_model import load_calibrated_model, precisions
+from stages.training.full_model import load_calibrated_model
 
 CHECKED_IMAGES = 256  # test images at most
 BATCH = 64
@@ -94,7 +93,7 @@ def prepare_export(record: ModelRecord, precision: str | None = None) -> Export:
 
 def coarsest_precision(record: ModelRecord) -> str:
     """The coarsest number format that the stored predictions went through."""
-    formats = {*precisions(record)}
+    formats = {*record.precisions}
     if features := record.provenance.features:
         formats |= {features.precision, features.storage}
     return max(formats, key=TOLERANCES.__getitem__)
@@ -139,13 +138,6 @@ def write_onnx_metadata(file: Path, metadata: dict[str, Any]) -> None:
 def keras_predictor(file: Path) -> Predictor:
     """The predictions of a Keras file."""
     return keras.saving.load_model(file, compile=False).predict_on_batch
-
-
-def onnx_predictor(file: Path) -> Predictor:
-    """The predictions of an ONNX file."""
-    session = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    (images,) = session.get_inputs()
-    return lambda pixels: session.run(None, {images.name: pixels})[0]
 
 
 def largest_difference(predict: Predictor, pixels: np.ndarray, stored: np.ndarray) -> float:

@@ -8,10 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 import pandas as pd
-from tqdm import tqdm
 
 from stages.artifacts.models import cross_entropy
 from stages.config.training import TrainingConfig
+from stages.core.progress import Progress
 from stages.training.batch_normalization import StatisticsEstimator, StatisticsSample, trained_normalization
 from stages.training.batches import Examples, TrainingBatches, inference_batch_size, iterate_inputs
 from stages.training.checkpoints import CheckpointSlot
@@ -119,13 +119,11 @@ def fit_runs(
     """
     settings = runs[0].settings
     batches = TrainingBatches(train, settings, seed)
-    progress = tqdm(desc=description, unit=" epochs", disable=None)
-    with progress:
-        if can_stack([run.model for run in runs]):
-            progress.total = settings.epochs
+    is_stacked = can_stack([run.model for run in runs])
+    with Progress(description, "epoch", settings.epochs * (1 if is_stacked else len(runs))) as progress:
+        if is_stacked:
             seconds = _fit_stacked(runs, batches, validation, slot, progress)
         else:
-            progress.total = settings.epochs * len(runs)
             seconds = sum(
                 _fit_with_keras(run, batches, validation, slot and slot.part(number), progress)
                 for number, run in enumerate(runs)
@@ -172,12 +170,12 @@ class _EndOfEpoch(keras.callbacks.Callback):
 
 
 def _fit_with_keras(
-    run: TrainingRun, batches: TrainingBatches, validation: Examples, slot: CheckpointSlot | None, progress: tqdm
+    run: TrainingRun, batches: TrainingBatches, validation: Examples, slot: CheckpointSlot | None, progress: Progress
 ) -> float:
     """Train one model with `keras.Model.fit`; returns the seconds."""
     clock = _Clock(_restore([run], slot))
     first = len(run.history)
-    progress.update(first)
+    progress.resume(first)
     if run.ended:
         return clock.seconds
 
@@ -212,12 +210,12 @@ def _fit_stacked(
     batches: TrainingBatches,
     validation: Examples,
     slot: CheckpointSlot | None,
-    progress: tqdm,
+    progress: Progress,
 ) -> float:
     """Train several models as one; returns the seconds."""
     clock = _Clock(_restore(runs, slot))
     first = max(len(run.history) for run in runs)
-    progress.update(first)
+    progress.resume(first)
     active, trainer, sample = runs, StackedTrainer([run.model for run in runs]), StatisticsSample.of(batches)
     for epoch in range(1, runs[0].settings.epochs + 1):
         # Also of epochs before a resumed one: the last digits of a sum may depend on how many models are stacked.
@@ -254,10 +252,9 @@ def _record(run: TrainingRun, training_figures: Iterable[float], probabilities: 
     )
 
 
-def _show(progress: tqdm, run: TrainingRun) -> None:
-    row = run.history[-1]
-    progress.set_postfix({key: f"{row[key]:.3f}" for key in ("train_loss", "validation_accuracy")}, refresh=False)
-    progress.update()
+def _show(progress: Progress, run: TrainingRun) -> None:
+    shown = ("train_loss", "validation_loss", "validation_accuracy")
+    progress.update(1, **{key: run.history[-1][key] for key in shown})
 
 
 class _Clock:

@@ -80,7 +80,7 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
     """
     provenance, classes = record.provenance, len(record.classes)
     weights = checked_weights(record.name, record.best_repeat, record.weights_sha256[record.best_repeat])
-    below, above = precisions(record)
+    below, above = record.precisions
     with computing_in(precision or below):
         if record.kind in ("head", "probe"):
             backbone, used = load_backbone(provenance.backbone, record.image_size)
@@ -124,10 +124,3 @@ def checked_weights(model: str, repeat: int, sha256: str) -> Path:
             "`dvc checkout`, or `dvc repro` to train the model again."
         )
     return file
-
-
-def precisions(record: ModelRecord) -> tuple[str, str]:
-    """The precision in which a model was trained: below its head, if that has cached features, and above."""
-    above = record.training.get("precision", "float32")
-    features = record.provenance.features
-    return (features.precision if record.kind in ("head", "probe") else above), above

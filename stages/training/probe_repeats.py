@@ -9,6 +9,7 @@ from stages.artifacts.features import CachedFeatures
 from stages.artifacts.models import Candidate, cross_entropy
 from stages.config.probes import ProbeConfig
 from stages.core.errors import UserError
+from stages.core.wording import counted
 from stages.probes import logistic, ridge
 from stages.probes.linear import LinearProbe
 from stages.probes.selection import accuracy, choose_probe
@@ -73,7 +74,7 @@ def check_size(name: str, kind: str, train_views: Examples) -> None:
         what = f"ridge regression needs a matrix of {size} x {size}; the limit is {ridge.LARGEST_MATRIX} rows (2 GiB)"
     elif kind == "logistic" and rows * dimensions > logistic.LARGEST_INPUT:
         what = (
-            f"logistic regression needs {rows} rows of {dimensions} features in memory; the limit is "
+            f"logistic regression needs {counted(rows, 'row')} of {dimensions} features in memory; the limit is "
             f"{logistic.LARGEST_INPUT} values (2 GiB)"
         )
     else:

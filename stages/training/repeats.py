@@ -24,6 +24,7 @@ from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
+from stages.core.wording import counted
 from stages.training.batch_normalization import MAX_IMAGES, batch_statistics_gap, trained_normalization
 from stages.training.batches import steps_per_epoch
 from stages.training.calibration import fit_temperature
@@ -284,6 +285,6 @@ def save_model(trained: TrainedModel) -> str:
     write_model(trained.result, save)
     remove_checkpoints(record.name)
     return (
-        f"{record.repeats} x {np.mean(record.epochs):.0f} epochs on {record.train_images} images, "
+        f"{record.repeats} x {counted(np.mean(record.epochs), 'epoch')} on {counted(record.train_images, 'image')}, "
         f"{trained.result.cost.seconds:.1f} s each, validation accuracy {trained.validation_accuracy:.1%}"
     )

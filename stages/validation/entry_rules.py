@@ -1,7 +1,9 @@
 """Rules between the keys of one entry, each of which is valid by itself."""
 
+import os
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from stages.config.heads import HeadConfig
 from stages.config.networks import ImageModelConfig
 from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
-from stages.core.wording import did_you_mean, listing
+from stages.core.files import sha256_of
+from stages.core.wording import counted, did_you_mean, listing
+from stages.sources.urls import is_url, local_path
 from stages.validation.credentials import credential_problem
 
 WRITTEN_FOLDERS = ("data", "models", "reports", "exports")  # by stages
@@ -42,12 +46,26 @@ def _download(where: str, entry: DownloadConfig) -> Iterator[str]:
 
 def _archive(where: str, entry: ArchiveConfig) -> Iterator[str]:
     if entry.checksum is None:
-        yield f"{where}: the checksum is missing. Give sha256 (or md5) of the file, as sha256sum prints it."
+        yield f"{where}: the checksum is missing. {_give_checksum(entry.url)}"
+
+
+def _give_checksum(source: str) -> str:
+    """The remedy for a missing checksum: that of the file if it is there, ready to copy."""
+    with suppress(OSError):  # of a path that is too long, or a file without permission to read it
+        if not is_url(source) and local_path(source).is_file():
+            return f"Give `sha256: {sha256_of(local_path(source))}`, if this file is the right one."
+    name = re.split("[?#]", source)[0].rpartition("/")[2] if is_url(source) else source
+    return f"Give sha256 of the file, as `sha256sum {name}` prints it."
 
 
 def _local_folder(where: str, entry: LocalConfig) -> Iterator[str]:
     if "://" in entry.path:  # DVC would connect to it
         yield f"{where}.path: a URL is not valid. Give the path of a folder on this machine."
+        return
+    # DVC has the path from params.yaml itself, and expands nothing.
+    expanded = os.path.expandvars(os.path.expanduser(entry.path))  # noqa: PTH111
+    if expanded != entry.path:
+        yield f"{where}.path: {entry.path!r} is not expanded here, as a shell would. Write {expanded!r}."
         return
     folder, project = Path(entry.path).resolve(), Path.cwd()
     if project.is_relative_to(folder):
@@ -91,8 +109,8 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
         yield f"{where}.sha256: random weights have no checksum. Leave it out."
     elif entry.weights not in ("random", "imagenet") and entry.sha256 is None:
         yield (
-            f"{where}.weights: {entry.weights!r} has no checksum. Give random, imagenet, or a path or URL with its "
-            "sha256. A network of the study is a backbone under its own name."
+            f"{where}.weights: {entry.weights!r} has no checksum. {_give_checksum(entry.weights)} Or give random or "
+            "imagenet; a network of the study is a backbone under its own name."
         )
 
 
@@ -104,7 +122,7 @@ def training_problems(where: str, settings: TrainingConfig) -> Iterator[str]:
             "rmsprop, or leave momentum out."
         )
     if settings.warm_up >= settings.epochs:
-        yield f"{where}.warm_up: {settings.warm_up} is not valid with {settings.epochs} epochs. Give fewer."
+        yield f"{where}.warm_up: {settings.warm_up} is not valid with {counted(settings.epochs, 'epoch')}. Give fewer."
 
 
 def _head(where: str, entry: HeadConfig) -> Iterator[str]:

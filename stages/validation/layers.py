@@ -10,7 +10,7 @@ from stages.backbones.registry import ARCHITECTURES
 from stages.config.features import FeaturesConfig
 from stages.config.heads import HeadConfig
 from stages.config.probes import ProbeConfig
-from stages.core.wording import did_you_mean, listing
+from stages.core.wording import counted, did_you_mean, listing
 from stages.validation.classes import missing_classes, unknown_classes
 from stages.validation.sections import Entries
 
@@ -148,7 +148,7 @@ def missing_layer(where: str, layer: str | int, architecture: str, names: list[s
 
     names: the layers that exist. note: what limits them, such as ` up to the cut 'flatten'`.
     """
-    what = f"has no layer {layer!r}" if isinstance(layer, str) else f"has fewer than {layer} layers"
+    what = f"has no layer {layer!r}" if isinstance(layer, str) else f"has fewer than {counted(layer, 'layer')}"
     return f"{where}: {architecture} {what}{note}{did_you_mean(layer, names)}. Layers: {listing(names)}."
 
 

@@ -19,7 +19,7 @@ from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.params import MARGIN, MODEL_SECTIONS, is_margin
-from stages.core.wording import did_you_mean, listing
+from stages.core.wording import counted, did_you_mean, listing
 from stages.core.yaml import read_yaml
 from stages.validation.accepted_values import accepted_values, alternatives
 from stages.validation.classes import task_problems
@@ -75,8 +75,7 @@ def check_study(params: Any, path: Path) -> Study:
     """Check a study that was read from a file; `UserError` with all problems, one a line."""
     study, problems = validate_study(params)
     if problems:
-        count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise UserError(f"{path} has {count}:", *problems)
+        raise UserError(f"{path} has {counted(len(problems), 'problem')}:", *problems)
     return study
 
 
