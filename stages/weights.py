@@ -33,7 +33,9 @@ def main(params: Params, name: str) -> str:
         published = PUBLISHED_WEIGHTS[entry.architecture]
         source, checksum = published.url, checksum or published.checksum
     earlier_files = [path for path in folder.glob("backbone.*") if keras_suffix(path)]
-    file = earlier_files[0] if earlier_files else folder / "backbone.h5"  # the same file is not fetched again
+    named = next((end for end in (".weights.h5", ".keras") if source.split("?")[0].endswith(end)), ".h5")
+    # The same file is not fetched again.
+    file = earlier_files[0] if earlier_files else folder / f"backbone{named}"
     earlier = None if checksum else earlier_checksum(name, entry.architecture)
     try:
         fetch(source, file, checksum or earlier, "weights")
