@@ -38,7 +38,7 @@ class ImageModelConfig(TrainedModelConfig):
     """The learning rate of each backbone layer, as a factor of that of the layer above (discriminative learning rates,
     Howard & Ruder 2018). The head has the full learning rate."""
     train_batch_normalization: bool | None = None
-    """Whether batch normalization is trained too; null: only in a network of which all layers are trained."""
+    """Whether the batch normalization of trained layers is trained too; null: only in a fully trained network."""
 
 
 class NetworkConfig(ImageModelConfig, LayersConfig):
