@@ -104,7 +104,8 @@ def draw_accuracy(models: TaskModels, repeats: dict[str, dict[str, list[float]]]
         f"accuracy-{models.task}.png",
         figure,
         "Accuracy on the validation images, on which models are chosen, and on the test images. Overlapping intervals "
-        "do not show that two models are equally good; the comparison of pairs decides. ✓ marks the recommended model.",
+        "do not show that two models are equally good; the table of differences shows more. ✓ marks the recommended "
+        "model.",
         f"Validation and test accuracy of the models of {models.task}: {values}.",
     )
 
@@ -179,7 +180,7 @@ def draw_pca(task: str, classes: list[str], pca: pd.DataFrame) -> Picture:
         f"pca-{task}.png",
         figure,
         "The features of at most 400 validation images, projected on their first two principal components. Each "
-        "channel is scaled to variance 1. Classes that are separate here are easy to classify. Classes that overlap "
-        "here may be separate in other components.",
+        "channel is scaled to variance 1. Classes that are separate here are probably easy to classify. Classes "
+        "that overlap here may be separate in other components.",
         f"Principal components of the features {names}, by class.",
     )

@@ -53,10 +53,10 @@ TOP_5_ABOVE = 10  # classes
 # What the columns of each table mean.
 LEGENDS = {
     "models": (
-        "The recommended model comes first, then the order is that of the validation accuracy. Accuracy: mean over the "
-        "repeats, [95 % interval] ± standard deviation over the repeats, in points. Total time: training of one "
-        "repeat, with everything that the model is built on. Time per image: from pixels to probabilities, one image "
-        "at a time. Size: of the weights."
+        "Accuracy: mean over the repeats, [95 % interval] ± standard deviation over the repeats, in points. The "
+        "interval is for other images of the same kind; how another training would differ is not in it. Total time: "
+        "training of one repeat, with everything that the model is built on. Time per image: from pixels to "
+        "probabilities, one image at a time. Times vary with what else the machine does. Size: of the weights."
     ),
     "more": (
         "Percentages: as above. Calibration error: on the test images, before and after calibration; the lower one is "
