@@ -133,7 +133,7 @@ def test_images_of_a_patient_are_in_one_split(project):
     patients = split["name"].str.extract(r"(person\d+)")[0]
     assert patients.notna().sum() == 3875
     assert (split.groupby(patients)["split"].nunique() == 1).all()
-    assert f"images of groups, each group in one split: 3875 images, {patients.nunique()} groups" in done.stdout
+    assert f"images of groups, each group in one split: 3,875 images, {patients.nunique():,} groups" in done.stdout
     shares = split.groupby("class")["split"].value_counts(normalize=True).unstack()
     assert shares["test"].between(0.199, 0.201).all() and shares["validation"].between(0.099, 0.101).all()
 
