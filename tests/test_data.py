@@ -886,6 +886,37 @@ def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, othe
     assert line.endswith(f", {images.ignored} other files ignored ({first[0]}: {first[1]})")
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("trained", "tested", "problems"),
+    [
+        (["cat", "dog"], ["cats", "dogs"], {"test/cats": "cat", "test/dogs": "dog"}),
+        (["cat", "dog"], ["Cats", "dog"], {"test/Cats": "cat"}),
+        (["golden retriever", "poodle"], ["golden_retriever", "poodle"], {"test/golden_retriever": "golden retriever"}),
+        (["type_1", "type_2"], ["type1", "type_2"], {"test/type1": "type_1"}),
+        (["cat", "dog"], ["dog", "1_cat"], {"test/1_cat": "cat"}),
+        (["1", "2"], ["1", "10"], {}),
+        (["type 1", "type 2"], ["type 1", "type 21"], {}),
+        (["cat", "dog"], ["unknown", "images", "test"], {}),
+    ],
+)
+def test_a_folder_of_a_split_with_nearly_the_name_of_a_class_is_an_error(shape, trained, tested, problems):
+    files = {f"train/{name}/1.png": A for name in trained} | {f"test/{name}/1.png": B for name in tested}
+    dataset = source_dataset(shape, files)
+    if not problems:
+        assert prepared(dataset).classes == sorted(trained)
+        assert set(ignored()) == {f"test/{name}/1.png" for name in tested if name not in trained}
+        return
+    with pytest.raises(UserError) as error:
+        prepared(dataset)
+    assert sorted(sentence.partition(": ")[2] for sentence in error.value.sentences) == [
+        f"folder '{folder}' has no training images (did you mean '{name}'?). Rename it as its class is named for "
+        "training, or take it out of the dataset if it is not a class."
+        for folder, name in problems.items()
+    ]
+    assert has_no_images()
+
+
 @pytest.mark.parametrize(
     ("name", "content"),
     [

@@ -1,13 +1,14 @@
 """Class and split of an image from its path: `<class>/<image>` or `<split>/<class>/<image>` in any folder."""
 
+import re
 import unicodedata
 from collections.abc import Iterable
+from difflib import get_close_matches
 from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from stages.core.errors import UserError
-from stages.core.wording import did_you_mean
 
 # Names of splits in published datasets, in lower case.
 SPLIT_NAMES = {
@@ -19,6 +20,7 @@ SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+HELD_OUT = ("validation", "test")
 SUFFIXES = {
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".bmp", ".dib", ".gif", ".webp", ".tif", ".tiff"),
     *(".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".jpf", ".jpx", ".ppm", ".pgm", ".pbm", ".pnm"),
@@ -119,34 +121,55 @@ def locate_images(
             "table (source: csv)."
         )
     if any(location.split for location in usable):
-        unlabeled = _only_held_out(usable)
+        named = {
+            (location.label, location.split): f"{where}: folder {'/'.join(below[name][:-1])!r}"
+            for name, location in locations.items()
+            if location.label and not _is_split_alone(location)
+        }
+        unlabeled = only_held_out(named)
         for name, location in locations.items():
             if _is_split_alone(location):
                 locations[name] = Location("", unlabeled=f"it is in {location.label!r} without a class folder")
-            elif location.split in ("validation", "test") and location.label in unlabeled:
+            elif location.split in HELD_OUT and location.label in unlabeled:
                 locations[name] = Location("", unlabeled=unlabeled[location.label])
     else:
         _refuse_split_beside_classes(sorted({location.label for location in usable}), where)
     return locations
 
 
-def _only_held_out(locations: list[Location]) -> dict[str, str]:
-    """Folders of validation and test that are no class, because the images for training have others; with the reason.
+def only_held_out(named: dict[tuple[str, str], str]) -> dict[str, str]:
+    """Labels of validation and test that are no class, because the images for training have others; with the reason.
 
-    Only if there are at least two classes for training.
+    named: label and split -> how a message names them. Only if there are at least two classes for training. `UserError`
+    for a label that is close to one of these classes: it would lose published images of the class.
     """
-    trained = {location.label for location in locations if location.split not in ("validation", "test")}
-    known = {label.casefold() for label in trained}
-    return {
-        label: f"its folder {label!r} is only in validation or test, so it is not a class{did_you_mean(label, trained)}"
-        for label in sorted({location.label for location in locations})
-        if len(known) > 1 and label.casefold() not in known
-    }
+    trained = {label.casefold(): label for label, split in named if split not in HELD_OUT}
+    others = {label for label, _ in named if len(trained) > 1 and label.casefold() not in trained}
+    problems = [
+        f"{name} has no training images (did you mean {trained[closest]!r}?). Rename it as its class is named for "
+        "training, or take it out of the dataset if it is not a class."
+        for (label, _), name in named.items()
+        if label in others and (closest := _closest(label.casefold(), trained))
+    ]
+    if problems:
+        raise UserError(*problems)
+    return {label: f"{label!r} is only in validation or test, so it is not a class" for label in others}
+
+
+def _closest(label: str, trained: Iterable[str]) -> str:
+    """The most similar class, or empty. Numbers tell classes apart: `1` and `10`, or `type 1` and `type 2`."""
+
+    def numbers(name: str) -> list[int]:
+        return [int(digits) for digits in re.findall("[0-9]+", name)]
+
+    own = numbers(label)
+    similar = [name for name in trained if not own or not numbers(name) or numbers(name) == own]
+    return next(iter(get_close_matches(label, similar, n=1)), "")
 
 
 def _refuse_split_beside_classes(labels: list[str], where: str) -> None:
     """`UserError` for folders such as `test` beside class folders: their images may be unlabeled."""
-    splits = [label for label in labels if SPLIT_NAMES.get(label.casefold()) in ("validation", "test")]
+    splits = [label for label in labels if SPLIT_NAMES.get(label.casefold()) in HELD_OUT]
     classes = [label for label in labels if label not in splits]
     if splits and len(classes) > 1:
         raise UserError(
