@@ -197,7 +197,8 @@ def test_a_folder_above_the_class_sets_the_split(shape, top):
 def test_split_folders_have_several_names_in_any_letter_case(split, folder_names):
     for folder in folder_names.split():
         images = prepared(source_dataset("folder", {f"{folder}/a/1.png": png(plain(RED)), "b/1.png": png(plain(RED))}))
-        assert dict(zip(images.table["class"], images.table["split"], strict=True)) == {"a": split, "b": ""}
+        beside = {} if split == "train" else {"b": ""}
+        assert dict(zip(images.table["class"], images.table["split"], strict=True)) == {"a": split, **beside}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -371,7 +372,7 @@ def test_an_empty_class_folder_is_an_error(shape, empty, printed):
 def test_only_files_in_the_subfolder_are_read(shape):
     files = {
         "set/part/a/1.png": png(plain(RED)),
-        "set/part/train/b/1.png": png(plain(RED)),
+        "set/part/test/a/2.png": png(plain(RED)),
         "set/partial/c/1.png": b"x",
         "set/1.png": b"x",
         "d/1.png": b"x",
@@ -380,7 +381,7 @@ def test_only_files_in_the_subfolder_are_read(shape):
         images = prepared(source_dataset(shape, files, subfolder=subfolder))
         assert dict(zip(images.table["name"], images.table["split"], strict=True)) == {
             "set/part/a/1.png": "",
-            "set/part/train/b/1.png": "train",
+            "set/part/test/a/2.png": "test",
         }
         assert quarantine() == {}
 
@@ -869,10 +870,14 @@ def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
         {"train/a/1.png": A, "train/b/1.png": B, "train/b/1.json": b"{}", "test/1.png": A, "test/unknown/2.png": A},
         {"train/a/1.png": A, "train/b/1.png": B, "test/unknown/1.png": A, "val/b/1.png": A, "test/unknown/1.json": b""},
         {"a/1.png": A, "b/1.png": B, "test/a/2.png": A, "test/none/1.png": A, "valid/2.png": A},
+        {"train/a/1.png": A, "train/b/1.png": B, "test/a/2.png": A, "unlabeled/1.png": A},
+        {"train/a/1.png": A, "train/b/1.png": B, "extra/1.png": A, "more/1.png": A, "extra/2.json": b"{}"},
+        {"Training/a/1.png": A, "Training/b/1.png": B, "val/b/1.png": B, "c/1.png": A},
     ],
 )
 def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, others):
-    files = others if any(name.startswith("train/") for name in others) else {"a/1.png": A, "b/1.png": B, **others}
+    has_train = any(name.startswith(("train", "Train")) for name in others)
+    files = others if has_train else {"a/1.png": A, "b/1.png": B, **others}
     dataset = source_dataset(shape, files, max_unreadable=0.0)
     if shape != "folder":
         download.main(params_with(d=dataset), "d")
@@ -883,7 +888,7 @@ def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, othe
     assert {*images.table["name"], *ignored()} == set(files)
     assert images.ignored == len(ignored())
     first = next(iter(ignored().items()))
-    assert line.endswith(f", {images.ignored} other files ignored ({first[0]}: {first[1]})")
+    assert line.endswith(f", {counted(images.ignored, 'other file')} ignored ({first[0]}: {first[1]})")
 
 
 @pytest.mark.parametrize("shape", SHAPES)

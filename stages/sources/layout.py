@@ -121,6 +121,10 @@ def locate_images(
             "table (source: csv)."
         )
     if any(location.split for location in usable):
+        if any(location.split == "train" for location in usable):
+            for name, location in locations.items():
+                if location.label and not location.split and not _is_split_alone(location):
+                    locations[name] = Location("", unlabeled="it is beside the split folders")
         named = {
             (location.label, location.split): f"{where}: folder {'/'.join(below[name][:-1])!r}"
             for name, location in locations.items()
