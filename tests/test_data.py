@@ -151,6 +151,8 @@ def has_no_images():
 
 # Classes and splits from paths.
 
+A, B = png(plain(RED)), png(plain(BLUE))
+
 
 @pytest.mark.parametrize("shape", [*SHAPES, "tar.xz", "tar.bz2"])
 @pytest.mark.parametrize("top", ["", "photos/", "photos/all/"])
@@ -674,14 +676,17 @@ def test_a_table_gives_label_split_and_group():
         "x,p1,deep/er/2.png,VAL,blue thing\n"
         'y,,1.png,,"red, mostly"\n'
         "z,p2,3.png, Training ,NA\n"
+        "z,p1,4.png,train,blue thing\n"
     )
-    images = prepared(csv_dataset(table, TWO_FILES | {"3.png": png(plain(GREEN)), "unlisted.png": b"x"}))
+    files = TWO_FILES | {"3.png": png(plain(GREEN)), "4.png": png(plain(GREEN)), "unlisted.png": b"x"}
+    images = prepared(csv_dataset(table, files))
     assert images.table[["name", "class", "split", "group"]].to_numpy().tolist() == [
         ["deep/er/2.png", "blue thing", "validation", "p1"],
         ["1.png", "red, mostly", "", ""],
         ["3.png", "NA", "train", "p2"],
+        ["4.png", "blue thing", "train", "p1"],
     ]
-    assert np.array_equal(images.pixels, [plain(BLUE), plain(RED), plain(GREEN)])
+    assert np.array_equal(images.pixels, [plain(BLUE), plain(RED), plain(GREEN), plain(GREEN)])
     assert quarantine() == {}
 
 
@@ -780,6 +785,33 @@ def test_a_table_without_rows_is_an_error():
         prepared(csv_dataset("path,label\n", TWO_FILES))
 
 
+@pytest.mark.parametrize(
+    ("rows", "unlabeled"),
+    [
+        (["u.png,unknown,test"], {"u.png"}),
+        (["u.png,,test", "v.png,,Val", "2.png,b,test"], {"u.png", "v.png"}),
+        (["u.png,unknown,validation", "missing.png,unknown,test", "2.png,b,test"], {"u.png", "missing.png"}),
+        (["u.png,?,test", "v.png,a,test"], {"u.png"}),
+    ],
+)
+def test_rows_without_a_class_of_the_training_images_are_ignored(rows, unlabeled):
+    files = {"1.png": A, "2.png": B, "3.png": B, "u.png": A, "v.png": A}
+    table = "\n".join(["path,label,split", "1.png,a,train", "3.png,b,", *rows])
+    images = prepared(csv_dataset(table, files, max_unreadable=0.0))
+    assert images.classes == ["a", "b"]
+    assert set(ignored()) == unlabeled
+    assert len(images.table) == 2 + len(rows) - len(unlabeled)
+
+
+def test_a_row_of_a_split_with_nearly_the_name_of_a_class_is_an_error():
+    table = "path,label,split\n1.png,cat,train\n2.png,dog,train\n3.png,Cats,test\n4.png,Cats,test\n"
+    with pytest.raises(UserError) as error:
+        prepared(csv_dataset(table, TWO_FILES))
+    assert str(error.value).startswith(
+        "'source/labels.csv', line 4: class 'Cats' has no training images (did you mean 'cat'?). Rename it as its class"
+    )
+
+
 def test_unreadable_files_of_a_table_are_excluded():
     Path("secret.png").write_bytes(png(plain(RED)))
     outside = str(Path("secret.png").resolve())
@@ -799,9 +831,6 @@ def test_unreadable_files_of_a_table_are_excluded():
         "deep/../../secret.png": out,
         "n" * 300: "it does not exist",
     }
-
-
-A, B = png(plain(RED)), png(plain(BLUE))
 
 
 @pytest.mark.parametrize(
@@ -966,7 +995,7 @@ def test_folders_without_images_are_named_in_one_error():
 
 
 def test_all_mistakes_of_a_table_are_reported():
-    rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,test" for number in range(3, 20)]]
+    rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,train" for number in range(3, 20)]]
     with pytest.raises(UserError) as error:
         prepared(csv_dataset("\n".join(["path,label,split", *rows]), TWO_FILES))
     assert [sentence.removeprefix("'source/labels.csv'") for sentence in error.value.sentences[:5]] == [

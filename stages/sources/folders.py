@@ -11,12 +11,14 @@ from stages.config.datasets import CsvConfig, FolderConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
 from stages.sources.layout import (
+    HELD_OUT,
     SPLIT_NAMES,
     SUFFIXES,
     class_name,
     is_system_file,
     locate_images,
     may_be_other,
+    only_held_out,
     printable,
 )
 from stages.sources.listed_files import locate_files
@@ -42,19 +44,24 @@ def folder_images(dataset: FolderConfig, path: Path) -> Iterator[SourceImage]:
 def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
     """The images that a table in the folder lists, in its order. Paths are relative to the folder."""
     table = path / dataset.table
-    rows = list(_rows_of(table))  # check all rows before the first image is decoded
-    files, problems = locate_files(path, [row["path"] for row in rows])
-    if len(problems) > dataset.max_unreadable * len(rows):
+    rows = _labeled_rows(table)  # check all rows before the first image is decoded
+    labeled = [row for row in rows if not row["unlabeled"]]
+    files, problems = locate_files(path, [row["path"] for row in labeled])
+    if len(problems) > dataset.max_unreadable * len(labeled):
         lines = [
-            f"line {row['line']}, {row['path']!r}: {problems[row['path']]}" for row in rows if row["path"] in problems
+            f"line {row['line']}, {row['path']!r}: {problems[row['path']]}"
+            for row in labeled
+            if row["path"] in problems
         ]
         raise UserError(
-            f"{str(table)!r} lists {len(problems)} of {len(rows)} paths without a file in {str(path)!r} "
+            f"{str(table)!r} lists {len(problems)} of {len(labeled)} paths without a file in {str(path)!r} "
             f"({'; '.join(lines[:MAX_LISTED])}). Correct the paths, or remove these lines."
         )
     for row in rows:
-        name, label = files.get(row["path"], row["path"]), class_name(row["label"])
-        if row["path"] in problems:
+        name, label = files.get(row["path"], row["path"]), row["label"]
+        if row["unlabeled"]:
+            yield ignored_file(printable(name), "", row["unlabeled"])
+        elif row["path"] in problems:
             yield unusable_image(printable(name), label, problems[row["path"]])
         else:
             content = lambda name=name: _read(path, name)  # noqa: E731
@@ -118,6 +125,19 @@ def _read(folder: Path, name: str) -> bytes:
         raise ValueError(f"it cannot be read ({error.strerror})") from None
 
 
+def _labeled_rows(table: Path) -> list[dict[str, Any]]:
+    """All rows of a table, also with unlabeled: why the image has no class, or empty."""
+    rows = list(_rows_of(table))
+    named = {}
+    for row in rows:
+        row["label"] = class_name(row["label"])
+        if row["label"]:
+            where = f"{str(table)!r}, line {row['line']}"
+            named.setdefault((row["label"], row["split"]), f"{where}: class {row['label']!r}")
+    unlabeled = only_held_out(named) | {"": "its label is empty"}
+    return [{**row, "unlabeled": unlabeled.get(row["label"], "")} for row in rows]
+
+
 def _rows_of(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a table with path, label, split, group and line; `UserError` with the lines of all mistakes."""
     try:
@@ -171,7 +191,8 @@ def _row_problems(cells: dict[str | None, Any], row: dict[str, str], seen: set[s
     if None in cells:
         yield "more cells than columns. Put text with commas in quotes."
         return
-    for column in ("path", "label"):
+    is_held_out = SPLIT_NAMES.get(row["split"].casefold()) in HELD_OUT  # such images may have no label
+    for column in ("path",) if is_held_out else ("path", "label"):
         if not row[column]:
             yield f"{column} is empty. Fill it in."
     if row["path"] and row["path"] in seen:
