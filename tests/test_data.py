@@ -38,7 +38,7 @@ from stages.core.errors import UserError
 from stages.core.files import sha256_of
 from stages.core.params import Params
 from stages.core.wording import counted
-from stages.sources import archives, arrays, folders, workers, writing
+from stages.sources import archives, arrays, folders, listed_files, workers, writing
 from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, decode
 from stages.sources.folders import unlabeled_images
 from stages.sources.source_image import SourceImage, unusable_image
@@ -846,6 +846,9 @@ def test_unreadable_files_of_a_table_are_excluded():
         (f"path,label\n{unicodedata.normalize('NFC', 'é/ä.png')},a\n1.png,b\n", {"e\u0301/a\u0308.png": A, "1.png": B}),
         (f"path,label\n{unicodedata.normalize('NFD', 'é/ä')},a\n1.png,b\n", {"é/ä.png": A, "1.png": B}),
         ("path,label\np07,a\n1.png,b\n", {"p07.png": A, "p07/more.png": A, "1.png": B}),
+        ("path,label\nCAT/0.png,a\ndog/0.png,b\n", {"cat/0.png": A, "dog/0.png": B}),
+        ("path,label\nIMG_1.JPG,a\nX\\2,b\n", {"img_1.jpg": A, "x/2.PNG": B}),
+        ("path,label\nÄ/1.png,a\n2.png,b\n", {"a\u0308/1.png": A, "2.png": B}),
     ],
 )
 def test_the_files_of_a_table_are_found(table, files):
@@ -870,7 +873,11 @@ def test_a_file_that_is_listed_in_two_ways_has_equal_content(other):
         ("cat/01.png", ["cat/1.png"], "it does not exist (did you mean 'cat/1.png'?)"),
         ("my_images/cat/1.png", ["cat/1.png", "cat/11.png"], "it does not exist (did you mean 'cat/1.png'?)"),
         ("7.jpg", ["x/7.png", "8.jpg"], "it does not exist (did you mean 'x/7.png'?)"),
-        ("IMG_1.JPG", ["img_1.jpg"], "it does not exist (did you mean 'img_1.jpg'?)"),
+        ("CAT/0.png", ["cat/0.jpg", "dog/0.png", "Cat/0.gif"], "it does not exist (did you mean 'cat/0.jpg'?)"),
+        ("CAT/00.png", ["cat/0.png", "dog/0.png"], "it does not exist (did you mean 'cat/0.png'?)"),
+        ("CAT/0.png", ["cat/more/0.png", "dog/0.png"], "it does not exist (did you mean 'cat/more/0.png'?)"),
+        ("ÄRA/0.PNG", ["a\u0308ra/x/0.png", "cat/0.png"], "it does not exist (did you mean 'a\u0308ra/x/0.png'?)"),
+        ("IMG_1.JPG", ["img_1.jpg", "Img_1.jpg"], "it could be any of Img_1.jpg, img_1.jpg"),
         ("7", ["7.png", "7.jpg"], "it could be any of 7.jpg, 7.png"),
         ("unlike", ["x/7.png"], "it does not exist"),
         ("x", ["x/7.png"], "it is not a file"),
@@ -887,6 +894,16 @@ def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
     assert has_no_images()
     with pytest.raises(UserError, match="class 'b' has no readable image"):
         prepared(dataset.model_copy(update={"max_unreadable": 0.5}))
+
+
+def test_a_suggestion_compares_a_bounded_number_of_files_first_those_of_the_same_folder(monkeypatch):
+    compared = []
+    monkeypatch.setattr(listed_files, "MOST_CANDIDATES", 3)
+    monkeypatch.setattr(listed_files, "get_close_matches", lambda _, files, **__: compared.append(files) or [])
+    write_tree("source", dict.fromkeys(["a/1.png", "a/2.png", "b/3.png", "z/4.png"], A))
+    _, problems = listed_files.locate_files(Path("source"), ["z/5.png"])
+    assert problems == {"z/5.png": "it does not exist"}
+    assert compared == [["z/4.png", "a/1.png", "a/2.png"]]
 
 
 @pytest.mark.parametrize("shape", SHAPES)
