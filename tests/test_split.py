@@ -1055,6 +1055,43 @@ def test_published_or_a_share_is_the_published_split_where_there_is_one(images, 
     assert task.summary == plain.summary
 
 
+def partly_published():
+    """Images of which only those of a and b have a published test split."""
+    return [
+        image._replace(split=split)
+        for label, splits in {"a": ("train", "test"), "b": ("train", "test"), "c": ("train",), "d": ("train",)}.items()
+        for split in splits
+        for image in numbered(label, 12, 100 * (split == "test"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "tested"),
+    [
+        ({"include": ["c", "d"]}, {"c": 3, "d": 3}),
+        ({"exclude": [0, "b"]}, {"c": 3, "d": 3}),
+        ({"include": ["a", "b"]}, {"a": 12, "b": 12}),
+        ({"include": ["c", "d"], "rename": {"c": "a", "a": "x"}}, {"a": 3, "d": 3}),
+    ],
+)
+def test_published_or_a_share_depends_on_the_classes_of_the_task(entry, tested, folder):
+    task = split_task(partly_published(), test="published or 0.25", **entry)
+    assert task.rows("test")["class"].value_counts().to_dict() == tested
+
+
+@pytest.mark.parametrize("test", ["published", "published or 0.25"])
+def test_a_class_without_published_images_of_a_split_is_an_error(test, folder):
+    with pytest.raises(UserError) as error:
+        split_task(partly_published(), test=test)
+    assert error.value.sentences == (
+        *(
+            f"tasks.t: dataset 'd' publishes no test images of class '{name}'. Give a share, or leave the class out."
+            for name in "cd"
+        ),
+        "tasks.t: To leave these classes out, write `exclude: ['c', 'd']`.",
+    )
+
+
 def test_the_study_of_own_images_uses_published_splits(folder):
     study = parse_yaml((Path(__file__).parents[1] / "studies/my_images.yaml").read_text())
     entry = study["tasks"]["my-classes"] | {"dataset": "d"}

@@ -44,7 +44,19 @@ def check_counts(counts: pd.DataFrame, entry: TaskConfig, classes: list[str], ta
     small = counts[counts.min(axis=1) < MIN_IMAGES]
     problems = []
     for label, row in small.head(MAX_LISTED).iterrows():
-        largest = int(table.loc[table["label"] == label, "group_id"].value_counts().max())
+        images = table[table["label"] == label]
+        unpublished = [
+            split
+            for split in HELD_OUT
+            if getattr(entry, split) == "published" and split not in set(images["published"])
+        ]
+        if unpublished:
+            problems.append(
+                f"{where}: dataset {entry.dataset!r} publishes no {' and no '.join(unpublished)} images of class "
+                f"{classes[label]!r}. Give a share, or leave the class out."
+            )
+            continue
+        largest = int(images["group_id"].value_counts().max())
         group = f" (its largest group has {largest} images)" if largest > 1 else ""
         problems.append(
             f"{where}: class {classes[label]!r} has {row['train']} train, {row['validation']} validation and "
