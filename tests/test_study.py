@@ -380,14 +380,14 @@ BAD_STUDIES = [
     (
         "true as a class",
         {"tasks/digits-b/exclude": [True]},
-        "tasks.digits-b.exclude: YAML reads true as a boolean. If it is the name of a class, write it in quotes, such "
-        "as 'true'.",
+        "tasks.digits-b.exclude: YAML reads true as a boolean. If it is the name of a class, write it in quotes "
+        "exactly as the folder is spelled.",
     ),
     (
         "a negative class",
         {"tasks/digits-b/exclude": [-1]},
-        "tasks.digits-b.exclude: YAML reads -1 as a number. If it is the name of a class, write it in quotes, such as "
-        "'-1'.",
+        "tasks.digits-b.exclude: YAML reads -1 as a number. If it is the name of a class, write it in quotes "
+        "exactly as the folder is spelled.",
     ),
     # Names of other entries.
     (
@@ -860,6 +860,8 @@ def test_each_problem_of_a_study_is_reported_in_one_line(name, changes, message)
         ),
         ("tasks/digits-a/rename", "{TRUE: yes, 2024-05-01: may}", {"true": "a boolean", "2024-05-01": "a date"}),
         ("tasks/digits-a/rename", "{one: 1, two: 2024-05-02}", {"1": "a number", "2024-05-02": "a date"}),
+        ("tasks/digits-a/include", "[1.10, 2.0]", {"1.1": "a number", "2.0": "a number"}),
+        ("tasks/digits-a/include", "[NULL, 1e3, yes]", {"null": "an empty value", "1000.0": "a number"}),
         ("features/b-fc1/classes", "[-5, 2024-05-01]", {"-5": "a number", "2024-05-01": "a date"}),
     ],
 )
@@ -867,7 +869,8 @@ def test_a_class_name_that_yaml_does_not_read_as_text_is_to_be_quoted(path, text
     _, problems = validate_study(changed({path: parse_yaml(text)}))
     where = path.replace("/", ".")
     assert problems == [
-        f"{where}: YAML reads {name} as {kind}. If it is the name of a class, write it in quotes, such as '{name}'."
+        f"{where}: YAML reads {name} as {kind}. If it is the name of a class, write it in quotes"
+        + (f", such as '{name}'." if kind == "a date" and ":" not in name else " exactly as the folder is spelled.")
         for name, kind in read_as.items()
     ]
 
