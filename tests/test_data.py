@@ -919,6 +919,10 @@ def test_a_suggestion_compares_a_bounded_number_of_files_first_those_of_the_same
         {"train/a/1.png": A, "train/b/1.png": B, "test/a/2.png": A, "unlabeled/1.png": A},
         {"train/a/1.png": A, "train/b/1.png": B, "extra/1.png": A, "more/1.png": A, "extra/2.json": b"{}"},
         {"Training/a/1.png": A, "Training/b/1.png": B, "val/b/1.png": B, "c/1.png": A},
+        {"a/annotations/1.xml": b"<x/>", "b/annotations/1.xml": b"<x/>"},
+        {"annotations/a/1.xml": b"<x/>", "annotations/b/1.xml": b"<x/>", "docs/manual/i.html": b"<html>"},
+        {"train/a/1.png": A, "train/b/1.png": B, "train/a/masks/1.json": b"{}", "labels/train/1.txt": b"0"},
+        {"train/a/1.png": A, "train/b/1.png": B, "labels/1.txt": b"0", "labels/test/a/1.txt": b"0"},
     ],
 )
 def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, others):
@@ -1009,6 +1013,14 @@ def test_folders_without_images_are_named_in_one_error():
         f"d: folder '{name[0]}' has no images, only files such as '{name}'. Move it to another place, or add images."
         for name in ("b/1.json", "c/1.txt")
     )
+
+
+@pytest.mark.parametrize("shape", ["zip", "tar.gz"])
+@pytest.mark.parametrize("others", [["docs/1.txt"], ["notes/1.md", "docs/i.html"], ["a/1.txt", "c/1.json", "c/2.json"]])
+def test_a_folder_of_an_archive_without_images_is_ignored(shape, others):
+    files = {"a/1.png": A, "b/1.png": B, **dict.fromkeys(others, b"x")}
+    assert prepared(source_dataset(shape, files, max_unreadable=0.0)).classes == ["a", "b"]
+    assert set(ignored()) == set(others)
 
 
 def test_all_mistakes_of_a_table_are_reported():

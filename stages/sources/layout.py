@@ -70,7 +70,8 @@ def locate_images(
     files, folders: paths with `/` inside the source. subfolder: files outside it are ignored. where: the name of the
     source in messages.
 
-    Files next to the class folders are left out, unless their suffix is that of an image. Images without a class
+    Files next to the class folders are left out, unless their suffix is that of an image. Other files, such as
+    annotations, are unlabeled if they are not in a class folder. Images without a class
     folder are unlabeled, and so are those of validation and test in a folder that the images for training lack.
     `UserError` for empty class folders, for a folder such as `test` beside class folders, and if there is no class
     folder.
@@ -89,30 +90,28 @@ def locate_images(
         )
 
     outside = {name for name, parts in below.items() if ".." in parts or parts[0] == "/"}
-    with_folders = {
-        parts[:depth] for name, parts in below.items() if name not in outside for depth in range(len(parts) - 1)
-    }
-    locations = {}
+    inside = {name: parts for name, parts in below.items() if name not in outside}
+    # Other files do not decide the layout, unless no image is in a folder.
+    pictures = {name for name, parts in inside.items() if len(parts) > 1 and not may_be_other(name)} or set(inside)
+    with_folders = {inside[name][:depth] for name in pictures for depth in range(len(inside[name]) - 1)}
+    locations, bases = {}, {}
     for name, parts in below.items():
         if name in outside:
             locations[name] = Location("", problem="its path leads out of the source")
         elif len(parts) > 1 and parts[:-1] not in with_folders:
             split = SPLIT_NAMES.get(parts[-3].casefold(), "") if len(parts) > 2 else ""
             locations[name] = Location(class_name(parts[-2]), split)
+            if name in pictures:
+                bases.setdefault(_base(parts, split), "/".join(parts[:-1]))
         elif has_picture_suffix(name):
             locations[name] = Location("", unlabeled="it is next to the class folders, so it has no class")
-    usable = [location for location in locations.values() if location.label]
+    usable = [location for name, location in locations.items() if location.label and name in pictures]
     if all(_is_split_alone(location) for location in usable):
         within = " and ".join(sorted({location.label for location in usable}))
         raise UserError(
             f"{where} has no <class>/<image> files. Put the images of each class in a folder named after the class"
             f"{', also in ' + within if within else ''}."
         )
-    bases = {}
-    for name, location in locations.items():
-        if location.label:
-            base = below[name][: -3 if location.split else -2]
-            bases.setdefault(base, "/".join(below[name][:-1]))
     if len(bases) > 1:
         first, second, *_ = bases.values()
         raise UserError(
@@ -120,6 +119,9 @@ def locate_images(
             "holds all of them and nothing else (subfolder of an archive, path of a folder), or list the images in a "
             "table (source: csv)."
         )
+    for name, location in locations.items():
+        if location.label and _base(below[name], location.split) not in bases:
+            locations[name] = Location("", unlabeled="it is not in a class folder")
     if any(location.split for location in usable):
         if any(location.split == "train" for location in usable):
             for name, location in locations.items():
@@ -139,6 +141,11 @@ def locate_images(
     else:
         _refuse_split_beside_classes(sorted({location.label for location in usable}), where)
     return locations
+
+
+def _base(parts: tuple[str, ...], split: str) -> tuple[str, ...]:
+    """The folder that holds the class folders or the split folders."""
+    return parts[: -3 if split else -2]
 
 
 def only_held_out(named: dict[tuple[str, str], str]) -> dict[str, str]:
