@@ -1,5 +1,6 @@
 """Class and split of an image from its path: `<class>/<image>` or `<split>/<class>/<image>` in any folder."""
 
+import posixpath
 import re
 import unicodedata
 from collections.abc import Iterable
@@ -45,6 +46,8 @@ PICTURE_SUFFIXES = SUFFIXES | {
     ),
     *(".dng", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".pef", ".srw"),
 }
+# Files without a suffix that accompany images.
+TEXT_FILES = {"readme", "license", "licence", "copying", "notice", "changelog"}
 # Files that operating systems create.
 SYSTEM_FILES = {"__macosx", "thumbs.db", "desktop.ini", "icon\r"}
 
@@ -119,9 +122,12 @@ def locate_images(
             "holds all of them and nothing else (subfolder of an archive, path of a folder), or list the images in a "
             "table (source: csv)."
         )
+    readable = {posixpath.splitext(name)[0] for name in inside if _suffix(name) in SUFFIXES}
     for name, location in locations.items():
         if location.label and _base(below[name], location.split) not in bases:
             locations[name] = Location("", unlabeled="it is not in a class folder")
+        elif _suffix(name) in PICTURE_SUFFIXES - SUFFIXES and posixpath.splitext(name)[0] in readable:
+            locations[name] = Location("", unlabeled="the same picture is beside it in a format that is read")
     if any(location.split for location in usable):
         if any(location.split == "train" for location in usable):
             for name, location in locations.items():
@@ -194,12 +200,17 @@ def _refuse_split_beside_classes(labels: list[str], where: str) -> None:
 
 def has_picture_suffix(name: str) -> bool:
     """Whether the suffix of a file name is that of a picture."""
-    return PurePosixPath(name).suffix.casefold() in PICTURE_SUFFIXES
+    return _suffix(name) in PICTURE_SUFFIXES
+
+
+def _suffix(name: str) -> str:
+    return PurePosixPath(name).suffix.casefold()
 
 
 def may_be_other(name: str) -> bool:
-    """Whether a file may be something else beside the pictures, such as a .json file; not without a suffix."""
-    return bool(PurePosixPath(name).suffix) and not has_picture_suffix(name)
+    """Whether a file may be something else beside the pictures, such as a .json file or a README without a suffix."""
+    path = PurePosixPath(name)
+    return path.name.casefold() in TEXT_FILES or (bool(path.suffix) and not has_picture_suffix(name))
 
 
 def _is_split_alone(location: Location) -> bool:
