@@ -750,6 +750,22 @@ def test_the_table_name_is_a_setting():
             "'source/labels.csv', line 4: '1.png' is listed twice. Remove one of the lines.",
         ),
         ("path,label\n\n1.png,a\n\n2.png,", "'source/labels.csv', line 5: label is empty. Fill it in."),
+        ("sep=;\npath;label\n1.png;a\n2.png;", "'source/labels.csv', line 4: label is empty. Fill it in."),
+        (
+            'path,label\n1.png,a\n"2.png,b',
+            "'source/labels.csv' cannot be read as a table (unexpected end of data, in or before line 3). Close each "
+            "quote, and write a quote inside of quotes twice.",
+        ),
+        (
+            'sep=,\npath,label\n1.png,"a" b\n',
+            "'source/labels.csv' cannot be read as a table (',' expected after '\"', in or before line 3). Close each "
+            "quote, and write a quote inside of quotes twice.",
+        ),
+        (
+            "path,label\n1.png,käfer".encode("latin-1"),
+            "'source/labels.csv' cannot be read as a table ('utf-8' codec can't decode byte 0xe4 in position 18: "
+            "invalid continuation byte). Save it as UTF-8 text.",
+        ),
         (
             "path,label,split\n1.png,a,train\n2.png,b,dev",
             "'source/labels.csv', line 3: 'dev' is not a split. Give train, training, val, valid, validation, test, "
@@ -840,6 +856,9 @@ def test_unreadable_files_of_a_table_are_excluded():
         ("path\tlabel\tgroup\n1.png\ta, b\tp\nx/2.png\tb\t\n", {"1.png": A, "x/2.png": B}),
         ('"label";"path"\r\n"a";"1.png"\r\n"b; c";"x/2.png"\r\n', {"1.png": A, "x/2.png": B}),
         ("path|label\n1.png|a\nx/2.png|b", {"1.png": A, "x/2.png": B}),
+        ("sep=;\npath;label\n1.png;a\nx/2.png;b\n", {"1.png": A, "x/2.png": B}),
+        ('\ufeff"sep=,"\r\npath,label\r\n1.png,a\r\nx/2.png,b\r\n', {"1.png": A, "x/2.png": B}),
+        ("SEP=\t\npath\tlabel\n1.png\ta\nx/2.png\tb\n", {"1.png": A, "x/2.png": B}),
         ("path,label\n.\\1.png,a\nx\\2.png,b\n", {"1.png": A, "x/2.png": B}),
         ("path;label\n1;a\nx\\2;b\n", {"1.png": A, "x/2.png": B}),
         ("path,label\nid.1,a\nx/07,b\n", {"id.1.TIF": A, "id.1.json": b"x", "x/07.jpeg": B}),

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,6 +27,7 @@ from stages.sources.source_image import LARGEST_FILE, NotAnImage, SourceImage, i
 
 COLUMNS = ["path", "label", "split", "group"]
 DELIMITERS = ",;\t|"
+EXCEL_SEPARATOR = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)  # the first line of some tables, for Excel
 MAX_LISTED = 10  # lines in an error
 
 
@@ -142,15 +144,27 @@ def _rows_of(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a table with path, label, split, group and line; `UserError` with the lines of all mistakes."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            delimiter = _delimiter(lines.readline())
-            lines.seek(0)
-            yield from _checked(
-                str(file), csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-            )
+            header = lines.readline()
+            separator = EXCEL_SEPARATOR.fullmatch(header)
+            if not separator:
+                lines.seek(0)
+            delimiter = separator[1] if separator else _delimiter(header)
+            reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+            yield from _checked(str(file), reader, 1 if separator else 0)
     except FileNotFoundError:
         raise UserError(f"table {str(file)!r} does not exist. Correct `path` or `table`.") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except csv.Error as error:
+        line = reader.reader.line_num + bool(separator)
+        raise UserError(
+            f"{str(file)!r} cannot be read as a table ({error}, in or before line {line}). "
+            "Close each quote, and write a quote inside of quotes twice."
+        ) from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{str(file)!r} cannot be read as a table ({error}). Save it as UTF-8 text.") from None
+    except OSError as error:
+        raise UserError(
+            f"{str(file)!r} cannot be read as a table ({error.strerror}). Give a text file that you may read."
+        ) from None
 
 
 def _delimiter(header: str) -> str:
@@ -162,7 +176,8 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=known)
 
 
-def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
+def _checked(file: str, reader: csv.DictReader, skipped: int) -> Iterator[dict[str, Any]]:
+    """The rows. skipped: lines of the file before those of the reader."""
     reader.fieldnames = names = [name.strip().casefold() for name in reader.fieldnames or []]
     missing = [f"column {name!r}{did_you_mean(name, names)}" for name in ("path", "label") if name not in names]
     if missing:
@@ -175,10 +190,10 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
         row = {column: (cells.get(column) or "").strip() for column in COLUMNS}
         if not any(row.values()) and None not in cells:
             continue
-        split = row["split"].casefold()
-        problems += [f"{file!r}, line {reader.line_num}: {problem}" for problem in _row_problems(cells, row, seen)]
+        split, line = row["split"].casefold(), reader.line_num + skipped
+        problems += [f"{file!r}, line {line}: {problem}" for problem in _row_problems(cells, row, seen)]
         seen.add(row["path"])
-        yield {**row, "split": SPLIT_NAMES.get(split, ""), "line": reader.line_num}
+        yield {**row, "split": SPLIT_NAMES.get(split, ""), "line": line}
     if problems:
         more = [f"{file!r}: {len(problems) - MAX_LISTED} more lines have mistakes."] if problems[MAX_LISTED:] else []
         raise UserError(*problems[:MAX_LISTED], *more)
