@@ -1047,6 +1047,23 @@ def test_a_folder_of_an_archive_without_images_is_ignored(shape, others):
     assert set(ignored()) == set(others)
 
 
+@pytest.mark.parametrize(
+    ("files", "problems"),
+    [
+        ({"b/1.png": b"text"}, ["1 of 3 files", "class 'b'"]),
+        ({"b/1.png": b"", "c/1.txt": b"x"}, ["1 of 3 files", "class 'b'", "folder 'c'"]),
+        ({"b/1.png": b"", "d/1.png": encode(np.full((8, 8), 900, np.uint16))}, ["1 of 4", "class 'b'", "the values"]),
+        ({"c/1.txt": b"x", "a/3.png": b""}, ["1 of 3 files", "folder 'c'"]),
+    ],
+)
+def test_unreadable_files_do_not_hide_other_problems(files, problems):
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", {"a/1.png": A, "a/2.png": B, **files}))
+    assert len(error.value.sentences) == len(problems)
+    for sentence, problem in zip(error.value.sentences, problems, strict=True):
+        assert sentence.startswith(f"d: {problem}")
+
+
 def test_all_mistakes_of_a_table_are_reported():
     rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,train" for number in range(3, 20)]]
     with pytest.raises(UserError) as error:

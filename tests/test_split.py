@@ -481,6 +481,22 @@ def test_invalid_class_selections_are_errors(entry, sentence):
     assert str(error.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ({"rename": {"cats": "x"}, "include": ["dogs", "horse"]}, ["rename", "include"]),
+        ({"rename": {"a": "x", "b": "y"}, "include": ["dog", 7, 8]}, ["rename", "rename", "include", "include"]),
+        ({"rename": {"cat": "x", 0: "y", "b": "z"}, "exclude": ["c"]}, ["rename", "rename", "exclude"]),
+        ({"rename": {"hores": "pony"}, "include": ["pony", "dog"]}, ["rename"]),
+        ({"rename": {"hores": "pony"}, "exclude": ["pony", "gdo"]}, ["rename", "exclude"]),
+    ],
+)
+def test_all_problems_of_a_selection_of_classes_are_reported(entry, where):
+    with pytest.raises(UserError) as error:
+        resolve_classes(task_config(**entry), CLASSES, "tasks.t")
+    assert [sentence.split(":")[0] for sentence in error.value.sentences] == [f"tasks.t.{key}" for key in where]
+
+
 def test_all_classes_that_differ_in_letter_case_are_reported():
     with pytest.raises(UserError) as error:
         resolve_classes(task_config(), ["Cat", "Dog", "cat", "dog"], "tasks.t")

@@ -198,16 +198,18 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
             f"{dataset}: none of {counted(counts.ignored, 'file')} is an image of a class ({counts.first_ignored}). "
             "Give a folder or archive of images."
         )
-    verb = "is" if counts.unreadable == 1 else "are"
+    problems = []
     if not counts.images or counts.unreadable > max_unreadable * total:
-        raise UserError(
+        verb = "is" if counts.unreadable == 1 else "are"
+        problems.append(
             f"{dataset}: {counts.unreadable} of {counted(total, 'file')} {verb} unreadable, more than max_unreadable "
             f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix, convert or remove them, or raise max_unreadable."
         )
-    problems = [
-        f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."
-        for name in sorted(counts.classes - counts.readable - {""})
-    ]
+    if counts.images:  # else it holds for all of them
+        problems += [
+            f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."
+            for name in sorted(counts.classes - counts.readable - {""})
+        ]
     problems += [
         f"{dataset}: folder {name!r} has no images, only files such as {counts.others[name]!r}. Move it to another "
         "place, or add images."
