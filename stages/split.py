@@ -52,7 +52,7 @@ def main(params: Params, name: str) -> str:
         counts = count_images(table, len(classes.names))
     if reason:
         print(f"{where}: new split: {reason}")
-    check_counts(counts, entry, classes.names, table, where)
+    check_counts(counts, entry, classes.names, table, images.classes, where)
     near_duplicates = near_duplicates_across_splits(table[table["split"] != EXCLUDED])
     contradictions = contradicting_labels(candidates, classes, table)
     summary = summarize(table, near_duplicates, contradictions, images, entry)

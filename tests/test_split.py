@@ -926,10 +926,12 @@ def test_a_smaller_training_set_is_a_subset(images, seed, small, more):
 
 def test_every_split_needs_two_images_per_class():
     table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "group_id": [0, 1, 2, *[3] * 9, *range(4, 27)]})
-    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), task_config(), CLASSES, table, "tasks.t")
+    check_counts(
+        pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), task_config(), CLASSES, table, CLASSES, "tasks.t"
+    )
     counts = pd.DataFrame([[9, 9, 9], [9, 1, 4], [0, 9, 9]], columns=SPLITS)
     with pytest.raises(UserError) as error:
-        check_counts(counts, task_config(), CLASSES, table, "tasks.t")
+        check_counts(counts, task_config(), CLASSES, table, CLASSES, "tasks.t")
     assert error.value.sentences == (
         "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images (its largest group has 9 images). Every "
         "split needs at least 2: change the shares or add images.",
@@ -971,6 +973,25 @@ def test_the_error_of_small_classes_has_a_line_that_leaves_them_out(names, small
         name for name in names if name not in {*few, *entry.get("exclude", []), "cat" * (2 in entry.get("exclude", []))}
     }
     assert set(task.classes) == chosen & {*entry.get("include", names), *("bee" * (1 in entry.get("include", [])),)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"include": ["ant", "bee", "cow"], "rename": {"ant": "insect", "dog": "insect"}}, "['ant', 'bee']"),
+        ({"include": ["insect", "cow", 1], "rename": {"ant": "insect", "dog": "insect"}}, "['insect', 1]"),
+        ({"include": [3, "ant", "x"], "rename": {"cow": "x", "dog": "pet"}}, "[3, 'ant']"),
+    ],
+)
+def test_the_line_without_small_classes_has_the_names_as_they_are_written(entry, line, folder):
+    images = [image for name in ("ant", "bee", "cow", "dog") for image in numbered(name, 3 if name == "cow" else 12)]
+    with pytest.raises(UserError) as error:
+        split_task(images, **entry)
+    assert error.value.sentences[-1] == f"tasks.t: To leave these classes out, write `include: {line}`."
+    names = ["ant", "bee", "cow", "dog"]
+    chosen = {names[label] for label in resolve_classes(task_config(**entry), names, "tasks.t").label_of}
+    task = split_task(images, **entry | {"include": parse_yaml(line)})
+    assert set(task.table["name"].str.split("/").str[0]) == chosen - {"cow"}
 
 
 # Contradicting labels, and published splits that a task does not use.

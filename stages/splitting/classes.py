@@ -2,7 +2,7 @@
 
 import itertools
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -71,6 +71,12 @@ def select_classes(selection: list[int | str] | None, classes: list[str], where:
     if problems:
         raise UserError(*problems)
     return sorted(labels)
+
+
+def included_items(entry: TaskConfig, classes: list[str], names: Collection[str]) -> list[int | str]:
+    """The items of `include`, as they are written, that select classes with these new names."""
+    new_names = _renamed(entry.rename, classes, "", [])
+    return [item for item in entry.include if new_names[min(_find(item, classes, "", new_names))] in names]
 
 
 def _renamed(rename: dict[int | str, str], classes: list[str], where: str, problems: list[str]) -> list[str]:
