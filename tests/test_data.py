@@ -1541,6 +1541,14 @@ def test_the_checksum_of_16_bit_gray_is_that_of_all_its_bits():
     assert np.array_equal(other.pixels, decode(encode(pixels), 8).pixels)
 
 
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_the_checksum_does_not_depend_on_the_setting_bits(photometric, big_endian):
+    """Else the setting would draw another split."""
+    content = tiff((DEEP * 16).astype(np.uint16), photometric, big_endian=big_endian)
+    assert len({decode(content, 8, bits=bits).sha256 for bits in (None, 10, 12, 14, 16)}) == 1
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [

@@ -99,8 +99,8 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
         if image.format == "PPM" and image.mode == "I":
             upright = upright.convert("I;16")  # Pillow has scaled them to 16 bits
     if upright.mode.startswith("I;16"):
-        gray, shallow, largest = _deep_gray(np.asarray(upright), tags, bits)
-        return _finish(shallow.convert("RGB"), image_size, resize, gray.tobytes())._replace(largest=largest)
+        exact, shallow, largest = _deep_gray(np.asarray(upright), tags, bits)
+        return _finish(shallow.convert("RGB"), image_size, resize, exact.tobytes())._replace(largest=largest)
     rgb = _as_rgb(upright)
     if not has_deep_color:
         return _finish(rgb, image_size, resize)
@@ -110,8 +110,9 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
 
 
 def _deep_gray(stored: np.ndarray, tags: dict, bits: int | None) -> tuple[np.ndarray, Image.Image, int | None]:
-    """A gray image of up to 16 bits with 0 as black, (height, width) uint16; its upper eight bits; its largest value.
+    """A gray image of up to 16 bits, (height, width) uint16, for its checksum; its upper eight bits; its largest value.
 
+    In both images black is the smallest value.
     stored: (height, width), 16-bit numbers. tags: of a TIFF file. The largest value is None if the file says its depth.
     """
     stored_bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
@@ -119,10 +120,10 @@ def _deep_gray(stored: np.ndarray, tags: dict, bits: int | None) -> tuple[np.nda
     white, largest = 2**bits - 1, int(stored.max())
     if largest > white:
         raise ValueError(f"its values reach {largest:,}, more than the {white:,} of {bits} bits")
-    gray = stored.astype("<u2")
+    gray = exact = stored.astype("<u2")
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        gray = white - gray
-    return gray, Image.fromarray((gray >> (bits - 8)).astype(np.uint8)), largest if stored_bits == 16 else None
+        gray, exact = white - gray, 2**stored_bits - 1 - exact  # the checksum must not depend on the setting `bits`
+    return exact, Image.fromarray((gray >> (bits - 8)).astype(np.uint8)), largest if stored_bits == 16 else None
 
 
 def _without_metadata(png: bytes) -> bytes:
