@@ -39,7 +39,7 @@ from stages.core.files import sha256_of
 from stages.core.params import Params
 from stages.core.wording import counted
 from stages.sources import archives, arrays, folders, listed_files, workers, writing
-from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, decode
+from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, UNREAD_TIFF, decode
 from stages.sources.folders import unlabeled_images
 from stages.sources.source_image import SourceImage, unusable_image
 from stages.sources.writing import write_images
@@ -1539,6 +1539,22 @@ def test_the_checksum_of_16_bit_gray_is_that_of_all_its_bits():
     other = decode(encode(pixels + 1), 8)
     assert other.sha256 != decode(encode(pixels), 8).sha256
     assert np.array_equal(other.pixels, decode(encode(pixels), 8).pixels)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tiff(DEEP.astype(np.int16), photometric=0, sample_format=2),
+        tiff(DEEP.astype(np.float16), sample_format=3, big_endian=True),
+        tiff(DEEP.astype(np.uint16), bits=10),
+        tiff(DEEP.astype(np.uint16)).replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 277, 4, 1, 2)),
+        b"MM\0+\0\x08\0\0" + bytes(40),
+    ],
+    ids=["signed", "half precision", "10 bits", "with alpha", "damaged"],
+)
+def test_a_tiff_of_a_kind_that_is_not_read_is_said_to_be_one(content):
+    write_images("d", source_of(png(plain(RED)), content), 8, max_unreadable=0.5)
+    assert quarantine() == {"1.png": UNREAD_TIFF}
 
 
 @pytest.mark.parametrize("photometric", [0, 1])

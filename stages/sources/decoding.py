@@ -27,6 +27,11 @@ FORMATS = {
     "PPM": "PPM",
 }
 UNKNOWN_FORMAT = f"the file is not an image of a known format ({', '.join(FORMATS)})"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the start of its files, in two byte orders and two versions
+UNREAD_TIFF = (
+    "it is a damaged TIFF file, or one of a kind that is not read, such as of signed, 10-bit or half-precision numbers "
+    "or of 16-bit gray with transparency"
+)
 Image.init()  # else Pillow recognizes only some of them at first
 pi_heif.register_heif_opener()
 SMALLEST_SIDE = 4  # pixels; smaller images are tracking pixels of web pages
@@ -87,6 +92,8 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
     try:
         opened = Image.open(io.BytesIO(content), formats=list(FORMATS.values()))
     except UnidentifiedImageError:  # its message has a memory address, which differs on every run
+        if content.startswith(TIFF):
+            raise ValueError(UNREAD_TIFF) from None
         raise NotAnImage(UNKNOWN_FORMAT) from None
     with opened as image:
         all_tags = getattr(image, "tag_v2", {})  # others may be damaged
