@@ -1610,17 +1610,35 @@ def test_16_bit_images_that_use_all_bits_need_no_setting():
     assert images.pixels[:2].max() == 20_000 >> 8
 
 
-def test_dark_16_bit_colors_are_reported():
-    """Pillow keeps only their upper eight bits."""
+def deep_png(color_type, pixels):
+    """A PNG file of (height, width, bands) 16-bit numbers."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = b"".join(b"\0" + np.full((8, 3), 3000, ">u2").tobytes() for _ in range(8))
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-    content += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    with pytest.raises(UserError, match="the 16-bit images reach only 3,071 of 65,535"):
-        prepared(source_dataset("folder", {"a/1.png": content, "b/1.png": content}))
+    height, width, _ = pixels.shape
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("color_type", "bands"),
+    [(2, [3000, 2000, 100]), (4, [3000, 30_000]), (6, [9, 3000, 9, 0]), (6, [3000] * 3 + [65535])],
+)
+@pytest.mark.parametrize("others", [{}, {"b/2.png": encode((DEEP * 60).astype(np.uint16))}], ids=["alone", "and gray"])
+def test_dark_16_bit_colors_are_reported(color_type, bands, others):
+    """Pillow keeps only their upper eight bits."""
+    content = deep_png(color_type, np.full((8, 8, len(bands)), bands))
+    files = {"a/1.png": content, "b/1.png": content, **others}
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", files))
+    largest = 3780 if others else 3071
+    assert str(error.value) == (
+        f"d: the values of the 16-bit images reach only {largest:,} of 65,535, so the images would be nearly black. "
+        "Some of them are in color: convert them to 8 bits, or write `bits: 16` if they are that dark."
+    )
+    assert prepared(source_dataset("folder", files, bits=16)).bits == 16
     with pytest.raises(ValueError, match="it has 16-bit colors"):
         decode(content, 8, bits=12)
 

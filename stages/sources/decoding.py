@@ -54,13 +54,15 @@ class Decoded(NamedTuple):
 
     sha256: of the image in its original size and depth. perceptual_hash: pHash (the signs of the low frequencies), 256
     bits as 64 hexadecimal digits; similar images differ in few bits. largest: of a 16-bit image, its largest stored
-    value; of color images, to the next multiple of 256.
+    value; of color images, to the next multiple of 256. has_deep_color: whether it has colors (or gray and
+    transparency) of 16 bits.
     """
 
     pixels: np.ndarray
     sha256: str
     perceptual_hash: str
     largest: int | None = None
+    has_deep_color: bool = False
 
 
 def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop", bits: int | None = None) -> Decoded:
@@ -113,7 +115,9 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
         return _finish(rgb, image_size, resize)
     if bits not in (None, 16):
         raise ValueError("it has 16-bit colors, of which only the upper 8 bits are read; convert it to 8-bit colors")
-    return _finish(rgb, image_size, resize)._replace(largest=256 * max(high for _, high in rgb.getextrema()) + 255)
+    # Without transparency, which would make dark images white.
+    largest = 256 * max(high for _, high in upright.convert("RGB").getextrema()) + 255
+    return _finish(rgb, image_size, resize)._replace(largest=largest, has_deep_color=True)
 
 
 def _deep_gray(stored: np.ndarray, tags: dict, bits: int | None) -> tuple[np.ndarray, Image.Image, int | None]:
