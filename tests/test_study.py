@@ -8,17 +8,23 @@ import sys
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from stages.config.datasets import CsvConfig, FolderConfig
 from stages.config.heads import HeadConfig
+from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.yaml import parse_yaml, read_yaml
+from stages.sources import folders
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
+from stages.validation.published_splits import unused_splits
 from stages.validation.study import load_study, validate_study
+from tests.conftest import write_tree
 from tests.pipeline import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -1013,6 +1019,20 @@ def test_check_names_published_splits_that_a_task_does_not_use(dataset, files, v
         f"it, write `{split}: published`."
         for split, value in (line.split(": ") for line in unused)
     ]
+
+
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_check_reads_a_folder_once_and_looks_for_no_listed_file(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tree("my_images", {**dict.fromkeys(SPLIT_FOLDERS, b""), "labels.csv": TABLE.encode()})
+    calls = {name: Mock(wraps=getattr(folders, name)) for name in ("_walk", "_labeled_rows", "locate_files")}
+    for name, function in calls.items():
+        monkeypatch.setattr(folders, name, function)
+    dataset = (FolderConfig if source == "folder" else CsvConfig)(**FOLDER | {"source": source})
+    tasks = {name: TaskConfig(dataset="mine", validation="published", test=0.2) for name in "abc"}
+    assert len(list(unused_splits(tasks, {"mine": dataset}))) == 3
+    used = "_walk" if source == "folder" else "_labeled_rows"
+    assert {name: function.call_count for name, function in calls.items()} == dict.fromkeys(calls, 0) | {used: 1}
 
 
 def test_check_knows_the_published_splits_of_prepared_images(tmp_path, monkeypatch):

@@ -70,6 +70,13 @@ def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
             yield SourceImage(printable(name), label, content, row["split"], printable(row["group"]))
 
 
+def published_splits(dataset: FolderConfig | CsvConfig, path: Path) -> set[str]:
+    """The splits of the images, empty for some, without looking for the files that a table lists."""
+    if isinstance(dataset, CsvConfig):
+        return {row["split"] for row in _labeled_rows(path / dataset.table) if not row["unlabeled"]}
+    return {image.split for image in folder_images(dataset, path)}
+
+
 def unlabeled_images(path: Path) -> Iterator[SourceImage]:
     """A file, or every file of a folder and its subfolders by name, read as those of a dataset are.
 
