@@ -35,10 +35,10 @@ from stages.splitting.summary import split_warnings, summary_sentences
 def main(params: Params, name: str) -> str:
     written, where = parse_entry(params, "tasks", name, TaskConfig), f"tasks.{name}"
     images = read_images(written.dataset)
-    entry = written.settled(set(images.table["split"]))
-    check_vanished(name, entry, images.table)
-    check_published(entry.model_dump(), entry.dataset, images.table, where)
-    classes = resolve_classes(entry, images.classes, where)
+    check_vanished(name, written, images.table)
+    check_published(written.model_dump(), written.dataset, images.table, where)
+    classes = resolve_classes(written, images.classes, where)
+    entry = written.settled(set(images.table["split"][images.table["label"].isin(classes.label_of)]))
     dataset = relate_images(entry, images.table, classes, params.seed, where)
     settings = json.loads(json.dumps({"seed": params.seed, **written.model_dump(exclude={"max_vanished"})}))
     candidates = dataset[dataset["label"].isin(classes.label_of)]
@@ -52,7 +52,7 @@ def main(params: Params, name: str) -> str:
         counts = count_images(table, len(classes.names))
     if reason:
         print(f"{where}: new split: {reason}")
-    check_counts(counts, entry, classes.names, table, where)
+    check_counts(counts, entry, classes.names, table, images.classes, where)
     near_duplicates = near_duplicates_across_splits(table[table["split"] != EXCLUDED])
     contradictions = contradicting_labels(candidates, classes, table)
     summary = summarize(table, near_duplicates, contradictions, images, entry)

@@ -38,8 +38,8 @@ from stages.core.errors import UserError
 from stages.core.files import sha256_of
 from stages.core.params import Params
 from stages.core.wording import counted
-from stages.sources import archives, arrays, folders, workers, writing
-from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, decode
+from stages.sources import archives, arrays, folders, listed_files, workers, writing
+from stages.sources.decoding import SMALLEST_SIDE, UNKNOWN_FORMAT, UNREAD_TIFF, decode
 from stages.sources.folders import unlabeled_images
 from stages.sources.source_image import SourceImage, unusable_image
 from stages.sources.writing import write_images
@@ -151,6 +151,8 @@ def has_no_images():
 
 # Classes and splits from paths.
 
+A, B = png(plain(RED)), png(plain(BLUE))
+
 
 @pytest.mark.parametrize("shape", [*SHAPES, "tar.xz", "tar.bz2"])
 @pytest.mark.parametrize("top", ["", "photos/", "photos/all/"])
@@ -197,7 +199,8 @@ def test_a_folder_above_the_class_sets_the_split(shape, top):
 def test_split_folders_have_several_names_in_any_letter_case(split, folder_names):
     for folder in folder_names.split():
         images = prepared(source_dataset("folder", {f"{folder}/a/1.png": png(plain(RED)), "b/1.png": png(plain(RED))}))
-        assert dict(zip(images.table["class"], images.table["split"], strict=True)) == {"a": split, "b": ""}
+        beside = {} if split == "train" else {"b": ""}
+        assert dict(zip(images.table["class"], images.table["split"], strict=True)) == {"a": split, **beside}
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -371,7 +374,7 @@ def test_an_empty_class_folder_is_an_error(shape, empty, printed):
 def test_only_files_in_the_subfolder_are_read(shape):
     files = {
         "set/part/a/1.png": png(plain(RED)),
-        "set/part/train/b/1.png": png(plain(RED)),
+        "set/part/test/a/2.png": png(plain(RED)),
         "set/partial/c/1.png": b"x",
         "set/1.png": b"x",
         "d/1.png": b"x",
@@ -380,7 +383,7 @@ def test_only_files_in_the_subfolder_are_read(shape):
         images = prepared(source_dataset(shape, files, subfolder=subfolder))
         assert dict(zip(images.table["name"], images.table["split"], strict=True)) == {
             "set/part/a/1.png": "",
-            "set/part/train/b/1.png": "train",
+            "set/part/test/a/2.png": "test",
         }
         assert quarantine() == {}
 
@@ -673,14 +676,17 @@ def test_a_table_gives_label_split_and_group():
         "x,p1,deep/er/2.png,VAL,blue thing\n"
         'y,,1.png,,"red, mostly"\n'
         "z,p2,3.png, Training ,NA\n"
+        "z,p1,4.png,train,blue thing\n"
     )
-    images = prepared(csv_dataset(table, TWO_FILES | {"3.png": png(plain(GREEN)), "unlisted.png": b"x"}))
+    files = TWO_FILES | {"3.png": png(plain(GREEN)), "4.png": png(plain(GREEN)), "unlisted.png": b"x"}
+    images = prepared(csv_dataset(table, files))
     assert images.table[["name", "class", "split", "group"]].to_numpy().tolist() == [
         ["deep/er/2.png", "blue thing", "validation", "p1"],
         ["1.png", "red, mostly", "", ""],
         ["3.png", "NA", "train", "p2"],
+        ["4.png", "blue thing", "train", "p1"],
     ]
-    assert np.array_equal(images.pixels, [plain(BLUE), plain(RED), plain(GREEN)])
+    assert np.array_equal(images.pixels, [plain(BLUE), plain(RED), plain(GREEN), plain(GREEN)])
     assert quarantine() == {}
 
 
@@ -744,6 +750,22 @@ def test_the_table_name_is_a_setting():
             "'source/labels.csv', line 4: '1.png' is listed twice. Remove one of the lines.",
         ),
         ("path,label\n\n1.png,a\n\n2.png,", "'source/labels.csv', line 5: label is empty. Fill it in."),
+        ("sep=;\npath;label\n1.png;a\n2.png;", "'source/labels.csv', line 4: label is empty. Fill it in."),
+        (
+            'path,label\n1.png,a\n"2.png,b',
+            "'source/labels.csv' cannot be read as a table (unexpected end of data, in or before line 3). Close each "
+            "quote, and write a quote inside of quotes twice.",
+        ),
+        (
+            'sep=,\npath,label\n1.png,"a" b\n',
+            "'source/labels.csv' cannot be read as a table (',' expected after '\"', in or before line 3). Close each "
+            "quote, and write a quote inside of quotes twice.",
+        ),
+        (
+            "path,label\n1.png,käfer".encode("latin-1"),
+            "'source/labels.csv' cannot be read as a table ('utf-8' codec can't decode byte 0xe4 in position 18: "
+            "invalid continuation byte). Save it as UTF-8 text.",
+        ),
         (
             "path,label,split\n1.png,a,train\n2.png,b,dev",
             "'source/labels.csv', line 3: 'dev' is not a split. Give train, training, val, valid, validation, test, "
@@ -779,6 +801,33 @@ def test_a_table_without_rows_is_an_error():
         prepared(csv_dataset("path,label\n", TWO_FILES))
 
 
+@pytest.mark.parametrize(
+    ("rows", "unlabeled"),
+    [
+        (["u.png,unknown,test"], {"u.png"}),
+        (["u.png,,test", "v.png,,Val", "2.png,b,test"], {"u.png", "v.png"}),
+        (["u.png,unknown,validation", "missing.png,unknown,test", "2.png,b,test"], {"u.png", "missing.png"}),
+        (["u.png,?,test", "v.png,a,test"], {"u.png"}),
+    ],
+)
+def test_rows_without_a_class_of_the_training_images_are_ignored(rows, unlabeled):
+    files = {"1.png": A, "2.png": B, "3.png": B, "u.png": A, "v.png": A}
+    table = "\n".join(["path,label,split", "1.png,a,train", "3.png,b,", *rows])
+    images = prepared(csv_dataset(table, files, max_unreadable=0.0))
+    assert images.classes == ["a", "b"]
+    assert set(ignored()) == unlabeled
+    assert len(images.table) == 2 + len(rows) - len(unlabeled)
+
+
+def test_a_row_of_a_split_with_nearly_the_name_of_a_class_is_an_error():
+    table = "path,label,split\n1.png,cat,train\n2.png,dog,train\n3.png,Cats,test\n4.png,Cats,test\n"
+    with pytest.raises(UserError) as error:
+        prepared(csv_dataset(table, TWO_FILES))
+    assert str(error.value).startswith(
+        "'source/labels.csv', line 4: class 'Cats' has no training images (did you mean 'cat'?). Rename it as its class"
+    )
+
+
 def test_unreadable_files_of_a_table_are_excluded():
     Path("secret.png").write_bytes(png(plain(RED)))
     outside = str(Path("secret.png").resolve())
@@ -800,9 +849,6 @@ def test_unreadable_files_of_a_table_are_excluded():
     }
 
 
-A, B = png(plain(RED)), png(plain(BLUE))
-
-
 @pytest.mark.parametrize(
     ("table", "files"),
     [
@@ -810,12 +856,18 @@ A, B = png(plain(RED)), png(plain(BLUE))
         ("path\tlabel\tgroup\n1.png\ta, b\tp\nx/2.png\tb\t\n", {"1.png": A, "x/2.png": B}),
         ('"label";"path"\r\n"a";"1.png"\r\n"b; c";"x/2.png"\r\n', {"1.png": A, "x/2.png": B}),
         ("path|label\n1.png|a\nx/2.png|b", {"1.png": A, "x/2.png": B}),
+        ("sep=;\npath;label\n1.png;a\nx/2.png;b\n", {"1.png": A, "x/2.png": B}),
+        ('\ufeff"sep=,"\r\npath,label\r\n1.png,a\r\nx/2.png,b\r\n', {"1.png": A, "x/2.png": B}),
+        ("SEP=\t\npath\tlabel\n1.png\ta\nx/2.png\tb\n", {"1.png": A, "x/2.png": B}),
         ("path,label\n.\\1.png,a\nx\\2.png,b\n", {"1.png": A, "x/2.png": B}),
         ("path;label\n1;a\nx\\2;b\n", {"1.png": A, "x/2.png": B}),
         ("path,label\nid.1,a\nx/07,b\n", {"id.1.TIF": A, "id.1.json": b"x", "x/07.jpeg": B}),
         (f"path,label\n{unicodedata.normalize('NFC', 'é/ä.png')},a\n1.png,b\n", {"e\u0301/a\u0308.png": A, "1.png": B}),
         (f"path,label\n{unicodedata.normalize('NFD', 'é/ä')},a\n1.png,b\n", {"é/ä.png": A, "1.png": B}),
         ("path,label\np07,a\n1.png,b\n", {"p07.png": A, "p07/more.png": A, "1.png": B}),
+        ("path,label\nCAT/0.png,a\ndog/0.png,b\n", {"cat/0.png": A, "dog/0.png": B}),
+        ("path,label\nIMG_1.JPG,a\nX\\2,b\n", {"img_1.jpg": A, "x/2.PNG": B}),
+        ("path,label\nÄ/1.png,a\n2.png,b\n", {"a\u0308/1.png": A, "2.png": B}),
     ],
 )
 def test_the_files_of_a_table_are_found(table, files):
@@ -840,7 +892,11 @@ def test_a_file_that_is_listed_in_two_ways_has_equal_content(other):
         ("cat/01.png", ["cat/1.png"], "it does not exist (did you mean 'cat/1.png'?)"),
         ("my_images/cat/1.png", ["cat/1.png", "cat/11.png"], "it does not exist (did you mean 'cat/1.png'?)"),
         ("7.jpg", ["x/7.png", "8.jpg"], "it does not exist (did you mean 'x/7.png'?)"),
-        ("IMG_1.JPG", ["img_1.jpg"], "it does not exist (did you mean 'img_1.jpg'?)"),
+        ("CAT/0.png", ["cat/0.jpg", "dog/0.png", "Cat/0.gif"], "it does not exist (did you mean 'cat/0.jpg'?)"),
+        ("CAT/00.png", ["cat/0.png", "dog/0.png"], "it does not exist (did you mean 'cat/0.png'?)"),
+        ("CAT/0.png", ["cat/more/0.png", "dog/0.png"], "it does not exist (did you mean 'cat/more/0.png'?)"),
+        ("ÄRA/0.PNG", ["a\u0308ra/x/0.png", "cat/0.png"], "it does not exist (did you mean 'a\u0308ra/x/0.png'?)"),
+        ("IMG_1.JPG", ["img_1.jpg", "Img_1.jpg"], "it could be any of Img_1.jpg, img_1.jpg"),
         ("7", ["7.png", "7.jpg"], "it could be any of 7.jpg, 7.png"),
         ("unlike", ["x/7.png"], "it does not exist"),
         ("x", ["x/7.png"], "it is not a file"),
@@ -859,6 +915,16 @@ def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
         prepared(dataset.model_copy(update={"max_unreadable": 0.5}))
 
 
+def test_a_suggestion_compares_a_bounded_number_of_files_first_those_of_the_same_folder(monkeypatch):
+    compared = []
+    monkeypatch.setattr(listed_files, "MOST_CANDIDATES", 3)
+    monkeypatch.setattr(listed_files, "get_close_matches", lambda _, files, **__: compared.append(files) or [])
+    write_tree("source", dict.fromkeys(["a/1.png", "a/2.png", "b/3.png", "z/4.png"], A))
+    _, problems = listed_files.locate_files(Path("source"), ["z/5.png"])
+    assert problems == {"z/5.png": "it does not exist"}
+    assert compared == [["z/4.png", "a/1.png", "a/2.png"]]
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize(
     "others",
@@ -869,10 +935,21 @@ def test_a_listed_file_that_is_missing_has_its_own_error(path, files, problem):
         {"train/a/1.png": A, "train/b/1.png": B, "train/b/1.json": b"{}", "test/1.png": A, "test/unknown/2.png": A},
         {"train/a/1.png": A, "train/b/1.png": B, "test/unknown/1.png": A, "val/b/1.png": A, "test/unknown/1.json": b""},
         {"a/1.png": A, "b/1.png": B, "test/a/2.png": A, "test/none/1.png": A, "valid/2.png": A},
+        {"train/a/1.png": A, "train/b/1.png": B, "test/a/2.png": A, "unlabeled/1.png": A},
+        {"train/a/1.png": A, "train/b/1.png": B, "extra/1.png": A, "more/1.png": A, "extra/2.json": b"{}"},
+        {"Training/a/1.png": A, "Training/b/1.png": B, "val/b/1.png": B, "c/1.png": A},
+        {"a/README": b"x", "b/LICENSE": b"x", "b/Changelog": b"x"},
+        {"a/1.cr2": b"II*\0raw", "b/1.DNG": encode(NOISE, "TIFF"), "b/1.svg": b"<svg/>"},
+        {"train/a/7.jpeg": A, "train/a/7.NEF": b"MM\0*raw", "train/b/notice": b"x", "train/b/1.png": B},
+        {"a/annotations/1.xml": b"<x/>", "b/annotations/1.xml": b"<x/>"},
+        {"annotations/a/1.xml": b"<x/>", "annotations/b/1.xml": b"<x/>", "docs/manual/i.html": b"<html>"},
+        {"train/a/1.png": A, "train/b/1.png": B, "train/a/masks/1.json": b"{}", "labels/train/1.txt": b"0"},
+        {"train/a/1.png": A, "train/b/1.png": B, "labels/1.txt": b"0", "labels/test/a/1.txt": b"0"},
     ],
 )
 def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, others):
-    files = others if any(name.startswith("train/") for name in others) else {"a/1.png": A, "b/1.png": B, **others}
+    has_train = any(name.startswith(("train", "Train")) for name in others)
+    files = others if has_train else {"a/1.png": A, "b/1.png": B, **others}
     dataset = source_dataset(shape, files, max_unreadable=0.0)
     if shape != "folder":
         download.main(params_with(d=dataset), "d")
@@ -883,7 +960,38 @@ def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, othe
     assert {*images.table["name"], *ignored()} == set(files)
     assert images.ignored == len(ignored())
     first = next(iter(ignored().items()))
-    assert line.endswith(f", {images.ignored} other files ignored ({first[0]}: {first[1]})")
+    assert line.endswith(f", {counted(images.ignored, 'other file')} ignored ({first[0]}: {first[1]})")
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize(
+    ("trained", "tested", "problems"),
+    [
+        (["cat", "dog"], ["cats", "dogs"], {"test/cats": "cat", "test/dogs": "dog"}),
+        (["cat", "dog"], ["Cats", "dog"], {"test/Cats": "cat"}),
+        (["golden retriever", "poodle"], ["golden_retriever", "poodle"], {"test/golden_retriever": "golden retriever"}),
+        (["type_1", "type_2"], ["type1", "type_2"], {"test/type1": "type_1"}),
+        (["cat", "dog"], ["dog", "1_cat"], {"test/1_cat": "cat"}),
+        (["1", "2"], ["1", "10"], {}),
+        (["type 1", "type 2"], ["type 1", "type 21"], {}),
+        (["cat", "dog"], ["unknown", "images", "test"], {}),
+    ],
+)
+def test_a_folder_of_a_split_with_nearly_the_name_of_a_class_is_an_error(shape, trained, tested, problems):
+    files = {f"train/{name}/1.png": A for name in trained} | {f"test/{name}/1.png": B for name in tested}
+    dataset = source_dataset(shape, files)
+    if not problems:
+        assert prepared(dataset).classes == sorted(trained)
+        assert set(ignored()) == {f"test/{name}/1.png" for name in tested if name not in trained}
+        return
+    with pytest.raises(UserError) as error:
+        prepared(dataset)
+    assert sorted(sentence.partition(": ")[2] for sentence in error.value.sentences) == [
+        f"folder '{folder}' has no training images (did you mean '{name}'?). Rename it as its class is named for "
+        "training, or take it out of the dataset if it is not a class."
+        for folder, name in problems.items()
+    ]
+    assert has_no_images()
 
 
 @pytest.mark.parametrize(
@@ -893,6 +1001,8 @@ def test_other_files_and_unlabeled_images_do_not_count_as_unreadable(shape, othe
         ("a/2.HEIC", b"text"),
         ("a/2.svg", b"<svg/>"),
         ("a/2", b"text"),
+        ("a/2.cr2", b"raw"),
+        ("b/readme.png", b"text"),
         ("a/2.dat", encode(NOISE, "JPEG")[:1000]),
     ],
 )
@@ -929,8 +1039,33 @@ def test_folders_without_images_are_named_in_one_error():
     )
 
 
+@pytest.mark.parametrize("shape", ["zip", "tar.gz"])
+@pytest.mark.parametrize("others", [["docs/1.txt"], ["notes/1.md", "docs/i.html"], ["a/1.txt", "c/1.json", "c/2.json"]])
+def test_a_folder_of_an_archive_without_images_is_ignored(shape, others):
+    files = {"a/1.png": A, "b/1.png": B, **dict.fromkeys(others, b"x")}
+    assert prepared(source_dataset(shape, files, max_unreadable=0.0)).classes == ["a", "b"]
+    assert set(ignored()) == set(others)
+
+
+@pytest.mark.parametrize(
+    ("files", "problems"),
+    [
+        ({"b/1.png": b"text"}, ["1 of 3 files", "class 'b'"]),
+        ({"b/1.png": b"", "c/1.txt": b"x"}, ["1 of 3 files", "class 'b'", "folder 'c'"]),
+        ({"b/1.png": b"", "d/1.png": encode(np.full((8, 8), 900, np.uint16))}, ["1 of 4", "class 'b'", "the values"]),
+        ({"c/1.txt": b"x", "a/3.png": b""}, ["1 of 3 files", "folder 'c'"]),
+    ],
+)
+def test_unreadable_files_do_not_hide_other_problems(files, problems):
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", {"a/1.png": A, "a/2.png": B, **files}))
+    assert len(error.value.sentences) == len(problems)
+    for sentence, problem in zip(error.value.sentences, problems, strict=True):
+        assert sentence.startswith(f"d: {problem}")
+
+
 def test_all_mistakes_of_a_table_are_reported():
-    rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,test" for number in range(3, 20)]]
+    rows = ["1.png,a,", ",a,", "2.png,,dev", "1.png,b,", *[f"{number}.png,,train" for number in range(3, 20)]]
     with pytest.raises(UserError) as error:
         prepared(csv_dataset("\n".join(["path,label,split", *rows]), TWO_FILES))
     assert [sentence.removeprefix("'source/labels.csv'") for sentence in error.value.sentences[:5]] == [
@@ -1407,6 +1542,30 @@ def test_the_checksum_of_16_bit_gray_is_that_of_all_its_bits():
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        tiff(DEEP.astype(np.int16), photometric=0, sample_format=2),
+        tiff(DEEP.astype(np.float16), sample_format=3, big_endian=True),
+        tiff(DEEP.astype(np.uint16), bits=10),
+        tiff(DEEP.astype(np.uint16)).replace(struct.pack("<HHII", 277, 4, 1, 1), struct.pack("<HHII", 277, 4, 1, 2)),
+        b"MM\0+\0\x08\0\0" + bytes(40),
+    ],
+    ids=["signed", "half precision", "10 bits", "with alpha", "damaged"],
+)
+def test_a_tiff_of_a_kind_that_is_not_read_is_said_to_be_one(content):
+    write_images("d", source_of(png(plain(RED)), content), 8, max_unreadable=0.5)
+    assert quarantine() == {"1.png": UNREAD_TIFF}
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("big_endian", [False, True])
+def test_the_checksum_does_not_depend_on_the_setting_bits(photometric, big_endian):
+    """Else the setting would draw another split."""
+    content = tiff((DEEP * 16).astype(np.uint16), photometric, big_endian=big_endian)
+    assert len({decode(content, 8, bits=bits).sha256 for bits in (None, 10, 12, 14, 16)}) == 1
+
+
+@pytest.mark.parametrize(
     ("content", "reason"),
     [
         (tiff(np.arange(64, dtype=np.int16).reshape(8, 8), sample_format=2), "its pixels are signed 16-bit numbers"),
@@ -1451,17 +1610,35 @@ def test_16_bit_images_that_use_all_bits_need_no_setting():
     assert images.pixels[:2].max() == 20_000 >> 8
 
 
-def test_dark_16_bit_colors_are_reported():
-    """Pillow keeps only their upper eight bits."""
+def deep_png(color_type, pixels):
+    """A PNG file of (height, width, bands) 16-bit numbers."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
-    rows = b"".join(b"\0" + np.full((8, 3), 3000, ">u2").tobytes() for _ in range(8))
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 16, 2, 0, 0, 0))
-    content += chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    with pytest.raises(UserError, match="the 16-bit images reach only 3,071 of 65,535"):
-        prepared(source_dataset("folder", {"a/1.png": content, "b/1.png": content}))
+    height, width, _ = pixels.shape
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 16, color_type, 0, 0, 0))
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    return content + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("color_type", "bands"),
+    [(2, [3000, 2000, 100]), (4, [3000, 30_000]), (6, [9, 3000, 9, 0]), (6, [3000] * 3 + [65535])],
+)
+@pytest.mark.parametrize("others", [{}, {"b/2.png": encode((DEEP * 60).astype(np.uint16))}], ids=["alone", "and gray"])
+def test_dark_16_bit_colors_are_reported(color_type, bands, others):
+    """Pillow keeps only their upper eight bits."""
+    content = deep_png(color_type, np.full((8, 8, len(bands)), bands))
+    files = {"a/1.png": content, "b/1.png": content, **others}
+    with pytest.raises(UserError) as error:
+        prepared(source_dataset("folder", files))
+    largest = 3780 if others else 3071
+    assert str(error.value) == (
+        f"d: the values of the 16-bit images reach only {largest:,} of 65,535, so the images would be nearly black. "
+        "Some of them are in color: convert them to 8 bits, or write `bits: 16` if they are that dark."
+    )
+    assert prepared(source_dataset("folder", files, bits=16)).bits == 16
     with pytest.raises(ValueError, match="it has 16-bit colors"):
         decode(content, 8, bits=12)
 

@@ -398,6 +398,9 @@ ERRORS = {
     "no class folders": lambda: folder_error({"1.png": png(plain(1))}),
     "class folders at two levels": lambda: folder_error({"a/cat/1.png": png(plain(1)), "cat/1.png": png(plain(2))}),
     "split beside classes": lambda: folder_error(images(cat=3, dog=3, test=3)),
+    "nearly the name of a class": lambda: folder_error(
+        images(**{"train/cat": 3, "train/dog": 3, "test/cats": 3, "test/dog": 3})
+    ),
     "unreadable files": lambda: folder_error(images(cat=3, dog=3) | {"cat/0.png": b"", "cat/1.png": b"text"}),
     "dark 16-bit images": lambda: folder_error(
         {f"{name}/1.png": png((np.arange(64).reshape(8, 8) * 60).astype(np.uint16)) for name in ("cat", "dog")}

@@ -481,6 +481,22 @@ def test_invalid_class_selections_are_errors(entry, sentence):
     assert str(error.value).startswith(sentence)
 
 
+@pytest.mark.parametrize(
+    ("entry", "where"),
+    [
+        ({"rename": {"cats": "x"}, "include": ["dogs", "horse"]}, ["rename", "include"]),
+        ({"rename": {"a": "x", "b": "y"}, "include": ["dog", 7, 8]}, ["rename", "rename", "include", "include"]),
+        ({"rename": {"cat": "x", 0: "y", "b": "z"}, "exclude": ["c"]}, ["rename", "rename", "exclude"]),
+        ({"rename": {"hores": "pony"}, "include": ["pony", "dog"]}, ["rename"]),
+        ({"rename": {"hores": "pony"}, "exclude": ["pony", "gdo"]}, ["rename", "exclude"]),
+    ],
+)
+def test_all_problems_of_a_selection_of_classes_are_reported(entry, where):
+    with pytest.raises(UserError) as error:
+        resolve_classes(task_config(**entry), CLASSES, "tasks.t")
+    assert [sentence.split(":")[0] for sentence in error.value.sentences] == [f"tasks.t.{key}" for key in where]
+
+
 def test_all_classes_that_differ_in_letter_case_are_reported():
     with pytest.raises(UserError) as error:
         resolve_classes(task_config(), ["Cat", "Dog", "cat", "dog"], "tasks.t")
@@ -910,10 +926,12 @@ def test_a_smaller_training_set_is_a_subset(images, seed, small, more):
 
 def test_every_split_needs_two_images_per_class():
     table = pd.DataFrame({"label": [0] * 3 + [1] * 14 + [2] * 18, "group_id": [0, 1, 2, *[3] * 9, *range(4, 27)]})
-    check_counts(pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), task_config(), CLASSES, table, "tasks.t")
+    check_counts(
+        pd.DataFrame([[2, 2, 2], [9, 5, 7]], columns=SPLITS), task_config(), CLASSES, table, CLASSES, "tasks.t"
+    )
     counts = pd.DataFrame([[9, 9, 9], [9, 1, 4], [0, 9, 9]], columns=SPLITS)
     with pytest.raises(UserError) as error:
-        check_counts(counts, task_config(), CLASSES, table, "tasks.t")
+        check_counts(counts, task_config(), CLASSES, table, CLASSES, "tasks.t")
     assert error.value.sentences == (
         "tasks.t: class 'dog' has 9 train, 1 validation and 4 test images (its largest group has 9 images). Every "
         "split needs at least 2: change the shares or add images.",
@@ -955,6 +973,25 @@ def test_the_error_of_small_classes_has_a_line_that_leaves_them_out(names, small
         name for name in names if name not in {*few, *entry.get("exclude", []), "cat" * (2 in entry.get("exclude", []))}
     }
     assert set(task.classes) == chosen & {*entry.get("include", names), *("bee" * (1 in entry.get("include", [])),)}
+
+
+@pytest.mark.parametrize(
+    ("entry", "line"),
+    [
+        ({"include": ["ant", "bee", "cow"], "rename": {"ant": "insect", "dog": "insect"}}, "['ant', 'bee']"),
+        ({"include": ["insect", "cow", 1], "rename": {"ant": "insect", "dog": "insect"}}, "['insect', 1]"),
+        ({"include": [3, "ant", "x"], "rename": {"cow": "x", "dog": "pet"}}, "[3, 'ant']"),
+    ],
+)
+def test_the_line_without_small_classes_has_the_names_as_they_are_written(entry, line, folder):
+    images = [image for name in ("ant", "bee", "cow", "dog") for image in numbered(name, 3 if name == "cow" else 12)]
+    with pytest.raises(UserError) as error:
+        split_task(images, **entry)
+    assert error.value.sentences[-1] == f"tasks.t: To leave these classes out, write `include: {line}`."
+    names = ["ant", "bee", "cow", "dog"]
+    chosen = {names[label] for label in resolve_classes(task_config(**entry), names, "tasks.t").label_of}
+    task = split_task(images, **entry | {"include": parse_yaml(line)})
+    assert set(task.table["name"].str.split("/").str[0]) == chosen - {"cow"}
 
 
 # Contradicting labels, and published splits that a task does not use.
@@ -1053,6 +1090,43 @@ def test_published_or_a_share_is_the_published_split_where_there_is_one(images, 
     plain = split_task_from_scratch(images, validation=settled[0], test=settled[1])
     assert splits_by(task) == splits_by(plain)
     assert task.summary == plain.summary
+
+
+def partly_published():
+    """Images of which only those of a and b have a published test split."""
+    return [
+        image._replace(split=split)
+        for label, splits in {"a": ("train", "test"), "b": ("train", "test"), "c": ("train",), "d": ("train",)}.items()
+        for split in splits
+        for image in numbered(label, 12, 100 * (split == "test"))
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entry", "tested"),
+    [
+        ({"include": ["c", "d"]}, {"c": 3, "d": 3}),
+        ({"exclude": [0, "b"]}, {"c": 3, "d": 3}),
+        ({"include": ["a", "b"]}, {"a": 12, "b": 12}),
+        ({"include": ["c", "d"], "rename": {"c": "a", "a": "x"}}, {"a": 3, "d": 3}),
+    ],
+)
+def test_published_or_a_share_depends_on_the_classes_of_the_task(entry, tested, folder):
+    task = split_task(partly_published(), test="published or 0.25", **entry)
+    assert task.rows("test")["class"].value_counts().to_dict() == tested
+
+
+@pytest.mark.parametrize("test", ["published", "published or 0.25"])
+def test_a_class_without_published_images_of_a_split_is_an_error(test, folder):
+    with pytest.raises(UserError) as error:
+        split_task(partly_published(), test=test)
+    assert error.value.sentences == (
+        *(
+            f"tasks.t: dataset 'd' publishes no test images of class '{name}'. Give a share, or leave the class out."
+            for name in "cd"
+        ),
+        "tasks.t: To leave these classes out, write `exclude: ['c', 'd']`.",
+    )
 
 
 def test_the_study_of_own_images_uses_published_splits(folder):

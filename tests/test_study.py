@@ -8,17 +8,23 @@ import sys
 from functools import reduce
 from operator import getitem
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
+from stages.config.datasets import CsvConfig, FolderConfig
 from stages.config.heads import HeadConfig
+from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.yaml import parse_yaml, read_yaml
+from stages.sources import folders
 from stages.sources.source_image import SourceImage
 from stages.sources.writing import write_images
+from stages.validation.published_splits import unused_splits
 from stages.validation.study import load_study, validate_study
+from tests.conftest import write_tree
 from tests.pipeline import write_study
 
 ROOT = Path(__file__).parents[1]
@@ -380,14 +386,14 @@ BAD_STUDIES = [
     (
         "true as a class",
         {"tasks/digits-b/exclude": [True]},
-        "tasks.digits-b.exclude: YAML reads true as a boolean. If it is the name of a class, write it in quotes, such "
-        "as 'true'.",
+        "tasks.digits-b.exclude: YAML reads true as a boolean. If it is the name of a class, write it in quotes "
+        "exactly as the folder is spelled.",
     ),
     (
         "a negative class",
         {"tasks/digits-b/exclude": [-1]},
-        "tasks.digits-b.exclude: YAML reads -1 as a number. If it is the name of a class, write it in quotes, such as "
-        "'-1'.",
+        "tasks.digits-b.exclude: YAML reads -1 as a number. If it is the name of a class, write it in quotes "
+        "exactly as the folder is spelled.",
     ),
     # Names of other entries.
     (
@@ -860,6 +866,8 @@ def test_each_problem_of_a_study_is_reported_in_one_line(name, changes, message)
         ),
         ("tasks/digits-a/rename", "{TRUE: yes, 2024-05-01: may}", {"true": "a boolean", "2024-05-01": "a date"}),
         ("tasks/digits-a/rename", "{one: 1, two: 2024-05-02}", {"1": "a number", "2024-05-02": "a date"}),
+        ("tasks/digits-a/include", "[1.10, 2.0]", {"1.1": "a number", "2.0": "a number"}),
+        ("tasks/digits-a/include", "[NULL, 1e3, yes]", {"null": "an empty value", "1000.0": "a number"}),
         ("features/b-fc1/classes", "[-5, 2024-05-01]", {"-5": "a number", "2024-05-01": "a date"}),
     ],
 )
@@ -867,7 +875,8 @@ def test_a_class_name_that_yaml_does_not_read_as_text_is_to_be_quoted(path, text
     _, problems = validate_study(changed({path: parse_yaml(text)}))
     where = path.replace("/", ".")
     assert problems == [
-        f"{where}: YAML reads {name} as {kind}. If it is the name of a class, write it in quotes, such as '{name}'."
+        f"{where}: YAML reads {name} as {kind}. If it is the name of a class, write it in quotes"
+        + (f", such as '{name}'." if kind == "a date" and ":" not in name else " exactly as the folder is spelled.")
         for name, kind in read_as.items()
     ]
 
@@ -1010,6 +1019,20 @@ def test_check_names_published_splits_that_a_task_does_not_use(dataset, files, v
         f"it, write `{split}: published`."
         for split, value in (line.split(": ") for line in unused)
     ]
+
+
+@pytest.mark.parametrize("source", ["folder", "csv"])
+def test_check_reads_a_folder_once_and_looks_for_no_listed_file(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_tree("my_images", {**dict.fromkeys(SPLIT_FOLDERS, b""), "labels.csv": TABLE.encode()})
+    calls = {name: Mock(wraps=getattr(folders, name)) for name in ("_walk", "_labeled_rows", "locate_files")}
+    for name, function in calls.items():
+        monkeypatch.setattr(folders, name, function)
+    dataset = (FolderConfig if source == "folder" else CsvConfig)(**FOLDER | {"source": source})
+    tasks = {name: TaskConfig(dataset="mine", validation="published", test=0.2) for name in "abc"}
+    assert len(list(unused_splits(tasks, {"mine": dataset}))) == 3
+    used = "_walk" if source == "folder" else "_labeled_rows"
+    assert {name: function.call_count for name, function in calls.items()} == dict.fromkeys(calls, 0) | {used: 1}
 
 
 def test_check_knows_the_published_splits_of_prepared_images(tmp_path, monkeypatch):

@@ -38,7 +38,7 @@ class TaskConfig(Entry):
     """The largest share of the images of the earlier split that may be missing from the dataset; 1 accepts any."""
 
     def settled(self, published: Collection[str]) -> "TaskConfig":
-        """The task for a dataset that publishes these splits, with one of the two values of `published or 0.2`."""
+        """The task for classes with these published splits, with one of the two values of `published or 0.2`."""
         return self.model_copy(
             update={split: _settle(getattr(self, split), split in published) for split in ("validation", "test")}
         )

@@ -95,10 +95,14 @@ def _tar_members(archive: tarfile.TarFile) -> tuple[dict[str, Member], list[str]
 def _images(
     dataset: ArchiveConfig | FlowersConfig | KaggleConfig, path: Path, members: dict[str, Member], folders: list[str]
 ) -> Iterator[SourceImage]:
-    for name, location in locate_images(members, folders, dataset.subfolder, repr(str(path))).items():
+    locations = locate_images(members, folders, dataset.subfolder, repr(str(path)))
+    classes = {location.label for name, location in locations.items() if not may_be_other(name)} - {""}
+    for name, location in locations.items():
         member, text, is_optional = members[name], printable(name), may_be_other(name)
         if location.unlabeled:
             yield ignored_file(text, location.label, location.unlabeled)
+        elif is_optional and classes and location.label not in classes:  # a user cannot remove it from the archive
+            yield ignored_file(text, "", f"folder {location.label!r} has no images")
         elif problem := location.problem or member.problem:
             yield unusable_image(text, location.label, problem)
         elif member.size > LARGEST_FILE:

@@ -27,6 +27,11 @@ FORMATS = {
     "PPM": "PPM",
 }
 UNKNOWN_FORMAT = f"the file is not an image of a known format ({', '.join(FORMATS)})"
+TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # the start of its files, in two byte orders and two versions
+UNREAD_TIFF = (
+    "it is a damaged TIFF file, or one of a kind that is not read, such as of signed, 10-bit or half-precision numbers "
+    "or of 16-bit gray with transparency"
+)
 Image.init()  # else Pillow recognizes only some of them at first
 pi_heif.register_heif_opener()
 SMALLEST_SIDE = 4  # pixels; smaller images are tracking pixels of web pages
@@ -49,13 +54,15 @@ class Decoded(NamedTuple):
 
     sha256: of the image in its original size and depth. perceptual_hash: pHash (the signs of the low frequencies), 256
     bits as 64 hexadecimal digits; similar images differ in few bits. largest: of a 16-bit image, its largest stored
-    value; of color images, to the next multiple of 256.
+    value; of color images, to the next multiple of 256. has_deep_color: whether it has colors (or gray and
+    transparency) of 16 bits.
     """
 
     pixels: np.ndarray
     sha256: str
     perceptual_hash: str
     largest: int | None = None
+    has_deep_color: bool = False
 
 
 def decode(content: bytes | np.ndarray, image_size: int, resize: str = "crop", bits: int | None = None) -> Decoded:
@@ -87,6 +94,8 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
     try:
         opened = Image.open(io.BytesIO(content), formats=list(FORMATS.values()))
     except UnidentifiedImageError:  # its message has a memory address, which differs on every run
+        if content.startswith(TIFF):
+            raise ValueError(UNREAD_TIFF) from None
         raise NotAnImage(UNKNOWN_FORMAT) from None
     with opened as image:
         all_tags = getattr(image, "tag_v2", {})  # others may be damaged
@@ -99,19 +108,22 @@ def _decode(content: bytes, image_size: int, resize: str, bits: int | None) -> D
         if image.format == "PPM" and image.mode == "I":
             upright = upright.convert("I;16")  # Pillow has scaled them to 16 bits
     if upright.mode.startswith("I;16"):
-        gray, shallow, largest = _deep_gray(np.asarray(upright), tags, bits)
-        return _finish(shallow.convert("RGB"), image_size, resize, gray.tobytes())._replace(largest=largest)
+        exact, shallow, largest = _deep_gray(np.asarray(upright), tags, bits)
+        return _finish(shallow.convert("RGB"), image_size, resize, exact.tobytes())._replace(largest=largest)
     rgb = _as_rgb(upright)
     if not has_deep_color:
         return _finish(rgb, image_size, resize)
     if bits not in (None, 16):
         raise ValueError("it has 16-bit colors, of which only the upper 8 bits are read; convert it to 8-bit colors")
-    return _finish(rgb, image_size, resize)._replace(largest=256 * max(high for _, high in rgb.getextrema()) + 255)
+    # Without transparency, which would make dark images white.
+    largest = 256 * max(high for _, high in upright.convert("RGB").getextrema()) + 255
+    return _finish(rgb, image_size, resize)._replace(largest=largest, has_deep_color=True)
 
 
 def _deep_gray(stored: np.ndarray, tags: dict, bits: int | None) -> tuple[np.ndarray, Image.Image, int | None]:
-    """A gray image of up to 16 bits with 0 as black, (height, width) uint16; its upper eight bits; its largest value.
+    """A gray image of up to 16 bits, (height, width) uint16, for its checksum; its upper eight bits; its largest value.
 
+    In both images black is the smallest value.
     stored: (height, width), 16-bit numbers. tags: of a TIFF file. The largest value is None if the file says its depth.
     """
     stored_bits = tags.get(BITS_PER_SAMPLE, (16,))[0]
@@ -119,10 +131,10 @@ def _deep_gray(stored: np.ndarray, tags: dict, bits: int | None) -> tuple[np.nda
     white, largest = 2**bits - 1, int(stored.max())
     if largest > white:
         raise ValueError(f"its values reach {largest:,}, more than the {white:,} of {bits} bits")
-    gray = stored.astype("<u2")
+    gray = exact = stored.astype("<u2")
     if tags.get(PHOTOMETRIC) == WHITE_IS_ZERO:
-        gray = white - gray
-    return gray, Image.fromarray((gray >> (bits - 8)).astype(np.uint8)), largest if stored_bits == 16 else None
+        gray, exact = white - gray, 2**stored_bits - 1 - exact  # the checksum must not depend on the setting `bits`
+    return exact, Image.fromarray((gray >> (bits - 8)).astype(np.uint8)), largest if stored_bits == 16 else None
 
 
 def _without_metadata(png: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +12,14 @@ from stages.config.datasets import CsvConfig, FolderConfig
 from stages.core.errors import UserError
 from stages.core.wording import did_you_mean, listing
 from stages.sources.layout import (
+    HELD_OUT,
     SPLIT_NAMES,
     SUFFIXES,
     class_name,
     is_system_file,
     locate_images,
     may_be_other,
+    only_held_out,
     printable,
 )
 from stages.sources.listed_files import locate_files
@@ -24,6 +27,7 @@ from stages.sources.source_image import LARGEST_FILE, NotAnImage, SourceImage, i
 
 COLUMNS = ["path", "label", "split", "group"]
 DELIMITERS = ",;\t|"
+EXCEL_SEPARATOR = re.compile(r'"?sep=([^"\s]|\t)"?\s*', re.IGNORECASE)  # the first line of some tables, for Excel
 MAX_LISTED = 10  # lines in an error
 
 
@@ -42,23 +46,35 @@ def folder_images(dataset: FolderConfig, path: Path) -> Iterator[SourceImage]:
 def csv_images(dataset: CsvConfig, path: Path) -> Iterator[SourceImage]:
     """The images that a table in the folder lists, in its order. Paths are relative to the folder."""
     table = path / dataset.table
-    rows = list(_rows_of(table))  # check all rows before the first image is decoded
-    files, problems = locate_files(path, [row["path"] for row in rows])
-    if len(problems) > dataset.max_unreadable * len(rows):
+    rows = _labeled_rows(table)  # check all rows before the first image is decoded
+    labeled = [row for row in rows if not row["unlabeled"]]
+    files, problems = locate_files(path, [row["path"] for row in labeled])
+    if len(problems) > dataset.max_unreadable * len(labeled):
         lines = [
-            f"line {row['line']}, {row['path']!r}: {problems[row['path']]}" for row in rows if row["path"] in problems
+            f"line {row['line']}, {row['path']!r}: {problems[row['path']]}"
+            for row in labeled
+            if row["path"] in problems
         ]
         raise UserError(
-            f"{str(table)!r} lists {len(problems)} of {len(rows)} paths without a file in {str(path)!r} "
+            f"{str(table)!r} lists {len(problems)} of {len(labeled)} paths without a file in {str(path)!r} "
             f"({'; '.join(lines[:MAX_LISTED])}). Correct the paths, or remove these lines."
         )
     for row in rows:
-        name, label = files.get(row["path"], row["path"]), class_name(row["label"])
-        if row["path"] in problems:
+        name, label = files.get(row["path"], row["path"]), row["label"]
+        if row["unlabeled"]:
+            yield ignored_file(printable(name), "", row["unlabeled"])
+        elif row["path"] in problems:
             yield unusable_image(printable(name), label, problems[row["path"]])
         else:
             content = lambda name=name: _read(path, name)  # noqa: E731
             yield SourceImage(printable(name), label, content, row["split"], printable(row["group"]))
+
+
+def published_splits(dataset: FolderConfig | CsvConfig, path: Path) -> set[str]:
+    """The splits of the images, empty for some, without looking for the files that a table lists."""
+    if isinstance(dataset, CsvConfig):
+        return {row["split"] for row in _labeled_rows(path / dataset.table) if not row["unlabeled"]}
+    return {image.split for image in folder_images(dataset, path)}
 
 
 def unlabeled_images(path: Path) -> Iterator[SourceImage]:
@@ -118,19 +134,44 @@ def _read(folder: Path, name: str) -> bytes:
         raise ValueError(f"it cannot be read ({error.strerror})") from None
 
 
+def _labeled_rows(table: Path) -> list[dict[str, Any]]:
+    """All rows of a table, also with unlabeled: why the image has no class, or empty."""
+    rows = list(_rows_of(table))
+    named = {}
+    for row in rows:
+        row["label"] = class_name(row["label"])
+        if row["label"]:
+            where = f"{str(table)!r}, line {row['line']}"
+            named.setdefault((row["label"], row["split"]), f"{where}: class {row['label']!r}")
+    unlabeled = only_held_out(named) | {"": "its label is empty"}
+    return [{**row, "unlabeled": unlabeled.get(row["label"], "")} for row in rows]
+
+
 def _rows_of(file: Path) -> Iterator[dict[str, Any]]:
     """The rows of a table with path, label, split, group and line; `UserError` with the lines of all mistakes."""
     try:
         with file.open(encoding="utf-8-sig", newline="") as lines:
-            delimiter = _delimiter(lines.readline())
-            lines.seek(0)
-            yield from _checked(
-                str(file), csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
-            )
+            header = lines.readline()
+            separator = EXCEL_SEPARATOR.fullmatch(header)
+            if not separator:
+                lines.seek(0)
+            delimiter = separator[1] if separator else _delimiter(header)
+            reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True, strict=True)
+            yield from _checked(str(file), reader, 1 if separator else 0)
     except FileNotFoundError:
         raise UserError(f"table {str(file)!r} does not exist. Correct `path` or `table`.") from None
-    except (OSError, ValueError, csv.Error) as error:
+    except csv.Error as error:
+        line = reader.reader.line_num + bool(separator)
+        raise UserError(
+            f"{str(file)!r} cannot be read as a table ({error}, in or before line {line}). "
+            "Close each quote, and write a quote inside of quotes twice."
+        ) from None
+    except UnicodeDecodeError as error:
         raise UserError(f"{str(file)!r} cannot be read as a table ({error}). Save it as UTF-8 text.") from None
+    except OSError as error:
+        raise UserError(
+            f"{str(file)!r} cannot be read as a table ({error.strerror}). Give a text file that you may read."
+        ) from None
 
 
 def _delimiter(header: str) -> str:
@@ -142,7 +183,8 @@ def _delimiter(header: str) -> str:
     return max(DELIMITERS, key=known)
 
 
-def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
+def _checked(file: str, reader: csv.DictReader, skipped: int) -> Iterator[dict[str, Any]]:
+    """The rows. skipped: lines of the file before those of the reader."""
     reader.fieldnames = names = [name.strip().casefold() for name in reader.fieldnames or []]
     missing = [f"column {name!r}{did_you_mean(name, names)}" for name in ("path", "label") if name not in names]
     if missing:
@@ -155,10 +197,10 @@ def _checked(file: str, reader: csv.DictReader) -> Iterator[dict[str, Any]]:
         row = {column: (cells.get(column) or "").strip() for column in COLUMNS}
         if not any(row.values()) and None not in cells:
             continue
-        split = row["split"].casefold()
-        problems += [f"{file!r}, line {reader.line_num}: {problem}" for problem in _row_problems(cells, row, seen)]
+        split, line = row["split"].casefold(), reader.line_num + skipped
+        problems += [f"{file!r}, line {line}: {problem}" for problem in _row_problems(cells, row, seen)]
         seen.add(row["path"])
-        yield {**row, "split": SPLIT_NAMES.get(split, ""), "line": reader.line_num}
+        yield {**row, "split": SPLIT_NAMES.get(split, ""), "line": line}
     if problems:
         more = [f"{file!r}: {len(problems) - MAX_LISTED} more lines have mistakes."] if problems[MAX_LISTED:] else []
         raise UserError(*problems[:MAX_LISTED], *more)
@@ -171,7 +213,8 @@ def _row_problems(cells: dict[str | None, Any], row: dict[str, str], seen: set[s
     if None in cells:
         yield "more cells than columns. Put text with commas in quotes."
         return
-    for column in ("path", "label"):
+    is_held_out = SPLIT_NAMES.get(row["split"].casefold()) in HELD_OUT  # such images may have no label
+    for column in ("path",) if is_held_out else ("path", "label"):
         if not row[column]:
             yield f"{column} is empty. Fill it in."
     if row["path"] and row["path"] in seen:

@@ -92,6 +92,7 @@ def _decode(dataset: str, folder: Path, source: Iterable[SourceImage], image_siz
                     "perceptual_hash": outcome.perceptual_hash,
                     "bits": image.bits,
                     "largest": outcome.largest,
+                    "has_deep_color": outcome.has_deep_color,
                 }
                 pixels.write(outcome.pixels.tobytes())
                 readable += 1
@@ -149,7 +150,7 @@ class _Counts:
 
     readable, classes: the classes of readable and of all images. reasons: of the first ten unreadable ones.
     first_ignored: an ignored file with its reason. others: folder of ignored files -> one of them. bits: those of the
-    dataset. largest: value of all 16-bit images.
+    dataset. largest: value of all 16-bit images. has_deep_color: whether some have colors.
     """
 
     images: int = 0
@@ -162,6 +163,7 @@ class _Counts:
     first_ignored: str = ""
     bits: int | None = None
     largest: int | None = None
+    has_deep_color: bool = False
 
     @classmethod
     def of(cls, folder: Path) -> "_Counts":
@@ -182,6 +184,7 @@ class _Counts:
                 counts.bits = row["bits"]
                 if row["largest"] is not None:
                     counts.largest = max(counts.largest or 0, row["largest"])
+                    counts.has_deep_color |= row["has_deep_color"]
                 counts.readable.add(row["class"])
         return counts
 
@@ -198,16 +201,18 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
             f"{dataset}: none of {counted(counts.ignored, 'file')} is an image of a class ({counts.first_ignored}). "
             "Give a folder or archive of images."
         )
-    verb = "is" if counts.unreadable == 1 else "are"
+    problems = []
     if not counts.images or counts.unreadable > max_unreadable * total:
-        raise UserError(
+        verb = "is" if counts.unreadable == 1 else "are"
+        problems.append(
             f"{dataset}: {counts.unreadable} of {counted(total, 'file')} {verb} unreadable, more than max_unreadable "
             f"{max_unreadable:.1%} ({'; '.join(counts.reasons)}). Fix, convert or remove them, or raise max_unreadable."
         )
-    problems = [
-        f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."
-        for name in sorted(counts.classes - counts.readable - {""})
-    ]
+    if counts.images:  # else it holds for all of them
+        problems += [
+            f"{dataset}: class {name!r} has no readable image. Fix its files, or remove the class."
+            for name in sorted(counts.classes - counts.readable - {""})
+        ]
     problems += [
         f"{dataset}: folder {name!r} has no images, only files such as {counts.others[name]!r}. Move it to another "
         "place, or add images."
@@ -215,9 +220,13 @@ def _check(dataset: str, counts: _Counts, max_unreadable: float) -> None:
     ]
     if counts.bits is None and counts.largest is not None and counts.largest < NEARLY_BLACK:
         bits = max(8, counts.largest.bit_length() + counts.largest.bit_length() % 2)
+        if counts.has_deep_color:
+            remedy = "Some of them are in color: convert them to 8 bits, or write `bits: 16`"
+        else:
+            remedy = f"Write `bits: {bits}` if {2**bits - 1:,} is white, or `bits: 16`"
         problems.append(
             f"{dataset}: the values of the 16-bit images reach only {counts.largest:,} of 65,535, so the images would "
-            f"be nearly black. Write `bits: {bits}` if {2**bits - 1:,} is white, or `bits: 16` if they are that dark."
+            f"be nearly black. {remedy} if they are that dark."
         )
     if problems:
         raise UserError(*problems)

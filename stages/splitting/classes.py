@@ -2,7 +2,7 @@
 
 import itertools
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import NamedTuple
 
@@ -30,9 +30,16 @@ def resolve_classes(entry: TaskConfig, classes: list[str], where: str) -> TaskCl
     with two new names, for fewer than two classes, and for two names that differ only in letter case, which usually are
     one class.
     """
-    new_names = _renamed(entry.rename, classes, f"{where}.rename")
-    excluded = _labels(entry.exclude or [], classes, f"{where}.exclude", new_names)
-    included = _labels(entry.include or [], classes, f"{where}.include", new_names)
+    problems = []
+    new_names = _renamed(entry.rename, classes, f"{where}.rename", problems)
+    # The classes that a wrong line of rename should have named are not missing, too.
+    unknown = set(entry.rename.values()) if problems else set()
+    excluded, included = (
+        _labels([item for item in items or [] if item not in unknown], classes, f"{where}.{key}", new_names, problems)
+        for key, items in (("exclude", entry.exclude), ("include", entry.include))
+    )
+    if problems:
+        raise UserError(*problems)
     labels = sorted((included or set(range(len(classes)))) - excluded)
     names = list(dict.fromkeys(new_names[label] for label in labels))
     if len(names) < 2:
@@ -57,32 +64,42 @@ def select_classes(selection: list[int | str] | None, classes: list[str], where:
     classes: the names of the dataset's classes in the order of their labels. A class is selected by its label (a
     number) or its name (text). `UserError` as in `resolve_classes`.
     """
-    return sorted(range(len(classes)) if selection is None else _labels(selection, classes, where, classes))
+    if selection is None:
+        return list(range(len(classes)))
+    problems = []
+    labels = _labels(selection, classes, where, classes, problems)
+    if problems:
+        raise UserError(*problems)
+    return sorted(labels)
 
 
-def _renamed(rename: dict[int | str, str], classes: list[str], where: str) -> list[str]:
-    """The new names of all classes; those that `rename` does not mention keep theirs."""
-    _labels(rename, classes, where, classes)  # reports all problems at once
-    new_names, twice = {}, []
+def included_items(entry: TaskConfig, classes: list[str], names: Collection[str]) -> list[int | str]:
+    """The items of `include`, as they are written, that select classes with these new names."""
+    new_names = _renamed(entry.rename, classes, "", [])
+    return [item for item in entry.include if new_names[min(_find(item, classes, "", new_names))] in names]
+
+
+def _renamed(rename: dict[int | str, str], classes: list[str], where: str, problems: list[str]) -> list[str]:
+    """The new names of all classes; those that `rename` does not mention keep theirs. problems: see `_labels`."""
+    new_names = {}
     for old, new in rename.items():
-        (label,) = _find(old, classes, where, classes)
-        twice += [label] if label in new_names else []
-        new_names[label] = unicodedata.normalize("NFC", new)
-    if twice:
-        raise UserError(*(f"{where}: class {classes[label]!r} is given twice. Give it once." for label in twice))
+        for label in _labels([old], classes, where, classes, problems):
+            if label in new_names:
+                problems.append(f"{where}: class {classes[label]!r} is given twice. Give it once.")
+            new_names[label] = unicodedata.normalize("NFC", new)
     return [new_names.get(label, name) for label, name in enumerate(classes)]
 
 
-def _labels(items: Iterable[int | str], classes: list[str], where: str, new_names: list[str]) -> set[int]:
-    """The labels of the classes that items select; `UserError` with one sentence for each item that selects none."""
-    labels, problems = set(), []
+def _labels(
+    items: Iterable[int | str], classes: list[str], where: str, new_names: list[str], problems: list[str]
+) -> set[int]:
+    """The labels of the classes that items select. problems: gets one sentence for each item that selects none."""
+    labels = set()
     for item in items:
         try:
             labels |= _find(item, classes, where, new_names)
         except UserError as error:
             problems += error.sentences
-    if problems:
-        raise UserError(*problems)
     return labels
 
 

@@ -10,7 +10,7 @@ from stages.config.tasks import TaskConfig
 from stages.core.errors import UserError
 from stages.core.wording import counted, listing
 from stages.splitting.assignment import EXCLUDED, HELD_OUT, MIN_IMAGES
-from stages.splitting.classes import TaskClasses
+from stages.splitting.classes import TaskClasses, included_items
 from stages.splitting.limits import limiting_classes
 
 MAX_LISTED = 10  # classes in an error
@@ -39,12 +39,34 @@ def count_images(table: pd.DataFrame, classes: int) -> pd.DataFrame:
     return counts.reindex(index=range(classes), columns=SPLITS, fill_value=0)
 
 
-def check_counts(counts: pd.DataFrame, entry: TaskConfig, classes: list[str], table: pd.DataFrame, where: str) -> None:
-    """Raise a `UserError` for all classes with fewer than two images in a split. counts: see `count_images`."""
+def check_counts(
+    counts: pd.DataFrame,
+    entry: TaskConfig,
+    classes: list[str],
+    table: pd.DataFrame,
+    dataset_classes: list[str],
+    where: str,
+) -> None:
+    """Raise a `UserError` for all classes with fewer than two images in a split.
+
+    counts: see `count_images`. classes, table: the classes and the images of the task.
+    """
     small = counts[counts.min(axis=1) < MIN_IMAGES]
     problems = []
     for label, row in small.head(MAX_LISTED).iterrows():
-        largest = int(table.loc[table["label"] == label, "group_id"].value_counts().max())
+        images = table[table["label"] == label]
+        unpublished = [
+            split
+            for split in HELD_OUT
+            if getattr(entry, split) == "published" and split not in set(images["published"])
+        ]
+        if unpublished:
+            problems.append(
+                f"{where}: dataset {entry.dataset!r} publishes no {' and no '.join(unpublished)} images of class "
+                f"{classes[label]!r}. Give a share, or leave the class out."
+            )
+            continue
+        largest = int(images["group_id"].value_counts().max())
         group = f" (its largest group has {largest} images)" if largest > 1 else ""
         problems.append(
             f"{where}: class {classes[label]!r} has {row['train']} train, {row['validation']} validation and "
@@ -54,15 +76,18 @@ def check_counts(counts: pd.DataFrame, entry: TaskConfig, classes: list[str], ta
     if len(small) > MAX_LISTED:
         problems.append(f"{where}: {len(small)} classes have too few images.")
     if len(counts) - len(small) >= 2 and len(small):
-        problems.append(f"{where}: To leave these classes out, write `{_without(entry, classes, small.index)}`.")
+        problems.append(
+            f"{where}: To leave these classes out, write `{_without(entry, classes, small.index, dataset_classes)}`."
+        )
     if problems:
         raise UserError(*problems)
 
 
-def _without(entry: TaskConfig, classes: list[str], labels: Iterable[int]) -> str:
+def _without(entry: TaskConfig, classes: list[str], labels: Iterable[int], dataset_classes: list[str]) -> str:
     """The line of a task without some of its classes, as YAML; all names are quoted."""
     if entry.include is not None:
-        key, items = "include", [name for label, name in enumerate(classes) if label not in labels]
+        kept = [name for label, name in enumerate(classes) if label not in labels]
+        key, items = "include", included_items(entry, dataset_classes, kept)
     else:
         key, items = "exclude", [*(entry.exclude or []), *(classes[label] for label in labels)]
     quoted = ("'" + item.replace("'", "''") + "'" if isinstance(item, str) else str(item) for item in items)

@@ -77,4 +77,6 @@ def _unquoted(where: str, name: Any) -> str:
     """The message about a name of a class that YAML reads as something else."""
     kind = next(kind for types, kind in YAML_TYPES.items() if isinstance(name, types))
     text = "null" if name is None else quote_value(name).strip("'")
-    return f"{where}: YAML reads {text} as {kind}. If it is the name of a class, write it in quotes, such as '{text}'."
+    # Only a date is read from a single spelling: 1.10 is 1.1, and `~` is null.
+    how = f", such as '{text}'" if type(name) is date else " exactly as the folder is spelled"
+    return f"{where}: YAML reads {text} as {kind}. If it is the name of a class, write it in quotes{how}."
