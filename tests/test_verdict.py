@@ -449,8 +449,8 @@ def test_the_folds_that_no_model_has_validated_on_are_advised_if_the_evidence_is
     costs = costs_of(a=(1, 1), b=(5, 5))
     unsure, sure = outcomes_of(a=right(180), b=np.roll(right(180), 30)), outcomes_of(a=right(190), b=right(100))
     assert advice(unsure, (5, 3)) == [
-        "More repeats would make this surer: the models are compared on 3 of the 5 folds of the task. With `repeats: "
-        "5` there would be about 333 validation images instead of 200."
+        "More repeats would make this surer: the models are compared on 3 of the 5 folds of the task. With 5 "
+        "repeats there would be about 333 validation images instead of 200."
     ]
     assert advice(unsure, (5, 5)) == advice(sure, (5, 3)) == []
 

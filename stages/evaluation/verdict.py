@@ -242,7 +242,7 @@ def _unused_folds(choice: Choice, evidence: Evidence) -> list[str]:
         return []
     return [
         f"More repeats would make this surer: the models are compared on {used} of the {folds} folds of the task. With "
-        f"`repeats: {folds}` there would be about {evidence.images * folds // used:,} validation images instead of "
+        f"{folds} repeats there would be about {evidence.images * folds // used:,} validation images instead of "
         f"{evidence.images:,}."
     ]
 
