@@ -1122,7 +1122,8 @@ def test_a_class_without_published_images_of_a_split_is_an_error(test, folder):
         split_task(partly_published(), test=test)
     assert error.value.sentences == (
         *(
-            f"tasks.t: dataset 'd' publishes no test images of class '{name}'. Give a share, or leave the class out."
+            f"tasks.t: dataset 'd' publishes no images of class '{name}' for test. Give a share, or leave the "
+            "class out."
             for name in "cd"
         ),
         "tasks.t: To leave these classes out, write `exclude: ['c', 'd']`.",

@@ -74,10 +74,11 @@ def locate_images(
     source in messages.
 
     Files next to the class folders are left out, unless their suffix is that of an image. Other files, such as
-    annotations, are unlabeled if they are not in a class folder. Images without a class
-    folder are unlabeled, and so are those of validation and test in a folder that the images for training lack.
-    `UserError` for empty class folders, for a folder such as `test` beside class folders, and if there is no class
-    folder.
+    annotations, are unlabeled if they are not in a class folder. Images without a class folder are unlabeled, and so
+    are those beside a split folder for training, and those of validation and test in a folder that the images for
+    training lack.
+    `UserError` for empty class folders, for a folder such as `test` beside class folders, for a folder of validation
+    and test with nearly the name of a class, and if there is no class folder.
     """
     below = {name: parts for name in files if (parts := _below(name, subfolder))}
     if subfolder and not below:

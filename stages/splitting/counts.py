@@ -62,8 +62,8 @@ def check_counts(
         ]
         if unpublished:
             problems.append(
-                f"{where}: dataset {entry.dataset!r} publishes no {' and no '.join(unpublished)} images of class "
-                f"{classes[label]!r}. Give a share, or leave the class out."
+                f"{where}: dataset {entry.dataset!r} publishes no images of class {classes[label]!r} for "
+                f"{' and '.join(unpublished)}. Give a share, or leave the class out."
             )
             continue
         largest = int(images["group_id"].value_counts().max())
