@@ -444,7 +444,7 @@ def test_the_folds_that_no_model_has_validated_on_are_advised_if_the_evidence_is
     def advice(outcomes, folds):
         evidence = Evidence(metrics_of(outcomes, costs), outcomes, compare_models(outcomes, 0), 1.0, folds)
         sentences = verdict(choose(outcomes, costs, 0.01, 0, 100), evidence)
-        return [sentence for sentence in sentences if "repeats: " in sentence]
+        return [sentence for sentence in sentences if "More repeats" in sentence]
 
     costs = costs_of(a=(1, 1), b=(5, 5))
     unsure, sure = outcomes_of(a=right(180), b=np.roll(right(180), 30)), outcomes_of(a=right(190), b=right(100))

@@ -33,7 +33,7 @@ ALLOWED = ("LARGEST_MATRIX", "FEWEST_IN_BIN", "MIN_IMAGES", "DEEPEST", "{folds} 
 ALLOWED += ("{split} images", "{count} models", "{unused_folds} folds", "{largest} images", "{pairs} pairs")
 ALLOWED += ("other models", "{len(metrics)} models", "{len(files)} files", "{key} images", "images/s", "has images")
 ALLOWED += ("{network} repeats", "{len(test)} pairs", "{len(evidence.metrics)} models", "{len(small)} classes")
-ALLOWED += ("{summary.contradictions} images", "folds // used:,} validation images", "join(unpublished)} images")
+ALLOWED += ("{summary.contradictions} images", "folds // used:,} validation images", "{folds} repeats")
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "stages").rglob("*.py")), ids=lambda file: file.stem)
