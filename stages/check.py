@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def missing_folders(folders: dict[str, LocalConfig]) -> Iterator[str]:
-    """One sentence for each folder of images that is not there."""
+    """One sentence per folder of images that is not there."""
     for name, entry in folders.items():
         if not Path(entry.path).is_dir():
             tracked = Path(f"{entry.path.rstrip('/')}.dvc")

@@ -61,10 +61,10 @@ def find_images(paths: Iterable[Path]) -> list[SourceImage]:
     """
     if missing := [path for path in paths if not path.exists()]:
         raise UserError(*(f"{str(path)!r} does not exist. Correct the path." for path in missing))
-    found = {path: list(unlabeled_images(path)) for path in paths}
-    if empty := [path for path, images in found.items() if not images]:
+    images_of = {path: list(unlabeled_images(path)) for path in paths}
+    if empty := [path for path, images in images_of.items() if not images]:
         raise UserError(*(f"{str(path)!r} holds no files. Put images there, or correct the path." for path in empty))
-    return [image for path in paths for image in found[path]]
+    return [image for path in paths for image in images_of[path]]
 
 
 def predict_images(

@@ -16,7 +16,7 @@ MOST_ITERATIONS, TOLERANCE = 200, 1e-4  # of L-BFGS, for a strength
 def solve_logistic(
     features: StandardizedFeatures, rows: np.ndarray, labels: np.ndarray, weights: np.ndarray, strengths: list[float]
 ) -> list[LinearProbe]:
-    """Solve logistic regression for each strength with L-BFGS (Liu & Nocedal 1989), from the solution of the one above.
+    """Solve logistic regression for all strengths with L-BFGS (Liu & Nocedal 1989), from the strongest to the weakest.
 
     rows: (n,) of the features to train on. labels: (n,) int, all classes. weights: (n,) of the rows, above 0.
     strengths: above 0. Minimizes the weighted mean of the cross-entropy plus strength times the squared kernel, as the

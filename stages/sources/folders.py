@@ -87,11 +87,11 @@ def unlabeled_images(path: Path) -> Iterator[SourceImage]:
         yield SourceImage(printable(str(path)), "", lambda: _read(file.parent, file.name))
         return
     for name in _walk(path)[0]:
-        shown = printable(str(path / name))
+        displayed = printable(str(path / name))
         if not is_system_file(Path(name).name):
-            yield SourceImage(shown, "", lambda name=name: _read(path, name))
+            yield SourceImage(displayed, "", lambda name=name: _read(path, name))
         elif Path(name).suffix.casefold() in SUFFIXES and not Path(name).name.startswith("._"):  # macOS's own
-            yield unusable_image(shown, "", "it is hidden. Rename it")
+            yield unusable_image(displayed, "", "it is hidden. Rename it")
 
 
 def _walk(path: Path) -> tuple[list[str], list[str]]:

@@ -93,7 +93,7 @@ def _renamed(rename: dict[int | str, str], classes: list[str], where: str, probl
 def _labels(
     items: Iterable[int | str], classes: list[str], where: str, new_names: list[str], problems: list[str]
 ) -> set[int]:
-    """The labels of the classes that items select. problems: gets one sentence for each item that selects none."""
+    """The labels of the classes that items select. problems: gets one sentence per item that selects none."""
     labels = set()
     for item in items:
         try:

@@ -253,8 +253,8 @@ def _record(run: TrainingRun, training_figures: Iterable[float], probabilities: 
 
 
 def _show(progress: Progress, run: TrainingRun) -> None:
-    shown = ("train_loss", "validation_loss", "validation_accuracy")
-    progress.update(1, **{key: run.history[-1][key] for key in shown})
+    figures = ("train_loss", "validation_loss", "validation_accuracy")
+    progress.update(1, **{key: run.history[-1][key] for key in figures})
 
 
 class _Clock:

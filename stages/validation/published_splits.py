@@ -16,7 +16,7 @@ from stages.validation.classes import PUBLISHED_SPLITS
 
 
 def unused_splits(tasks: dict[str, TaskConfig], datasets: dict[str, Any]) -> Iterator[str]:
-    """One sentence for each published split that a task does not use. datasets: also those of section `folders`."""
+    """One sentence per published split that a task does not use. datasets: also those of section `folders`."""
     published = {}
     for name, task in tasks.items():
         settings = {"test": task.test, "validation": task.validation}
