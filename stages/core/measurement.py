@@ -8,7 +8,7 @@ import numpy as np
 
 BATCH = 32
 WARM_UP, LEAST_RUNS = 2, 7
-SHORTEST, LONGEST = 0.1, 0.5  # seconds
+SHORTEST, LONGEST = 0.3, 1.0  # seconds
 STABLE = 0.05  # difference between the medians of the first and the second half of the runs, as a share
 
 
@@ -16,14 +16,17 @@ def milliseconds_per_image(run: Callable[[np.ndarray], object], images: np.ndarr
     """Milliseconds that a function takes per image: for one image at a time, and for batches of 32.
 
     images: (32, ...), what the function takes. Each figure is the median of at least `LEAST_RUNS` runs, after `WARM_UP`
-    runs that do not count. They go on for at least `SHORTEST` seconds; then until they are `STABLE`, or `LONGEST` ends.
+    runs or more that do not count. Both go on for at least `SHORTEST` seconds, because a process gets faster at first;
+    then the runs go on until they are `STABLE`, or `LONGEST` ends.
     """
     return _median_milliseconds(run, images[:1]), _median_milliseconds(run, images) / len(images)
 
 
 def _median_milliseconds(run: Callable[[np.ndarray], object], images: np.ndarray) -> float:
-    for _ in range(WARM_UP):
+    begin, warm_up = time.perf_counter(), 0
+    while warm_up < WARM_UP or time.perf_counter() - begin < SHORTEST:
         run(images)
+        warm_up += 1
     seconds, total = [], 0.0
     while len(seconds) < LEAST_RUNS or total < SHORTEST or (total < LONGEST and not _stable(seconds)):
         start = time.perf_counter()
