@@ -28,7 +28,7 @@ class PreparedImages:
     sha256: checksum of the file of pixels; features of these images record it.
     image_size: side of the images in pixels. resize: how they became square (crop, pad or stretch).
     bits: how many bits the values of 16-bit gray images use; None for all.
-    ignored: the number of files that are no images of a class, which ignored.csv lists.
+    ignored: the number of files that are not images of a class, which ignored.csv lists.
     """
 
     pixels: np.ndarray

@@ -31,7 +31,7 @@ class SplitSummary:
     straddling: groups whose images keep the different splits or folds that an earlier run assigned to them.
     folds: see `Task.folds`. limiting_classes: names of those with too few images for more folds, if others have enough.
     unreadable: files of the dataset that could not be decoded; first_unreadable: name and reason of at most ten.
-    ignored: files of the dataset that are no images of a class.
+    ignored: files of the dataset that are not images of a class.
     contradictions: images with the same content as an image of another class; first_contradictions: name and class of
     an image of each class of the first such content.
     published: the splits of the task that are those of the dataset. unused: split that the dataset publishes, but the

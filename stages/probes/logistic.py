@@ -32,7 +32,7 @@ def solve_logistic(
         two = labels.max() == 1
         classifier.set_params(C=1 / l2 if two else 1 / (2 * l2))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty changes little after so many
+            warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty changes little after that many
             classifier.fit(inputs, labels, sample_weight=share)
         kernel, bias = classifier.coef_.T.astype(np.float64), classifier.intercept_.astype(np.float64)
         if two:

@@ -172,7 +172,7 @@ def models_table(data: ReportData, models: list[str], columns: list[tuple[str, s
 
 
 def more_columns(classes: int) -> list[tuple[str, str, str]]:
-    """`MORE_COLUMNS`, with top-5 accuracy only if there are so many classes that it tells something."""
+    """`MORE_COLUMNS`, with top-5 accuracy only if there are enough classes for it to mean something."""
     return [column for column in MORE_COLUMNS if classes > TOP_5_ABOVE or column[1] != "test.top5_accuracy"]
 
 

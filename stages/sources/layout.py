@@ -156,7 +156,7 @@ def _base(parts: tuple[str, ...], split: str) -> tuple[str, ...]:
 
 
 def only_held_out(named: dict[tuple[str, str], str]) -> dict[str, str]:
-    """Labels of validation and test that are no class, because the images for training have others; with the reason.
+    """Labels of validation and test that are not classes, because the images for training have others; with the reason.
 
     named: label and split -> how a message names them. Only if there are at least two classes for training. `UserError`
     for a label that is close to one of these classes: it would lose published images of the class.

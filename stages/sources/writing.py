@@ -41,7 +41,7 @@ def write_images(
     """Decode every image of a source once, write data/images/<dataset>, and return a line with its counts.
 
     Unreadable images are excluded and listed in `quarantine.csv` with the reason. `UserError` if their share exceeds
-    `max_unreadable`, or if classes have no readable image. Files that are no images of a class are listed in
+    `max_unreadable`, or if classes have no readable image. Files that are not images of a class are listed in
     `ignored.csv`.
     fingerprint: identifies the source and its settings; only an interrupted run with the same one is resumed.
     """

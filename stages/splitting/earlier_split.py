@@ -47,7 +47,7 @@ def read_earlier_split(
 
 
 def check_vanished(name: str, entry: TaskConfig, images: pd.DataFrame) -> None:
-    """`UserError` if most images of the earlier split are no longer in the dataset, by content or by name.
+    """`UserError` if most images of the earlier split are missing from the dataset, by content or by name.
 
     A folder of images can be incomplete, as in a clone that did not fetch it. images: the dataset now.
     """

@@ -14,7 +14,7 @@ from stages.validation.sections import Entries
 def leak_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
     """One sentence per network below a model that sees, or may see, images which the model's task holds out.
 
-    Tasks that share no classes, or that are not known to share any, are no problem, nor are those of other datasets.
+    Tasks that share no classes, or that are not known to share any, are not a problem, nor are those of other datasets.
     """
     model, on_images = entries[section][name], section in ("networks", "fine_tunes")
     task, features = entries["tasks"].get(model.task), entries["features"].get("" if on_images else model.features)
