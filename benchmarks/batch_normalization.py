@@ -27,7 +27,9 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from stages.backbones.building import build_backbone, layer_names
+from stages.backbones.cuts import up_to_cut
 from stages.backbones.layer_names import lowest_trained_layer
+from stages.backbones.layer_table import layers_of
 from stages.backbones.pretrained import load_weights
 from stages.backbones.runtime import make_deterministic
 from stages.config.networks import NetworkConfig
@@ -90,8 +92,8 @@ def compare(kind: tuple[str, str | int, float], weights: Path, train: Examples, 
     if start == "imagenet":
         load_weights(backbone, weights, "weights")
     top = layer_names(backbone)[-1]
-    freeze(backbone, entry, lowest_trained_layer(ARCHITECTURE, trainable, top))
-    model = build_network("birds", entry, backbone, top, SPECIES)
+    freeze(backbone, entry, lowest_trained_layer(layers_of(ARCHITECTURE), trainable, top))
+    model = build_network("birds", entry, up_to_cut(backbone, top), SPECIES)
     compile_model(model, settings, steps_per_epoch(train, settings))
     faster = [keras.ops.convert_to_numpy(value) for value in moving_statistics(model)]  # averages with another momentum
     batches = TrainingBatches(train, settings, seed=1)

@@ -37,6 +37,7 @@ from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.extraction import BATCH
 from stages.backbones.inference import MIN_IMAGES_TO_CONVERT, fastest_inference, resolve_precision
 from stages.backbones.layer_names import find_layer
+from stages.backbones.layer_table import layers_of
 from stages.backbones.runtime import make_deterministic
 from stages.config.heads import HeadConfig
 from stages.config.training import TrainingConfig
@@ -319,7 +320,7 @@ def cache(given: argparse.Namespace, work: Path) -> None:
     study, _ = validate_study(read_yaml(ROOT / "studies/cifar10_cut_layers.yaml"))
     entry, count, size, architecture = study.features["vgg16-pools"], 960, 32, "vgg16"
     images, views = images_of(given.files, count, size), 1 + len(entry.views)
-    cuts = {cut: find_layer(architecture, cut, "highest") for cut in entry.cuts}
+    cuts = {cut: find_layer(layers_of(architecture), cut, "highest") for cut in entry.cuts}
     precision = resolve_precision("auto", architecture)
     whole = backbone_of(architecture, size, given.files, precision)
     lower = keras.Model(whole.input, [whole.get_layer(name).output for name in cuts.values()])

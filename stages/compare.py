@@ -12,7 +12,6 @@ import numpy as np
 from stages.artifacts.margin import read_margin
 from stages.artifacts.models import MODELS_FOLDER, read_model_record, weights_file
 from stages.artifacts.reports import REPORTS_FOLDER
-from stages.backbones.layer_table import layers_of
 from stages.core.files import atomic_directory, read_json, reading, sha256_of, write_json
 from stages.core.params import Params
 from stages.core.stage import run_stage
@@ -21,7 +20,7 @@ from stages.evaluation.comparisons import compare_models
 from stages.evaluation.cost_sentences import multiply_adds
 from stages.evaluation.costs import base_networks
 from stages.evaluation.crossovers import find_crossovers
-from stages.evaluation.cut_curves import cut_curves
+from stages.evaluation.cut_curves import cut_curves, layer_list
 from stages.evaluation.folds import Outcomes, common_outcomes
 from stages.evaluation.formatting import rounded
 from stages.evaluation.learning_curves import learning_curves
@@ -73,6 +72,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
     bases = {model: base_networks(model, study.records, metrics) for model in own}
     evidence = Evidence(own, outcomes, validation, margin, folds, compared.left_out, bases)
     curves = learning_curves(records)
+    layers = {record.provenance.architecture: layer_list(record.provenance) for record in records.values()}
     return {
         "margin": margin,
         "best_on_validation": choice.best,
@@ -88,7 +88,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
         "learning_curves": [asdict(curve) for curve in curves],
         "crossovers": [asdict(crossover) for crossover in find_crossovers(curves, metrics, test)],
         "cut_curves": {
-            architecture: {"layers": list(layers_of(architecture)), "curves": [asdict(curve) for curve in group]}
+            architecture: {"layers": layers[architecture], "curves": [asdict(curve) for curve in group]}
             for architecture, group in cut_curves(records).items()
         },
     }

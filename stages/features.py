@@ -13,13 +13,15 @@ from stages.artifacts.costs import FeaturesCost, InferenceTime, write_cost
 from stages.artifacts.features import FEATURES_FOLDER, FeaturesRecord, write_features_record
 from stages.artifacts.images import read_images
 from stages.artifacts.seen_images import images_seen_by, write_seen_images
-from stages.artifacts.weights import read_weights_record
+from stages.artifacts.weights import WeightsRecord, read_weights_record
 from stages.backbones.augmentation import view_function
 from stages.backbones.cuts import up_to_cut, write_above_cut
 from stages.backbones.extraction import BATCH, FeaturesWriter, extract
 from stages.backbones.inference import fastest_inference, resolve_precision
-from stages.backbones.layer_names import find_layer
+from stages.backbones.layer_names import cut_layer
+from stages.backbones.layer_table import layers_of
 from stages.backbones.multiply_adds import multiply_adds
+from stages.backbones.pooling import check_pooling, prefix_tokens
 from stages.backbones.pretrained import load_backbone
 from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.features import FeaturesConfig
@@ -38,11 +40,12 @@ def main(params: Params, name: str) -> str:
     images = read_images(entry.dataset)
     labels = select_classes(entry.classes, images.classes, f"features.{name}.classes")
     index = np.flatnonzero(images.table["label"].isin(labels))
-    precision = resolve_precision(entry.precision, read_weights_record(entry.backbone).architecture)
+    weights = read_weights_record(entry.backbone)
+    cuts, layers = find_cuts(name, entry, weights), layers_of(weights.architecture, weights.preset)
+    precision = resolve_precision(entry.precision, weights.architecture)
     with computing_in(precision):
-        backbone, weights = load_backbone(entry.backbone, images.image_size)
-        cuts = [find_layer(weights.architecture, cut, "highest") for cut in entry.cuts]
-        parts = [up_to_cut(backbone, cut, entry.pooling) for cut in cuts]
+        backbone, _ = load_backbone(entry.backbone, images.image_size)
+        parts = [up_to_cut(backbone, cut, entry.pooling, prefix_tokens(weights.preset)) for cut in cuts]
     records = [
         FeaturesRecord(
             name=name,
@@ -63,6 +66,7 @@ def main(params: Params, name: str) -> str:
             parameters=part.count_params(),
             multiply_adds=multiply_adds(part),
             bits=images.bits,
+            preset=weights.preset,
         )
         for cut, part in zip(cuts, parts, strict=True)
     ]
@@ -82,13 +86,22 @@ def main(params: Params, name: str) -> str:
         np.save(folder / "index.npy", index, allow_pickle=False)
         write_seen_images(folder, images_seen_by(entry.backbone))
         for record in records:
-            write_above_cut(backbone, record.architecture, record.cut, folder / record.cut / "above.weights.h5")
+            write_above_cut(backbone, layers[record.cut], record.cut, folder / record.cut / "above.weights.h5")
             write_features_record(folder / record.cut, record)
     times = {record.cut: measure(part, images.read(index[:BATCH])) for record, part in zip(records, parts, strict=True)}
     write_cost("features", name, FeaturesCost.measured(seconds, rows / seconds, times))
     sizes = ", ".join(f"{'x'.join(map(str, record.shape))} at {record.cut}" for record in records)
     in_views = f" in {counted(len(views), 'view')}" if entry.views else ""
     return f"{counted(len(index), 'image')}{in_views}, {entry.storage} {sizes}, {rows / seconds:.0f} images/s"
+
+
+def find_cuts(name: str, entry: FeaturesConfig, weights: WeightsRecord) -> list[str]:
+    """The cut layers of an entry; `UserError` if one does not exist or cannot be pooled as the entry says."""
+    layers, where = layers_of(weights.architecture, weights.preset), f"features.{name}"
+    cuts = [cut_layer(layers, cut, f"{where}.cut", weights.architecture) for cut in entry.cuts]
+    for cut in cuts:
+        check_pooling(f"{where}.pooling", entry.pooling, cut, layers[cut], weights.preset)
+    return cuts
 
 
 def measure(part: keras.Model, images: np.ndarray) -> InferenceTime:

@@ -12,7 +12,9 @@ from stages.artifacts.weights import WeightsRecord, read_weights_record
 from stages.backbones.augmentation import with_augmentation
 from stages.backbones.cached_features import starting_features
 from stages.backbones.cuts import above_cut, freeze_batch_normalization, freeze_below, up_to_cut
-from stages.backbones.layer_names import lowest_trained_layer
+from stages.backbones.layer_names import first_trained_layer
+from stages.backbones.layer_table import layers_of
+from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_backbone
 from stages.config.fine_tunes import FineTuneConfig
 from stages.config.parsing import model_settings, parse_entry, parse_training
@@ -37,12 +39,13 @@ def main(params: Params, name: str) -> str:
     check_weights(name, entry, weights, features[0].record.weights_sha256, head_record)
     head = HeadProvenance.of(head_record)
     cut, pooling = head.features.cut, head.features.pooling
-    lowest_trained = lowest_trained_layer(weights.architecture, entry.unfreeze, cut)
+    layers, where = layers_of(weights.architecture, weights.preset), f"fine_tunes.{name}.unfreeze"
+    lowest_trained = first_trained_layer(layers, entry.unfreeze, cut, where, weights.architecture)
     start = None if entry.augmentation else starting_features(features, lowest_trained)
 
     def build(repeat: int, l2: float) -> BuiltModel:
         backbone, _ = load_backbone(entry.backbone, images.image_size)
-        lower = up_to_cut(backbone, cut, pooling)
+        lower = up_to_cut(backbone, cut, pooling, prefix_tokens(weights.preset))
         upper = load_head(head, repeat % head_record.repeats, len(task.classes), l2)
         model = join_head(name, upper, lower)
         freeze_below(backbone, lowest_trained)
@@ -75,6 +78,7 @@ def main(params: Params, name: str) -> str:
             lowest_trained_layer=lowest_trained,
             features=start.record if start else None,
             head=head,
+            preset=weights.preset,
         ),
     )
     # The folds of the head's repeats, so that no validation image was trained on by the head, nor by networks below it.

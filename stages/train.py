@@ -10,9 +10,12 @@ from stages.artifacts.images import read_images
 from stages.artifacts.models import Provenance
 from stages.artifacts.seen_images import images_seen_by, write_seen_images
 from stages.artifacts.tasks import read_task
-from stages.artifacts.weights import WEIGHTS_FOLDER, read_weights_record, write_weights_record
+from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, read_weights_record, write_weights_record
 from stages.backbones.augmentation import with_augmentation
-from stages.backbones.layer_names import find_layer, lowest_trained_layer
+from stages.backbones.cuts import up_to_cut
+from stages.backbones.layer_names import cut_layer, first_trained_layer
+from stages.backbones.layer_table import layers_of
+from stages.backbones.pooling import check_pooling, prefix_tokens
 from stages.backbones.pretrained import load_backbone, save_weights
 from stages.config.networks import NetworkConfig
 from stages.config.parsing import model_settings, parse_entry, parse_training
@@ -33,14 +36,19 @@ def main(params: Params, name: str) -> str:
     images, task = read_images(entry.dataset), read_task(entry.task)
     task.check_images(images.sha256, f"data/images/{entry.dataset}")
     weights = read_weights_record(entry.backbone)
-    cut = find_layer(weights.architecture, entry.cut or "top", "highest")
-    head_only = entry.trainable == "head"
-    lowest_trained = None if head_only else lowest_trained_layer(weights.architecture, entry.trainable, cut)
+    layers = layers_of(weights.architecture, weights.preset)
+    cut = cut_layer(layers, entry.cut or "top", f"networks.{name}.cut", weights.architecture)
+    if layers[cut].shape != "vector":
+        check_pooling(f"networks.{name}.pooling", entry.pooling, cut, layers[cut], weights.preset)
+    prefix, lowest_trained = prefix_tokens(weights.preset), None
+    if entry.trainable != "head":
+        where = f"networks.{name}.trainable"
+        lowest_trained = first_trained_layer(layers, entry.trainable, cut, where, weights.architecture)
 
     def build(_: int, l2: float) -> BuiltModel:
         backbone, _ = load_backbone(entry.backbone, images.image_size)
         freeze(backbone, entry, lowest_trained)
-        network = build_network(name, entry, backbone, cut, len(task.classes), l2)
+        network = build_network(name, entry, up_to_cut(backbone, cut), len(task.classes), l2, prefix)
         below_head = [layer for layer in backbone.layers if layer in network.layers]
         factors = learning_rate_factors(below_head, entry.layer_decay)
         return BuiltModel(network, with_augmentation(network, entry.augmentation), factors)
@@ -65,6 +73,7 @@ def main(params: Params, name: str) -> str:
             cut=cut,
             pooling=entry.pooling,
             lowest_trained_layer=lowest_trained,
+            preset=weights.preset,
         ),
     )
     below = images_seen_by(entry.backbone)
@@ -94,7 +103,7 @@ def write_backbone(name: str, backbone: str, network: keras.Model, image_size: i
         file = folder / "backbone.weights.h5"
         save_weights(model, file)
         write_seen_images(folder, seen)
-        write_weights_record(folder, record.architecture, image_size, file)
+        write_weights_record(folder, WeightsRecord(record.architecture, image_size, preset=record.preset), file)
 
 
 if __name__ == "__main__":

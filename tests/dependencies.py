@@ -21,6 +21,7 @@ PIPELINE = ROOT / "dvc.yaml"
 # Files that a module reads when it runs.
 READ_BY_MODULES = {
     "stages/backbones/layer_table.py": {"stages/backbones/layers.json"},
+    "stages/backbones/known_presets.py": {"stages/backbones/presets.json"},
     "stages/reporting/page.py": {
         "stages/reporting/page.js",
         "stages/reporting/report.html.j2",

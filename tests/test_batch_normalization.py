@@ -325,7 +325,7 @@ def lower_part(architecture: str, classes: int) -> keras.Model:
     )
     entry = NetworkConfig(dataset="d", task="t", backbone="b", trainable="all")
     freeze(backbone, entry, layer_names(backbone)[0])
-    return build_network("network", entry, backbone, cut, classes)
+    return build_network("network", entry, up_to_cut(backbone, cut), classes)
 
 
 def test_every_builder_of_networks_with_batch_normalization_is_tested():

@@ -72,9 +72,16 @@ def test_every_kind_of_layer_is_counted():
 
 def test_a_layer_that_cannot_be_counted_is_refused():
     tokens = keras.Input((7, 8))
-    attention = layers.MultiHeadAttention(2, 4, name="attention")(tokens, tokens)
-    with pytest.raises(TypeError, match=r"cannot count layer 'attention' \(MultiHeadAttention\)\. Add its class"):
-        multiply_adds(keras.Model(tokens, attention))
+    convolved = layers.Conv1D(4, 3, name="convolution")(tokens)
+    with pytest.raises(TypeError, match=r"cannot count layer 'convolution' \(Conv1D\)\. Add its class"):
+        multiply_adds(keras.Model(tokens, convolved))
+
+
+def test_attention_counts_its_projections_and_the_products_of_all_pairs_of_tokens():
+    queries, keys = keras.Input((7, 8)), keras.Input((5, 8))
+    attention = layers.MultiHeadAttention(num_heads=2, key_dim=3)(queries, keys)
+    projections = 7 * 8 * 6 + 2 * 5 * 8 * 6 + 7 * 6 * 8  # queries, keys and values, output
+    assert multiply_adds(keras.Model([queries, keys], attention)) == projections + 2 * 7 * 5 * 8
 
 
 def test_a_training_step_takes_three_forward_passes_of_trained_layers_and_one_of_frozen_ones():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
-from stages.artifacts.weights import write_weights_record
+from stages.artifacts.weights import WeightsRecord, write_weights_record
 from stages.backbones import write_layer_table
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import above_cut, freeze_below, pool_output, up_to_cut
@@ -132,13 +132,13 @@ def test_efficientnet_is_rescaled_as_keras_does_it_with_imagenet_weights(monkeyp
     ],
 )
 def test_a_layer_has_short_names(architecture, name, end, layer):
-    assert find_layer(architecture, name, end) == layer
+    assert find_layer(layers_of(architecture), name, end) == layer
 
 
 def test_every_suggested_name_is_a_layer():
     for architecture in ARCHITECTURES:
-        for name in selectable_layers(architecture):
-            assert find_layer(architecture, name, "highest"), (architecture, name)
+        for name in selectable_layers(layers_of(architecture)):
+            assert find_layer(layers_of(architecture), name, "highest"), (architecture, name)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_every_suggested_name_is_a_layer():
     ],
 )
 def test_a_fine_tune_starts_from_the_highest_usable_cut(cuts, pooling, lowest, expected):
-    assert starting_cut("mobilenet_v2", cuts, pooling, lowest) == expected
+    assert starting_cut(layers_of("mobilenet_v2"), cuts, pooling, lowest) == expected
 
 
 def test_layers_inside_a_residual_block_do_not_separate():
@@ -209,7 +209,7 @@ def test_the_parts_below_and_above_a_cut_compute_the_whole_backbone(architecture
 def test_only_activations_with_image_axes_can_be_pooled():
     backbone = build_backbone("four_conv", 16)
     assert up_to_cut(backbone, "conv4", "max").output.shape == (None, 64)
-    assert [layer for layer, traits in layers_of("four_conv").items() if not traits.image] == [
+    assert [layer for layer, traits in layers_of("four_conv").items() if traits.shape == "vector"] == [
         "flatten",
         "fc1",
         "dropout",
@@ -334,7 +334,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, monkeypatch):
     folder = tmp_path / "data/weights/mine"
     folder.mkdir(parents=True)
     build_backbone("four_conv", 32).save_weights(folder / "backbone.weights.h5")
-    write_weights_record(folder, "vgg16", file=folder / "backbone.weights.h5")
+    write_weights_record(folder, WeightsRecord("vgg16"), folder / "backbone.weights.h5")
     message = r"^backbones\.mine\.weights: backbone\.weights\.h5 does not fit vgg16 \(.*\)\. Give weights of "
     with pytest.raises(UserError, match=message) as error:
         load_backbone("mine", 32)
@@ -400,7 +400,7 @@ def test_published_weights_in_the_legacy_format_are_loaded(architecture, applica
     published = getattr(keras.applications, application)(include_top=False, weights=None, input_shape=(64, 64, 3))
     with h5py.File(folder / "backbone.h5", "w") as file:
         save_weights_to_hdf5_group(file, published)
-    write_weights_record(folder, architecture, file=folder / "backbone.h5")
+    write_weights_record(folder, WeightsRecord(architecture), folder / "backbone.h5")
     backbone, _ = load_backbone("old", 64)
     for old, new in zip(published.get_weights(), backbone.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
@@ -412,7 +412,7 @@ def test_weights_that_were_changed_on_disk_are_refused(tmp_path, monkeypatch):
     folder.mkdir(parents=True)
     file = folder / "backbone.weights.h5"
     build_backbone("four_conv", 32).save_weights(file)
-    write_weights_record(folder, "four_conv", file=file)
+    write_weights_record(folder, WeightsRecord("four_conv"), file)
     load_backbone("mine", 32)
     file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(UserError, match="data/weights/mine is damaged"):
@@ -431,7 +431,7 @@ def test_the_published_imagenet_weights_give_the_published_activations(
     folder = tmp_path / "data/weights/real"
     folder.mkdir(parents=True)
     (folder / "backbone.weights.h5").symlink_to(file)
-    write_weights_record(folder, architecture, file=folder / "backbone.weights.h5")
+    write_weights_record(folder, WeightsRecord(architecture), folder / "backbone.weights.h5")
     backbone, _ = load_backbone("real", 64)
     published = getattr(keras.applications, application)(include_top=False, weights=None, input_shape=(64, 64, 3))
     published.load_weights(file)

@@ -16,7 +16,7 @@ from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from stages.artifacts.weights import write_weights_record
+from stages.artifacts.weights import WeightsRecord, write_weights_record
 from stages.backbones.building import layer_names
 from stages.backbones.cuts import up_to_cut
 from stages.backbones.inference import keras_inference
@@ -149,7 +149,7 @@ def compute_features(tmp_path_factory):
         folder = Path("data/weights/imagenet")
         folder.mkdir(parents=True)
         shutil.copy(WEIGHTS, folder)
-        write_weights_record(folder, "mobilenet_v2", file=folder / WEIGHTS.name)
+        write_weights_record(folder, WeightsRecord("mobilenet_v2"), folder / WEIGHTS.name)
         backbone, _ = load_backbone("imagenet", 160)
     infer = keras_inference(up_to_cut(backbone, layer_names(backbone)[-1], "average"))
 

@@ -29,7 +29,7 @@ class FeaturesRecord:
     belongs to the architecture. precision: of the computation. storage: dtype of the array. views: how the images were
     changed in each view but the first, which holds the images as they are. shape: of the features of one image.
     parameters: weights of the backbone up to the cut layer. multiply_adds: of one image up to the cut layer. bits: of
-    16-bit gray images, see `PreparedImages`.
+    16-bit gray images, see `PreparedImages`. preset: of a backbone of KerasHub, see `WeightsRecord`.
     """
 
     name: str
@@ -50,6 +50,7 @@ class FeaturesRecord:
     parameters: int
     multiply_adds: int
     bits: int | None = None
+    preset: dict[str, Any] | None = None
 
     def views_used(self, limit: int | None) -> int:
         """The number of views that a model trains on; limit: its setting, None for all views."""

@@ -78,7 +78,7 @@ class Provenance:
     backbone_sha256: the backbone and its weights file, None if they were random. cut, pooling: where the head joins
     the backbone. lowest_trained_layer: of the backbone, None if the whole backbone is frozen. features: what a head or
     a probe was trained on; of a fine-tune, the features that training started from, None if it started from images.
-    head: of a fine-tune.
+    head: of a fine-tune. preset: of a backbone of KerasHub, see `WeightsRecord`.
     """
 
     images_sha256: str
@@ -91,6 +91,7 @@ class Provenance:
     lowest_trained_layer: str | None
     features: FeaturesRecord | None = None
     head: HeadProvenance | None = None
+    preset: dict[str, Any] | None = None
 
     @classmethod
     def on_features(cls, task: Task, features: FeaturesRecord) -> "Provenance":
@@ -105,6 +106,7 @@ class Provenance:
             pooling=features.pooling,
             lowest_trained_layer=None,
             features=features,
+            preset=features.preset,
         )
 
 

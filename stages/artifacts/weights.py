@@ -1,7 +1,8 @@
 """Weights of backbones in data/weights/<backbone>: `backbone.json`, and a weights file unless they are random."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from stages.core.files import read_json, reading, sha256_of, write_json
 
@@ -15,21 +16,31 @@ class WeightsRecord:
     image_size: side in pixels of the images that a network of the study was trained on, else None.
     file: name of the weights file in the backbone's folder; None for random weights. Keras recognizes the format by
     the suffix: .weights.h5 for its own format, .keras for whole models, .h5 for its older published files.
-    sha256: checksum of the file.
+    sha256: checksum of the file. preset: how KerasHub builds the backbone, None for other backbones: `class_name` and
+    `config`, of its class; `image_size` of the images that it was trained on; `scale` and `offset` of each channel of
+    the pixels, which are multiplied, then added; `class_token` and `prefix_tokens`, whether the tokens of a transformer
+    start with that of the class, and how many come before those of the patches; `layers`, see `parse_layers`.
     """
 
     architecture: str
     image_size: int | None = None
     file: str | None = None
     sha256: str | None = None
+    preset: dict[str, Any] | None = None
+
+    @property
+    def trained_size(self) -> int | None:
+        """The side in pixels of the images that the weights belong to; None if they fit any."""
+        return self.image_size or (self.preset or {}).get("image_size")
 
 
-def write_weights_record(
-    folder: Path, architecture: str, image_size: int | None = None, file: Path | None = None
-) -> WeightsRecord:
-    """Write `backbone.json` into the (unfinished) folder of a backbone, next to its weights file."""
+def write_weights_record(folder: Path, record: WeightsRecord, file: Path | None = None) -> WeightsRecord:
+    """Write `backbone.json` into the (unfinished) folder of a backbone, next to its weights file, if there is one.
+
+    Returns the record with the name and the checksum of the file.
+    """
     name, sha256 = (file.name, sha256_of(file)) if file else (None, None)
-    record = WeightsRecord(architecture, image_size, name, sha256)
+    record = replace(record, file=name, sha256=sha256)
     write_json(folder / "backbone.json", asdict(record))
     return record
 

@@ -9,21 +9,26 @@ import keras
 from keras import layers
 
 from stages.backbones.preprocessing import Preprocessing
+from stages.backbones.presets import POSITIONS
 from stages.backbones.registry import ARCHITECTURES
 
 PIXEL_LAYERS = (layers.Rescaling, layers.Normalization)  # the preprocessing inside some applications
 IMAGENET_DEVIATIONS = (0.229, 0.224, 0.225)  # red, green, blue; of values from 0 to 1
 
 
-def build_backbone(architecture: str, image_size: int) -> keras.Model:
+def build_backbone(architecture: str, image_size: int, preset: dict[str, Any] | None = None) -> keras.Model:
     """Build a backbone with random weights.
 
-    architecture: a name in `stages.backbones.registry.ARCHITECTURES`.
-    image_size: side of the images in pixels.
+    architecture: a name in `stages.backbones.registry.ARCHITECTURES`, or with `preset` any name. image_size: side of
+    the images in pixels. preset: of a backbone of KerasHub, see `WeightsRecord`.
 
     Returns a flat model from uint8 images (n, image_size, image_size, 3) in 0..255 to the activations of its last
     layer. Its first two layers are the input and the preprocessing.
     """
+    if preset:
+        from stages.backbones.preset_models import build_preset  # KerasHub takes seconds to import
+
+        return build_preset(preset, image_size, architecture)
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
     x = Preprocessing(architecture, dtype="float32", name="preprocessing")(images)
     build_own = OWN_NETWORKS.get(architecture)
@@ -33,7 +38,12 @@ def build_backbone(architecture: str, image_size: int) -> keras.Model:
 
 def layer_names(backbone: keras.Model) -> list[str]:
     """The layers of a backbone that a study can name, lowest first: all but the input and the preprocessing."""
-    return [layer.name for layer in backbone.layers[2:]]
+    return [layer.name for layer in backbone.layers[2:] if layer.name != POSITIONS]
+
+
+def inner_layers(operation: keras.Operation) -> list[layers.Layer]:
+    """The layers in a layer of a model, such as those of a block of a transformer, at any depth."""
+    return list(operation._flatten_layers(include_self=False)) if isinstance(operation, layers.Layer) else []
 
 
 def _four_conv(x: keras.KerasTensor) -> keras.KerasTensor:
@@ -78,7 +88,7 @@ def _standardized(backbone: keras.Model) -> keras.Model:
     (https://github.com/tensorflow/tensorflow/issues/49930).
     """
     rescaled = backbone.name.startswith("efficientnet_b")
-    changes = {name: {"name": new_name} for name, new_name in _renumbered(backbone).items() if name != new_name}
+    changes = {name: {"name": new_name} for name, new_name in renumbered(backbone).items() if name != new_name}
     for layer in backbone.layers:
         if isinstance(layer, PIXEL_LAYERS) and layer.compute_dtype != "float32":
             changes[layer.name] = {**changes.get(layer.name, {}), "dtype": "float32"}
@@ -100,7 +110,7 @@ def _standardized(backbone: keras.Model) -> keras.Model:
     return keras.Model(clone.input, clone.output, name=backbone.name)
 
 
-def _renumbered(backbone: keras.Model) -> dict[str, str]:
+def renumbered(backbone: keras.Model) -> dict[str, str]:
     """Map the names that Keras gave to layers (conv2d_7) to those in a new process (conv2d, conv2d_1, ...)."""
     automatic = []
     for layer in backbone.layers:

@@ -2,6 +2,7 @@
 
 from stages.artifacts.features import CachedFeatures, read_all_features
 from stages.backbones.layer_names import find_layer, starting_cut
+from stages.backbones.layer_table import LayerTraits, layers_of
 from stages.core.errors import UserError
 
 
@@ -12,7 +13,7 @@ def read_features(name: str, cut: str | None = None) -> CachedFeatures:
     """
     features = read_all_features(name)
     for candidate in features:
-        if cut is None or candidate.record.cut == find_layer(candidate.record.architecture, cut, "highest"):
+        if cut is None or candidate.record.cut == find_layer(_layers(candidate), cut, "highest"):
             return candidate
     cuts = ", ".join(candidate.record.cut for candidate in features)
     raise UserError(f"data/features/{name} has no cut layer {cut!r}, only {cuts}. Run `dvc repro`.")
@@ -23,6 +24,9 @@ def starting_features(features: list[CachedFeatures], lowest_trained: str) -> Ca
 
     features: of one entry, at one or more cut layers. lowest_trained: the lowest layer that is trained.
     """
-    record = features[0].record
     cuts = {candidate.record.cut: candidate for candidate in features}
-    return cuts.get(starting_cut(record.architecture, cuts, record.pooling, lowest_trained))
+    return cuts.get(starting_cut(_layers(features[0]), cuts, features[0].record.pooling, lowest_trained))
+
+
+def _layers(features: CachedFeatures) -> dict[str, LayerTraits]:
+    return layers_of(features.record.architecture, features.record.preset)

@@ -1,17 +1,23 @@
 """Counts the multiply-adds of networks: a cost that is the same on every machine and in every run.
 
-One multiply-add is a multiplication and an addition. Counted are convolutions and dense layers, as in the papers on
-architectures. Layers that compute element by element (activations, normalization, pooling, sums) count 0: together they
-are a few percent of the arithmetic.
+One multiply-add is a multiplication and an addition. Counted are convolutions, dense layers and the products of
+attention, as in the papers on architectures. Layers that compute element by element (activations, normalization,
+pooling, sums) count 0: together they are a few percent of the arithmetic.
 """
 
+import inspect
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import keras
 from keras import layers
 
+from stages.backbones.building import inner_layers
+
 # Of all of them, each output position costs as many multiply-adds as the kernels have weights.
-COUNTED_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
+COUNTED_LAYERS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense, layers.EinsumDense)
 # The backward pass of a trained layer takes about twice the forward pass (Kaplan et al. 2020, section 2.1).
 TRAINED_LAYER_FACTOR = 3
 
@@ -26,7 +32,7 @@ def multiply_adds(model: keras.Model, trained_factor: int = 1) -> int:
     graph = model._functional if isinstance(model, keras.Sequential) else model
     # Nodes, not layers: two models can share a layer, whose `output` is then ambiguous.
     nodes = [node for nodes in graph._nodes_by_depth.values() for node in nodes if not node.is_input]
-    return sum(_of_node(node.operation, node.outputs[0].shape, trained_factor) for node in nodes)
+    return sum(_of_node(node, trained_factor) for node in nodes)
 
 
 def training_multiply_adds(model: keras.Model) -> int:
@@ -38,10 +44,69 @@ def training_multiply_adds(model: keras.Model) -> int:
     return multiply_adds(model, TRAINED_LAYER_FACTOR)
 
 
-def _of_node(layer: keras.Operation, shape: tuple[int | None, ...], trained_factor: int) -> int:
-    """Those of one call of a layer with an output of this shape, (n, ..., channels)."""
+def _of_node(node: Any, trained_factor: int) -> int:
+    """Those of one call of a layer; node: of the graph of the model."""
+    layer = node.operation
     if isinstance(layer, keras.Model):
         return multiply_adds(layer, trained_factor)
+    if any(isinstance(part, COUNTED_LAYERS) for part in inner_layers(layer)):
+        return _of_parts(layer, node, trained_factor)
+    return _of_layer(layer, node.outputs[0].shape[1:], trained_factor)
+
+
+def _of_parts(layer: layers.Layer, node: Any, trained_factor: int) -> int:
+    """Those of one call of a layer that consists of layers, such as a block of a transformer."""
+    calls: list[tuple[layers.Layer, list[Any], Any]] = []
+    with _recording([layer, *inner_layers(layer)], calls):
+        args, kwargs = keras.tree.map_structure(_of_one_image, (node.arguments.args, node.arguments.kwargs))
+        layer(*args, **kwargs)
+    total = 0
+    for part, inputs, output in calls:
+        if isinstance(part, COUNTED_LAYERS):
+            total += _of_layer(part, output.shape, trained_factor)
+        elif "attention" in type(part).__name__.lower() and not any(
+            "attention" in type(inner).__name__.lower() for inner in inner_layers(part)
+        ):
+            # Of queries and keys, and of their softmax and values: each for all pairs of tokens. Windows are a batch.
+            queries, keys = tuple(inputs[0].shape), tuple(inputs[-1].shape)
+            factor = trained_factor if part.trainable_weights else 1
+            total += factor * 2 * math.prod(queries[:-1]) * keys[-2] * queries[-1]
+    return total
+
+
+def _of_one_image(value: Any) -> Any:
+    """Zeros in place of a tensor of the graph, for a batch of one image."""
+    if not isinstance(value, keras.KerasTensor):
+        return value
+    return keras.ops.zeros([1 if size is None else size for size in value.shape], value.dtype)
+
+
+@contextmanager
+def _recording(parts: list[layers.Layer], calls: list[tuple[layers.Layer, list[Any], Any]]) -> Iterator[None]:
+    """Append every call of some layers to a list: the layer, its tensors of at least two axes, and its output."""
+    for part in parts:
+        part.call = _recorded(part, part.call, calls)
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.call = part.call.original
+
+
+def _recorded(part: layers.Layer, original: Callable[..., Any], calls: list) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        output = original(*args, **kwargs)
+        tensors = [value for value in (*args, *kwargs.values()) if len(getattr(value, "shape", ())) > 1]
+        calls.append((part, tensors, output))
+        return output
+
+    call.original = original
+    call.__signature__ = inspect.signature(original)  # Keras looks for arguments such as `training`
+    return call
+
+
+def _of_layer(layer: keras.Operation, shape: tuple[int | None, ...], trained_factor: int) -> int:
+    """Those of a layer with an output of this shape for one image, (..., channels)."""
     kernels = [weight for weight in getattr(layer, "weights", []) if len(weight.shape) > 1]
     if not kernels:
         return 0
@@ -50,5 +115,9 @@ def _of_node(layer: keras.Operation, shape: tuple[int | None, ...], trained_fact
             f"stages/backbones/multiply_adds.py cannot count layer {layer.name!r} ({type(layer).__name__}). Add its "
             "class to COUNTED_LAYERS, or its rule."
         )
-    positions, weights = math.prod(shape[1:-1]), sum(math.prod(kernel.shape) for kernel in kernels)
-    return positions * weights * (trained_factor if layer.trainable_weights else 1)
+    factor = trained_factor if layer.trainable_weights else 1
+    if isinstance(layer, layers.EinsumDense):
+        axes, output = layer.equation.split(",")[1].split("->")
+        summed = math.prod(size for axis, size in zip(axes, layer.kernel.shape, strict=True) if axis not in output)
+        return math.prod(shape) * summed * factor
+    return math.prod(shape[:-1]) * sum(math.prod(kernel.shape) for kernel in kernels) * factor

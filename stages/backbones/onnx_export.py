@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -10,6 +11,7 @@ from keras import layers
 from tf2onnx.graph import Graph, Node
 from tf2onnx.handler import tf_op
 
+from stages.backbones.building import inner_layers
 from stages.backbones.preprocessing import Preprocessing, affine_preprocessing
 
 
@@ -26,8 +28,14 @@ def inference_model(model: keras.Model, name: str) -> keras.Model:
             return _call_preprocessing(layer, *args)
         if isinstance(layer, layers.Normalization):
             return _call_normalization(layer, *args)
-        if isinstance(layer, layers.Conv2D) and 1 < layer.groups == layer.filters == args[0].shape[-1]:
-            return _call_depthwise(layer, *args)
+        if type(layer).__name__ == "DeiTEncoderBlock":  # whose second output would be None in a file of Keras
+            return layer(*args, return_attention_scores=True)[0]
+        if _is_grouped(layer):
+            is_depthwise = layer.groups == layer.filters == args[0].shape[-1]
+            return (_call_depthwise if is_depthwise else _call_groups)(layer, *args)
+        for inner in inner_layers(layer):
+            if _is_grouped(inner) and inner.groups == inner.filters:
+                inner.call = _depthwise_call(inner)  # of a block of KerasHub; a file of Keras has its own call again
         return layer(*args, **kwargs)
 
     clone = keras.models.clone_model(model, clone_function=lambda layer: layer, call_function=call_layer)
@@ -48,6 +56,35 @@ def _call_normalization(layer: layers.Normalization, x: keras.KerasTensor) -> ke
     mean, variance = (keras.ops.convert_to_numpy(value).reshape(-1) for value in (layer.mean, layer.variance))
     scale = 1 / np.sqrt(variance)
     return layers.Rescaling(scale.tolist(), (-mean * scale).tolist(), dtype="float32", name=layer.name)(x)
+
+
+def _is_grouped(layer: layers.Layer) -> bool:
+    return isinstance(layer, layers.Conv2D) and layer.groups > 1
+
+
+def _call_groups(layer: layers.Conv2D, x: keras.KerasTensor) -> keras.KerasTensor:
+    """Call one convolution for each group of a grouped one, and join their outputs."""
+    kernel, *bias = layer.get_weights()
+    channels, filters = kernel.shape[2], layer.filters // layer.groups
+    outputs = []
+    for group in range(layer.groups):
+        name = f"{layer.name}_group{group}"
+        part = layers.Conv2D(
+            filters, layer.kernel_size, layer.strides, layer.padding, use_bias=layer.use_bias, name=name
+        )
+        outputs.append(part(x[..., group * channels : (group + 1) * channels]))
+        own = slice(group * filters, (group + 1) * filters)
+        part.set_weights([kernel[..., own], *(values[own] for values in bias)])
+    return layer.activation(layers.Concatenate(name=layer.name)(outputs))
+
+
+def _depthwise_call(layer: layers.Conv2D) -> Callable[[keras.KerasTensor], keras.KerasTensor]:
+    def call(x: keras.KerasTensor) -> keras.KerasTensor:
+        kernel = keras.ops.swapaxes(layer.kernel, 2, 3)
+        x = keras.ops.depthwise_conv(x, kernel, layer.strides, layer.padding)
+        return layer.activation(x + layer.bias if layer.use_bias else x)
+
+    return call
 
 
 def _call_depthwise(layer: layers.Conv2D, x: keras.KerasTensor) -> keras.KerasTensor:

@@ -1,6 +1,7 @@
 """Loads and saves weights: backbones with the weights in data/weights/<backbone>, and models without optimizer."""
 
 import io
+import math
 import re
 import warnings
 import zipfile
@@ -13,19 +14,59 @@ import numpy as np
 
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, read_weights_record
 from stages.backbones.building import build_backbone
+from stages.backbones.presets import LEARNED_POSITIONS, image_size_problem
 from stages.core.errors import UserError
 
 
 def load_backbone(name: str, image_size: int) -> tuple[keras.Model, WeightsRecord]:
     """Build a backbone for images of `image_size` pixels a side and load its weights.
 
-    Random weights depend on the current seed. Raises `UserError` if the weights do not fit the architecture.
+    Random weights depend on the current seed. Raises `UserError` if the weights do not fit the architecture, or the
+    architecture does not take images of this size. Position embeddings that were trained for another size are
+    interpolated.
     """
     record = read_weights_record(name)
-    backbone = build_backbone(record.architecture, image_size)
+    if record.preset and (problem := image_size_problem(record.preset, image_size)):
+        raise UserError(
+            f"backbones.{name}: {record.architecture} does not take images of {image_size} pixels, because {problem}. "
+            "Change image_size of the dataset."
+        )
+    backbone = build_backbone(record.architecture, image_size, record.preset)
     if record.file:
-        load_weights(backbone, WEIGHTS_FOLDER / name / record.file, f"backbones.{name}.weights")
+        file, where = WEIGHTS_FOLDER / name / record.file, f"backbones.{name}.weights"
+        if record.preset and record.preset["class_name"] in LEARNED_POSITIONS and record.trained_size != image_size:
+            trained = build_backbone(record.architecture, record.trained_size, record.preset)
+            load_weights(trained, file, where)
+            copy_interpolated(trained, backbone, record.preset["prefix_tokens"])
+        else:
+            load_weights(backbone, file, where)
     return backbone, record
+
+
+def copy_interpolated(source: keras.Model, target: keras.Model, prefix: int) -> None:
+    """Give a transformer the weights of the same one for another image size.
+
+    Position embeddings of the patches (t, c) are interpolated over the image (Dosovitskiy et al. 2021, section 3.2),
+    bicubic; those of the `prefix` tokens before them are copied.
+    """
+    for old, new in zip(source.weights, target.weights, strict=True):
+        values = keras.ops.convert_to_numpy(old)
+        if old.shape != new.shape:
+            if values.dtype.kind == "i":  # the numbers of the positions
+                values = np.arange(np.prod(new.shape)).reshape(new.shape)
+            else:
+                values = _interpolate(values, tuple(new.shape), prefix)
+        new.assign(values)
+
+
+def _interpolate(values: np.ndarray, shape: tuple[int, ...], prefix: int) -> np.ndarray:
+    table = values.reshape(-1, values.shape[-1])
+    own, patches = table[:prefix], table[prefix:]
+    side, new_side = (math.isqrt(count - prefix) for count in (len(table), math.prod(shape[:-1])))
+    grid = patches.reshape(side, side, -1)
+    resized = keras.ops.image.resize(grid, (new_side, new_side), "bicubic", antialias=new_side < side)
+    resized = keras.ops.convert_to_numpy(resized).reshape(new_side**2, -1)
+    return np.concatenate([own, resized]).reshape(shape)
 
 
 def load_weights(model: keras.Model, file: Path, what: str) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.config.augmentation import AugmentationConfig
-from stages.config.fields import Classes, Entry, Reference
+from stages.config.fields import Classes, Entry, Pooling, Reference
 
 
 class FeaturesConfig(Entry):
@@ -19,8 +19,10 @@ class FeaturesConfig(Entry):
     """The layer or block whose activations are stored. One pass over the images computes a whole list of them."""
     classes: Classes | None = None
     """The classes of the images; null for all. They must include all classes of the tasks that use the features."""
-    pooling: Literal["none", "average", "max"] = "none"
-    """Pooling of the activations over the image, which makes them a vector."""
+    pooling: Pooling = "none"
+    """Pooling of the activations over the image, which makes them a vector. Of the tokens of a transformer, `average`
+    and `max` use those of the patches, `class_token` takes that of the class, and `class_token_and_average` joins it
+    with the average."""
     storage: Literal["float16", "float32"] = "float16"
     """The stored type. `float16` holds numbers up to 65,504."""
     views: list[AugmentationConfig] = Field([])

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from stages.config.augmentation import AugmentationConfig
-from stages.config.fields import Entry, Factor, LayerOrNull, NotNegative, Positive, Reference, ShareOrZero
+from stages.config.fields import Entry, Factor, LayerOrNull, NotNegative, Pooling, Positive, Reference, ShareOrZero
 from stages.config.training import TrainedModelConfig
 
 
@@ -46,8 +46,8 @@ class NetworkConfig(ImageModelConfig, LayersConfig):
 
     cut: LayerOrNull = None
     """The layer or block that the head is put on; null for the last."""
-    pooling: Literal["average", "max", "none"] = "average"
-    """Pooling of the backbone's activations over the image; `none` flattens them."""
+    pooling: Pooling = "average"
+    """Pooling of the backbone's activations, as of features; `none` flattens them."""
     trainable: Positive | str = "all"
     """The lowest backbone layer or block that is trained, a number of upper layers, `all`, or `head`, which freezes the
     backbone but runs it in every epoch."""

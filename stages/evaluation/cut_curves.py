@@ -3,7 +3,7 @@
 from collections import defaultdict
 from typing import Any
 
-from stages.artifacts.models import ModelRecord
+from stages.artifacts.models import ModelRecord, Provenance
 from stages.backbones.layer_table import layers_of
 from stages.evaluation.learning_curves import ModelCurve, group_curves, model_settings
 
@@ -24,10 +24,15 @@ def cut_curves(records: dict[str, ModelRecord]) -> dict[str, list[ModelCurve]]:
 def frozen_layers(record: ModelRecord) -> int:
     """The number of backbone layers, from the image upward, that training does not change."""
     provenance = record.provenance
-    layers = list(layers_of(provenance.architecture))
+    layers = layer_list(provenance)
     if provenance.lowest_trained_layer is None:
         return layers.index(provenance.cut) + 1
     return layers.index(provenance.lowest_trained_layer)
+
+
+def layer_list(provenance: Provenance) -> list[str]:
+    """The layers of the backbone of a model, lowest first."""
+    return list(layers_of(provenance.architecture, provenance.preset))
 
 
 def _settings(record: ModelRecord) -> dict[str, Any]:

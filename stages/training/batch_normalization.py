@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from keras import layers
 
+from stages.backbones.building import inner_layers
 from stages.training.batches import Examples, TrainingBatches, inference_batch_size, iterate_inputs
 
 MAX_IMAGES = 2_000
@@ -69,8 +70,9 @@ def trained_normalization(model: keras.Model) -> list[layers.BatchNormalization]
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             normalizations += trained_normalization(layer)
-        elif isinstance(layer, layers.BatchNormalization) and layer.trainable:
-            normalizations.append(layer)
+        else:
+            parts = [layer, *inner_layers(layer)]
+            normalizations += [part for part in parts if isinstance(part, layers.BatchNormalization) and part.trainable]
     return normalizations
 
 

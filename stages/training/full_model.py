@@ -11,6 +11,7 @@ import keras
 from stages.artifacts.models import MODELS_FOLDER, HeadProvenance, ModelRecord, weights_file
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import freeze_batch_normalization, freeze_below, pool_output, up_to_cut
+from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_backbone, load_weights
 from stages.backbones.runtime import computing_in
 from stages.config.heads import HeadConfig
@@ -22,14 +23,15 @@ from stages.training.heads import add_head, build_head, set_statistics
 
 
 def build_network(
-    name: str, entry: NetworkConfig, backbone: keras.Model, cut: str, classes: int, l2: float = 0.0
+    name: str, entry: NetworkConfig, lower: keras.Model, classes: int, l2: float = 0.0, prefix: int = 0
 ) -> keras.Model:
     """The network of an entry on a backbone, whose layers it shares; its head has random weights.
 
-    cut: the layer that the head stands on. l2: strength of the penalty on the squared weights of the head. Returns a
-    model from uint8 images (n, image_size, image_size, 3) to probabilities (n, classes).
+    lower: the backbone up to the layer that the head stands on, not pooled. l2: strength of the penalty on the squared
+    weights of the head. prefix: see `up_to_cut`. Returns a model from uint8 images (n, image_size, image_size, 3) to
+    probabilities (n, classes).
     """
-    return add_head(pool_output(up_to_cut(backbone, cut), entry.pooling), entry, classes, l2, name)
+    return add_head(pool_output(lower, entry.pooling, prefix), entry, classes, l2, name)
 
 
 def freeze(backbone: keras.Model, entry: NetworkConfig, lowest_trained: str | None) -> None:
@@ -90,13 +92,15 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
                     "other weights of this backbone. Run `dvc checkout`, or `dvc repro` to train it again."
                 )
         else:  # its own file holds all weights
-            backbone = build_backbone(provenance.architecture, record.image_size)
-        lower = None if record.kind == "network" else up_to_cut(backbone, provenance.cut, provenance.pooling)
+            backbone = build_backbone(provenance.architecture, record.image_size, provenance.preset)
+        prefix = prefix_tokens(provenance.preset)
+        pooling = "none" if record.kind == "network" else provenance.pooling
+        lower = up_to_cut(backbone, provenance.cut, pooling, prefix)
     with computing_in(precision or above):
         if record.kind in ("head", "probe"):
             return join_head(record.name, load_head(HeadProvenance.of(record), record.best_repeat, classes), lower)
         if record.kind == "network":
-            model = build_network(record.name, NetworkConfig(**record.settings), backbone, provenance.cut, classes)
+            model = build_network(record.name, NetworkConfig(**record.settings), lower, classes, prefix=prefix)
         else:
             model = join_head(record.name, build_untrained_head(provenance.head, classes), lower)
         load_weights(model, weights, f"models/{record.name}")

@@ -9,6 +9,7 @@ from keras import layers
 from stages.artifacts.features import FeaturesRecord
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import above_cut, pool_output
+from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_weights
 from stages.config.heads import HeadConfig
 from stages.config.networks import LayersConfig
@@ -66,13 +67,13 @@ def build_head(
     below = keras.Model(features, x)
     if entry.start_from == "random":
         return add_head(below, entry, classes, l2, "head", "zeros")
-    backbone = build_backbone(record.architecture, record.image_size)
+    backbone = build_backbone(record.architecture, record.image_size, record.preset)
     if record.cut != layer_names(backbone)[-1]:
         layers_above = above_cut(backbone, record.cut)
         if above_weights:
             load_weights(layers_above, above_weights, f"heads start from {above_weights}")
         below = keras.Model(features, layers_above(x)) if entry.standardized else layers_above
-    return add_head(pool_output(below, "average"), entry, classes, l2, "head", "zeros")
+    return add_head(pool_output(below, "average", prefix_tokens(record.preset)), entry, classes, l2, "head", "zeros")
 
 
 def set_statistics(head: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:

@@ -9,6 +9,8 @@ from stages.artifacts.features import FeaturesRecord
 from stages.artifacts.models import MODELS_FOLDER, ModelRecord, read_model_record
 from stages.artifacts.weights import WEIGHTS_FOLDER, read_weights_record
 from stages.backbones.layer_names import find_layer
+from stages.backbones.layer_table import layers_of
+from stages.backbones.presets import PRESET
 from stages.config.backbones import BackboneConfig
 from stages.config.datasets import FetchedDataset, LocalDataset
 from stages.config.features import FeaturesConfig
@@ -119,7 +121,8 @@ def _lineage_differences(record: ModelRecord, params: Params) -> Iterator[tuple[
             yield from _feature_differences(provenance.features, provenance.features.cut, params)
     if provenance.backbone in params.names("backbones"):
         backbone = parse_entry(params, "backbones", provenance.backbone, BackboneConfig)
-        yield from _compare({"architecture": provenance.architecture}, backbone.model_dump())
+        if backbone.architecture != PRESET:
+            yield from _compare({"architecture": provenance.architecture}, backbone.model_dump())
     else:
         yield from _prefixed(provenance.backbone, params)
         yield from _lineage_differences(read_model_record(provenance.backbone), params)
@@ -134,8 +137,9 @@ def _prefixed(model: str, params: Params) -> Iterator[tuple[str, str]]:
 def _feature_differences(features: FeaturesRecord, cut: str | None, params: Params) -> Iterator[tuple[str, str]]:
     """Differences of features at one cut layer. cut: as params.yaml names it, None for features with one cut layer."""
     entry = parse_entry(params, "features", features.name, FeaturesConfig)
-    available = [find_layer(features.architecture, name, "highest") for name in entry.cuts]
-    wanted = find_layer(features.architecture, cut, "highest") if cut else available[0]
+    layers = layers_of(features.architecture, features.preset)
+    available = [find_layer(layers, name, "highest") for name in entry.cuts]
+    wanted = find_layer(layers, cut, "highest") if cut else available[0]
     now = {**entry.model_dump(), "cut": wanted if wanted in available else listing(entry.cuts)}
     if entry.precision == "auto":
         now["precision"] = features.precision

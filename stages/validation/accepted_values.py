@@ -23,7 +23,7 @@ BY_KEY = {
     **dict.fromkeys(("include", "exclude", "classes"), CLASSES),
     **dict.fromkeys(("validation", "test"), HELD_OUT),
     "architecture": "the name of an architecture",
-    "weights": "random, imagenet, or a path or URL",
+    "weights": "random, imagenet, preset, or a path or URL",
     "url": "a path or a URL",
     "sha256": "64 hexadecimal digits, 0 to 9 and a to f",
     "md5": "32 hexadecimal digits, 0 to 9 and a to f",

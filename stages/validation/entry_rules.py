@@ -7,6 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from stages.backbones.known_presets import is_preset, known_presets
+from stages.backbones.presets import PLACES, PRESET
 from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.augmentation import AugmentationConfig
@@ -95,10 +97,18 @@ def _task(where: str, entry: TaskConfig) -> Iterator[str]:
 
 
 def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
-    if entry.architecture not in ARCHITECTURES:
+    if is_preset(entry.architecture):
+        yield from _preset(where, entry)
+    elif entry.architecture not in ARCHITECTURES:
         yield (
             f"{where}.architecture: {entry.architecture!r} does not exist"
-            f"{did_you_mean(entry.architecture, ARCHITECTURES)}. Architectures: {listing(ARCHITECTURES)}."
+            f"{did_you_mean(entry.architecture, [*ARCHITECTURES, *known_presets(), PRESET])}. Architectures: "
+            f"{listing(ARCHITECTURES)}. Or a preset of KerasHub, as in docs/backbones.md."
+        )
+    elif entry.weights == PRESET or entry.weights.startswith(PLACES):
+        yield (
+            f"{where}.weights: {entry.weights!r} is for presets of KerasHub, and {entry.architecture} is not one. Give "
+            "imagenet, random, or a path or URL with its sha256, or give the preset as the architecture."
         )
     elif entry.weights == "imagenet" and entry.architecture not in PUBLISHED_WEIGHTS:
         yield (
@@ -111,6 +121,17 @@ def _backbone(where: str, entry: BackboneConfig) -> Iterator[str]:
         yield (
             f"{where}.weights: {entry.weights!r} has no checksum. {_give_checksum(entry.weights)} Or give random or "
             "imagenet; a network of the study is a backbone under its own name."
+        )
+
+
+def _preset(where: str, entry: BackboneConfig) -> Iterator[str]:
+    if entry.architecture == PRESET and entry.weights == PRESET:
+        yield f"{where}.weights: preset does not say which one. Give a folder, kaggle://... or hf://...."
+    elif entry.weights in ("random", "imagenet") or entry.weights.startswith(("http://", "https://")):
+        own = "" if entry.architecture == PRESET else "preset, or "
+        yield (
+            f"{where}.weights: {entry.weights!r} is not possible with a preset of KerasHub. Give {own}the place of "
+            "one: a folder, kaggle://owner/model/keras/variation/version or hf://owner/model."
         )
 
 

@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator
 
-from stages.backbones.layer_names import find_layer, lowest_trained_layer, starting_cut
-from stages.backbones.layer_table import layers_of
+from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, starting_cut
 from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
 from stages.core.wording import listing
 from stages.validation.classes import missing_classes
-from stages.validation.layers import disagreement, find_cut, missing_layer, other_dataset, resolve_backbone
+from stages.validation.layers import disagreement, find_cut, other_dataset, resolve_backbone
 from stages.validation.sections import Entries
 
 
@@ -37,13 +36,13 @@ def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
     backbone = resolve_backbone(entries, fine_tune.backbone)
     if head_features is None or backbone is None:
         return
-    architecture = backbone.architecture
-    if (cut := find_cut(architecture, head_features, head)) is None:
+    architecture, layers = backbone.architecture, backbone.layers
+    if layers is None or (cut := find_cut(layers, head_features, head)) is None:
         return
-    lowest = lowest_trained_layer(architecture, fine_tune.unfreeze, cut)
+    lowest = lowest_trained_layer(layers, fine_tune.unfreeze, cut)
     if lowest is None:
-        layers = list(layers_of(architecture))
-        names, note = ["all", *layers[: layers.index(cut) + 1]], f" up to the cut {cut!r} of {section}.{fine_tune.head}"
+        names = list(layers)
+        names, note = ["all", *names[: names.index(cut) + 1]], f" up to the cut {cut!r} of {section}.{fine_tune.head}"
         yield missing_layer(f"{where}.unfreeze", fine_tune.unfreeze, architecture, names, note)
     elif features and fine_tune.features != head.features:
         if fine_tune.augmentation:
@@ -52,19 +51,18 @@ def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
                 f"features of the head, {head.features!r}, to start from the images, or leave augmentation out."
             )
         else:
-            yield from _unusable_features(f"{where}.features", fine_tune, features, architecture, lowest)
+            yield from _unusable_features(f"{where}.features", fine_tune, features, layers, lowest)
 
 
 def _unusable_features(
-    where: str, fine_tune: FineTuneConfig, features: FeaturesConfig, architecture: str, lowest: str
+    where: str, fine_tune: FineTuneConfig, features: FeaturesConfig, layers: Layers, lowest: str
 ) -> Iterator[str]:
     """Features that training cannot start from: they would be computed, and their cost counted, for nothing.
 
     lowest: the lowest layer that is trained.
     """
-    layers = layers_of(architecture)
-    cuts = [layer for layer in (find_layer(architecture, cut, "highest") for cut in features.cuts) if layer]
-    if not cuts or starting_cut(architecture, cuts, features.pooling, lowest):
+    cuts = [layer for layer in (find_layer(layers, cut, "highest") for cut in features.cuts) if layer]
+    if not cuts or starting_cut(layers, cuts, features.pooling, lowest):
         return
     names = list(layers)
     possible = [name for name in names[: names.index(lowest)] if layers[name].separates]

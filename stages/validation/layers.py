@@ -4,23 +4,32 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from stages.backbones.layer_names import find_layer, lowest_trained_layer, selectable_layers
+from stages.backbones.known_presets import known_presets, transformer_layers
+from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, selectable_layers
 from stages.backbones.layer_table import layers_of
+from stages.backbones.pooling import pooling_problem
+from stages.backbones.presets import CLASS_TOKENS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.features import FeaturesConfig
 from stages.config.heads import HeadConfig
 from stages.config.probes import ProbeConfig
-from stages.core.wording import counted, did_you_mean, listing
+from stages.core.wording import did_you_mean, listing
 from stages.validation.classes import missing_classes, unknown_classes
 from stages.validation.sections import Entries
 
 
 @dataclass(frozen=True)
 class ResolvedBackbone:
-    """A backbone. image_size: in pixels, of the images that a network of the study was trained on; else None."""
+    """A backbone.
+
+    image_size: in pixels, of the images that a network of the study was trained on; else None. layers: None if only the
+    preset itself tells them; then the stage that uses them checks them. has_class_token: of a transformer.
+    """
 
     architecture: str
     image_size: int | None
+    layers: Layers | None
+    has_class_token: bool
 
 
 def resolve_backbone(entries: Entries, name: str) -> ResolvedBackbone | None:
@@ -32,16 +41,24 @@ def resolve_backbone(entries: Entries, name: str) -> ResolvedBackbone | None:
         if dataset is None:
             return None
         image_size, name = image_size or dataset.image_size, network.backbone
-    backbone = entries["backbones"].get(name)
-    return ResolvedBackbone(backbone.architecture, image_size) if backbone else None
+    if (backbone := entries["backbones"].get(name)) is None:
+        return None
+    architecture = backbone.architecture
+    layers, has_class_token = None, False
+    if architecture in ARCHITECTURES:
+        layers = layers_of(architecture)
+    elif known := known_presets().get(architecture):
+        layers = transformer_layers(known.class_name, known.blocks) if known.blocks else None
+        has_class_token = known.class_name in CLASS_TOKENS
+    return ResolvedBackbone(architecture, image_size, layers, has_class_token)
 
 
-def find_cut(architecture: str, features: FeaturesConfig, head: HeadConfig | ProbeConfig) -> str | None:
+def find_cut(layers: Layers | None, features: FeaturesConfig, head: HeadConfig | ProbeConfig) -> str | None:
     """The layer whose features a head or a probe uses; None if it does not exist or is not clear."""
-    cuts = [find_layer(architecture, cut, "highest") for cut in features.cuts]
+    cuts = [find_layer(layers, cut, "highest") if layers else cut for cut in features.cuts]
     if head.cut is None:
         return cuts[0] if len(cuts) == 1 else None
-    layer = find_layer(architecture, head.cut, "highest")
+    layer = find_layer(layers, head.cut, "highest") if layers else head.cut
     return layer if layer in cuts else None
 
 
@@ -52,14 +69,17 @@ def network_problems(entries: Entries, name: str) -> Iterator[str]:
     yield from _wrong_image_size(entries, where, network)
     if (backbone := resolve_backbone(entries, network.backbone)) is None:
         return
-    architecture = backbone.architecture
-    cut = find_layer(architecture, network.cut or "top", "highest")
-    if cut is None:
-        yield missing_layer(f"{where}.cut", network.cut, architecture, selectable_layers(architecture))
-    elif network.trainable == "all":
+    architecture, layers = backbone.architecture, backbone.layers
+    cut = find_layer(layers, network.cut or "top", "highest") if layers else None
+    if layers and cut is None:
+        yield missing_layer(f"{where}.cut", network.cut, architecture, selectable_layers(layers))
         return
-    elif network.trainable != "head" and lowest_trained_layer(architecture, network.trainable, cut) is None:
-        names = ["all", "head", *selectable_layers(architecture)]
+    if layers and layers[cut].shape != "vector":
+        yield from _wrong_pooling(f"{where}.pooling", network.pooling, cut, backbone)
+    if network.trainable == "all":
+        return
+    if layers and network.trainable != "head" and lowest_trained_layer(layers, network.trainable, cut) is None:
+        names = ["all", "head", *selectable_layers(layers)]
         yield missing_layer(f"{where}.trainable", network.trainable, architecture, names)
     elif _is_random(entries, network.backbone):
         yield f"{where}.trainable: {network.trainable!r} would freeze random weights. Use all."
@@ -72,22 +92,24 @@ def features_problems(entries: Entries, name: str) -> Iterator[str]:
     yield from _wrong_image_size(entries, where, features)
     if _is_random(entries, features.backbone):
         yield f"{where}.backbone: {features.backbone!r} has random weights. Give a network or a trained backbone."
-    if not (backbone := resolve_backbone(entries, features.backbone)):
+    backbone = resolve_backbone(entries, features.backbone)
+    if backbone is None or backbone.layers is None:
         return
-    architecture = backbone.architecture
-    layers, names = layers_of(architecture), {}
+    architecture, layers, names = backbone.architecture, backbone.layers, {}
     for cut in features.cuts:
-        layer = find_layer(architecture, cut, "highest")
+        layer = find_layer(layers, cut, "highest")
         if layer is None:
-            yield missing_layer(f"{where}.cut", cut, architecture, selectable_layers(architecture))
+            yield missing_layer(f"{where}.cut", cut, architecture, selectable_layers(layers))
         elif layer in names:
             yield f"{where}.cut: {names[layer]!r} and {cut!r} are the same layer, {layer}. Leave one of them out."
-        elif features.pooling != "none" and not layers[layer].image:
-            poolable = [layer for layer, traits in layers.items() if traits.image]
+        elif features.pooling != "none" and layers[layer].shape == "vector":
+            poolable = [layer for layer, traits in layers.items() if traits.shape != "vector"]
             yield (
                 f"{where}.pooling: the activations of {layer} cannot be pooled, because they are vectors. Use pooling: "
                 f"none, or one of these cuts of {architecture}: {listing(poolable)}."
             )
+        else:
+            yield from _wrong_pooling(f"{where}.pooling", features.pooling, layer, backbone)
         names[layer] = cut
 
 
@@ -104,7 +126,7 @@ def head_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
     if features is None:
         return
     backbone = resolve_backbone(entries, features.backbone)
-    cut = find_cut(backbone.architecture, features, head) if backbone else None
+    cut = find_cut(backbone.layers, features, head) if backbone else None
     if head.cut is None and len(features.cuts) > 1:
         yield (
             f"{where}.cut: the key is missing, and features.{head.features} has several cuts. Give one of "
@@ -134,22 +156,13 @@ def _start_from_backbone(
             f"{where}.start_from: backbone is not valid, because features.{features_name} has pooling: "
             f"{features.pooling}. Use features with pooling: none, or start_from: random."
         )
-    elif backbone and cut and not (layers := layers_of(backbone.architecture))[cut].separates:
+    elif backbone and cut and (layers := backbone.layers) and not layers[cut].separates:
         separating = [layer for layer, traits in layers.items() if traits.separates]
         yield (
             f"{where}.start_from: backbone is not valid, because other paths bypass the cut {cut!r} of "
             f"features.{features_name}. Use start_from: random, or one of these cuts of {backbone.architecture}: "
             f"{listing(separating)}."
         )
-
-
-def missing_layer(where: str, layer: str | int, architecture: str, names: list[str], note: str = "") -> str:
-    """The message about a layer that does not exist, or a number of layers that is too large.
-
-    names: the layers that exist. note: what limits them, such as ` up to the cut 'flatten'`.
-    """
-    what = f"has no layer {layer!r}" if isinstance(layer, str) else f"has fewer than {counted(layer, 'layer')}"
-    return f"{where}: {architecture} {what}{note}{did_you_mean(layer, names)}. Layers: {listing(names)}."
 
 
 def other_dataset(entries: Entries, where: str, entry: Any) -> Iterator[str]:
@@ -169,18 +182,31 @@ def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]
     backbone, dataset = resolve_backbone(entries, entry.backbone), entries["datasets"].get(entry.dataset)
     if backbone is None or dataset is None:
         return
-    architecture = ARCHITECTURES[backbone.architecture]
+    known = known_presets().get(backbone.architecture)
+    architecture = ARCHITECTURES.get(backbone.architecture) or known
+    if architecture is None:
+        return  # the stage `features` or `train` checks a preset that is known by its place only
     size = f"{where}.dataset: the images of {entry.dataset!r} are {dataset.image_size} pixels wide, but"
     if dataset.image_size < architecture.smallest_image:
         yield (
             f"{size} {backbone.architecture} needs at least {architecture.smallest_image}. Increase "
             f"datasets.{entry.dataset}.image_size."
         )
-    elif backbone.image_size and not architecture.any_size and dataset.image_size != backbone.image_size:
+    elif known and dataset.image_size % known.multiple:
+        yield (
+            f"{size} {backbone.architecture} has patches of {known.multiple} pixels. Give datasets.{entry.dataset}."
+            f"image_size a multiple of {known.multiple}; it was trained on {known.image_size}."
+        )
+    elif not known and backbone.image_size and not architecture.any_size and dataset.image_size != backbone.image_size:
         yield (
             f"{size} {entry.backbone!r} was trained on {backbone.image_size}, and {backbone.architecture} works with "
             f"one size only. Use a dataset with image_size: {backbone.image_size}."
         )
+
+
+def _wrong_pooling(where: str, pooling: str, cut: str, backbone: ResolvedBackbone) -> Iterator[str]:
+    if problem := pooling_problem(where, pooling, cut, backbone.layers[cut], backbone.has_class_token):
+        yield problem
 
 
 def _is_random(entries: Entries, name: str) -> bool:

@@ -1,0 +1,45 @@
+"""What is known of the presets of KerasHub by their class, without building them."""
+
+from typing import Any
+
+# As the architecture: that of the preset at the place that `weights` gives. As the weights: those of the architecture.
+PRESET = "preset"
+PLACES = ("kaggle://", "hf://")  # of presets, but folders
+POSITIONS = "positions"  # the layer by which DINOv3 computes the positions of patches; a study cannot name it
+
+TRANSFORMERS = frozenset(
+    {
+        "ViTBackbone",
+        "DeiTBackbone",
+        "DINOV2Backbone",
+        "DINOV3Backbone",
+        "SwinTransformerBackbone",
+        "CLIPVisionEncoder",
+        "SigLIPVisionEncoder",
+    }
+)
+CONVOLUTIONAL = frozenset({"ResNetBackbone", "CSPNetBackbone", "EfficientNetBackbone", "MobileNetBackbone"})
+# How many tokens of the class come before those of the patches; of DINOv2 and DINOv3, registers follow.
+CLASS_TOKENS = {
+    "ViTBackbone": 1,
+    "DeiTBackbone": 2,  # that of the class, and that of distillation
+    "DINOV2Backbone": 1,
+    "DINOV3Backbone": 1,
+    "CLIPVisionEncoder": 1,
+}
+# Transformers with an embedding of each position, which belongs to one image size. DINOv2 interpolates its own.
+LEARNED_POSITIONS = frozenset({"ViTBackbone", "DeiTBackbone", "CLIPVisionEncoder", "SigLIPVisionEncoder"})
+
+
+def image_size_problem(preset: dict[str, Any], image_size: int) -> str | None:
+    """Why the backbone of a preset does not take images of this size, or None. preset: see `WeightsRecord`."""
+    config = preset["config"]
+    patch = config.get("patch_size", 1)
+    patch = patch if isinstance(patch, int) else patch[0]
+    if image_size % patch:
+        return f"its patches have {patch} pixels a side, and {image_size} is not a multiple"
+    if preset["class_name"] == "SwinTransformerBackbone":
+        smallest = patch * config["window_size"] * 2 ** (len(config["depths"]) - 1)
+        if image_size < smallest:
+            return f"its windows need images of at least {smallest} pixels"
+    return None
