@@ -64,9 +64,8 @@ def freeze_below(backbone: keras.Model, lowest_trained: str | None) -> None:
     A frozen layer computes the same in training as in inference: batch normalization uses its stored statistics (Keras
     runs it in inference mode if it is not trainable), and dropout drops nothing.
     """
-    names = layer_names(backbone)
-    for name in names[: names.index(lowest_trained)] if lowest_trained else names:
-        layer = backbone.get_layer(name)
+    names = [layer.name for layer in backbone.layers]
+    for layer in backbone.layers[: names.index(lowest_trained)] if lowest_trained else backbone.layers:
         layer.trainable = False
         for part in [layer, *inner_layers(layer)]:
             for rate in DROP_RATES:

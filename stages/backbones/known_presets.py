@@ -73,7 +73,7 @@ def transformer_layers(class_name: str, blocks: tuple[int, ...]) -> dict[str, La
     for stage, count in enumerate(blocks, start=1):
         prefix = f"stage{stage}_" if len(blocks) > 1 else ""
         names += [f"{prefix}block{number}" for number in range(1, count + 1)]
-        names += [f"{prefix}merging", f"{prefix}tokens"] if stage < len(blocks) else []
+        names += [f"{prefix}merging"] if stage < len(blocks) else []
     # DINOv3 gives every block the positions of the patches, on a path of their own.
     separating = names[-1:] if class_name == "DINOV3Backbone" else names
     layers = {

@@ -36,6 +36,8 @@ def new_backbone(class_name: str, config: dict[str, Any], image_size: int) -> ke
 
 def flat_model(backbone: keras.Model, preset: dict[str, Any], image_size: int, name: str) -> keras.Model:
     """The flat model of a backbone of KerasHub, whose layers and weights it shares and renames."""
+    for layer in backbone.layers:
+        layer._inbound_nodes.clear()  # so that its output is that in the flat model
     images = keras.Input((image_size, image_size, 3), dtype="uint8", name="images")
     # As KerasHub's image converter: multiplied, then added.
     pixels = layers.Rescaling(preset["scale"], preset["offset"], dtype="float32", name="preprocessing")(images)
@@ -96,6 +98,8 @@ def _steps(backbone: keras.Model, preset: dict[str, Any], pixels: keras.KerasTen
             yield name, lambda x, block=block: block(x, **options)
         yield "normalization", backbone.layernorm
     else:  # CLIP and SigLIP
+        if class_name == "SigLIPVisionEncoder":  # KerasHub says one token more than there are
+            _give_shape(backbone.embedding, (backbone.embedding.num_positions, backbone.hidden_dim))
         yield "embedding", backbone.embedding
         if class_name == "CLIPVisionEncoder":
             yield "pre_normalization", backbone.pre_layer_norm
@@ -123,9 +127,9 @@ def _swin_steps(backbone: keras.Model) -> Iterator[Step]:
         yield from _blocks(stage.blocks, f"stage{number}_")
         if stage.downsample:
             height, width = stage.input_resolution
+            # KerasHub leaves the number of tokens open.
+            _give_shape(stage.downsample, (-(-height // 2) * -(-width // 2), 2 * stage.dim))
             yield f"stage{number}_merging", lambda x, stage=stage, h=height, w=width: stage.downsample(x, H=h, W=w)
-            tokens = -(-height // 2) * -(-width // 2)  # KerasHub leaves their number open
-            yield f"stage{number}_tokens", layers.Reshape((tokens, 2 * stage.dim))
     yield "normalization", backbone.norm
 
 
@@ -137,6 +141,11 @@ def _first_output(call: Callable[..., Any]) -> Callable[..., Any]:
         return output if scores is None else (output, scores)
 
     return call_block
+
+
+def _give_shape(layer: layers.Layer, shape: tuple[int, ...]) -> None:
+    """Let the output of a layer for one image have a known shape."""
+    layer.compute_output_shape = lambda *args, **kwargs: (None, *shape)
 
 
 def _make_serializable(layer: layers.Layer) -> None:
