@@ -1,12 +1,13 @@
 """The votes of the nearest neighbors, by cosine similarity, weighted as DINO weights them (Caron et al. 2021)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy.special import softmax
 
 from stages.probes.standardization import StandardizedFeatures
 
-DEFAULT_NEIGHBORS = [1, 5, 10, 20, 50, 100, 200]
+LARGEST_INPUT = 2**29  # float32 values of the training features that are in memory; 2 GiB
 VOTE_TEMPERATURE = 0.07  # a neighbor's vote is exp(similarity / 0.07)
 BLOCK = 256  # rows whose similarities to all training rows are in memory at once
 
@@ -38,6 +39,28 @@ class Neighbors:
                 share = total / total.sum(axis=1, keepdims=True)
                 part.append(np.log((number * share + 1 / share.shape[1]) / (number + 1)))
         return [np.concatenate(part) for part in parts]
+
+
+@dataclass(frozen=True)
+class NeighborsProbe:
+    """A number of neighbors that vote. scale: of the logarithms of the shares, which calibration chooses."""
+
+    neighbors: int
+    remembered: Neighbors
+    scale: float = 1.0
+    l2: None = None
+
+    def scores(self, features: StandardizedFeatures, rows: np.ndarray) -> np.ndarray:
+        """The scaled logarithms of the shares of votes for some rows of the features, (n, classes) float64."""
+        return self.scale * self.remembered.scores(features, rows, [self.neighbors])[0]
+
+    def probabilities(self, features: StandardizedFeatures, rows: np.ndarray) -> np.ndarray:
+        """The softmax of the scores, (n, classes) float32."""
+        return softmax(self.scores(features, rows), axis=1).astype(np.float32)
+
+    def scaled(self, scale: float) -> "NeighborsProbe":
+        """The probe with its scores multiplied by a number."""
+        return replace(self, scale=self.scale * scale)
 
 
 def remember(features: StandardizedFeatures, rows: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Neighbors:
