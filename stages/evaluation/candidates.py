@@ -47,7 +47,7 @@ def _others(losses: list[float]) -> str:
 
 
 def _edge(name: str, value: Callable, candidates: list[Candidate], chosen: Candidate) -> str:
-    """A warning if the best of more than two values is the lowest or the highest; below 0, or one neighbor, is nothing."""
+    """A warning if the best of more than two values is the lowest (of those above the least, 0 or 1) or the highest."""
     values = sorted({*map(value, candidates)})
     if (
         len(values) < 3
