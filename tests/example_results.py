@@ -65,6 +65,7 @@ def model_record(name, kind, provenance=None, **changes) -> ModelRecord:
     )  # fmt: skip
     own = dict.fromkeys(TRAINING)
     own |= {"task": "b", "views": None} if kind in ("head", "probe") else {"task": "b"}
+    own |= {"kind": "ridge"} if kind == "probe" else {}
     record = ModelRecord(
         name=name, kind=kind, task="b", dataset="d", classes=CLASSES, image_size=16, resize="crop", settings=own,
         training={} if kind == "probe" else TRAINING, seed=3, provenance=replace(origin, **provenance or {}),

@@ -780,7 +780,7 @@ def test_the_main_table_is_narrow_and_no_table_repeats_a_column(params):
     validation = [read("metrics")[model]["validation"]["accuracy"] for model in rest]
     assert recommended == read("comparisons")["b"]["recommended"]
     assert validation == sorted(validation, reverse=True) and len(rest) == 2
-    for legend in LEGENDS.values():
+    for legend in (LEGENDS[key] for key in LEGENDS if key != "screen"):  # the study has one backbone with probes
         assert html.escape(legend) in page and markdown(legend) in text
 
 
