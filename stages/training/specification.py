@@ -18,11 +18,13 @@ class BuiltModel:
 
     full_model: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
     features, which share their weights with it. factors: of the learning rate of single weights, by their path.
+    is_tuned: whether few weights of a frozen backbone are trained, see `stages.backbones.tuning`.
     """
 
     full_model: keras.Model
     trained: keras.Model
     factors: dict[str, float] = field(default_factory=dict)
+    is_tuned: bool = False
 
 
 Build = Callable[[int, float], BuiltModel]  # from the number of the repeat, from 0, and the L2 strength
