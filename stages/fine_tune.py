@@ -95,7 +95,9 @@ def main(params: Params, name: str) -> str:
     for fold in folds:
         examples = split_examples(task, array, positions, settings, fold)
         data[fold] = TrainingData(examples, examples["train"])
-    trained = train_repeats(TrainingSpec(description, [(settings, head_record.l2)], folds), build, data)
+    shares_start = head_record.repeats == 1 or not head.settings.get("hidden")
+    spec = TrainingSpec(description, [(settings, head_record.l2)], folds, shares_start)
+    trained = train_repeats(spec, build, data)
     return f"{save_model(trained)}, from {f'features {entry.features!r}' if start else 'images'}"
 
 

@@ -1,6 +1,6 @@
 """Trains a model several times, from different seeds and on different folds, and keeps all weights and predictions."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,14 @@ from stages.backbones.tuning import merge_updates, save_stored, stored_weights
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.wording import counted
-from stages.training.batch_normalization import MAX_IMAGES, batch_statistics_gap, trained_normalization
-from stages.training.batches import steps_per_epoch
+from stages.training.batch_normalization import (
+    MAX_IMAGES,
+    StatisticsEstimator,
+    StatisticsSample,
+    batch_statistics_gap,
+    trained_normalization,
+)
+from stages.training.batches import inference_batch_size, steps_per_epoch
 from stages.training.calibration import fit_temperature
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
@@ -104,6 +110,7 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
         built = build(best, l2)
     result = _result(spec, repeats, best, data, built)
     accuracies = [np.mean(part.argmax(axis=1) == own) for part, own in zip(predicted, labels, strict=True)]
+    result = replace(result, soup=predict_soup(spec, repeats, data, built))
     return TrainedModel(built.full_model, repeats, result, float(np.mean(accuracies)))
 
 
@@ -185,6 +192,34 @@ def _result(
             for split in SPLITS
         },
     )
+
+
+def predict_soup(
+    spec: TrainingSpec, repeats: list[Repeat], data: dict[int, TrainingData], built: BuiltModel
+) -> dict[str, np.ndarray]:
+    """The probabilities of a model with the averaged weights of all repeats (Wortsman et al. 2022); see `ModelResult`.
+
+    Empty for repeats that do not share their start, or diverged. The statistics of trained batch normalization are
+    estimated under the averaged weights, on the training images of the first repeat. The model has its own weights again
+    at the end.
+    """
+    finite = all(np.isfinite(values).all() for repeat in repeats for values in repeat.probabilities.values())
+    if not spec.shares_start or len(repeats) == 1 or not finite:
+        return {}
+    model, trained = built.full_model, built.trained
+    best = model.get_weights()
+    model.set_weights(
+        [np.mean(weights, axis=0) for weights in zip(*(repeat.weights for repeat in repeats), strict=True)]
+    )
+    examples = data[spec.folds[0]].examples
+    if trained_normalization(trained):
+        size = inference_batch_size(examples["train"].array)
+        sample = StatisticsSample.draw(examples["train"], size, spec.description.seed)
+        StatisticsEstimator(trained).estimate(sample)
+    splits = ["test"] if len(set(spec.folds)) > 1 else ["validation", "test"]
+    soup = {split: predict_probabilities(trained, examples[split]) for split in splits}
+    model.set_weights(best)
+    return {split: part[np.argsort(examples[split].index)] for split, part in soup.items()}
 
 
 def _training_multiply_adds(built: BuiltModel, repeats: list[Repeat], data: TrainingData) -> int:

@@ -59,12 +59,13 @@ class TrainingSpec:
 
     candidates: training settings, each with an L2 strength. If there are several, all are trained in the first repeat,
     and only the one with the lowest validation loss in the others. folds: the validation part that each repeat holds
-    out.
+    out. shares_start: whether all repeats start from the same weights, but for those of an output layer.
     """
 
     description: ModelDescription
     candidates: list[tuple[TrainingConfig, float]]
     folds: list[int]
+    shares_start: bool = False
 
     @property
     def repeats(self) -> int:
