@@ -21,6 +21,7 @@ from stages.evaluation.cost_sentences import multiply_adds
 from stages.evaluation.costs import base_networks
 from stages.evaluation.crossovers import find_crossovers
 from stages.evaluation.cut_curves import cut_curves, layer_list
+from stages.evaluation.ensembles import combined_repeats
 from stages.evaluation.folds import Outcomes, common_outcomes
 from stages.evaluation.formatting import rounded
 from stages.evaluation.learning_curves import learning_curves
@@ -85,6 +86,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
         "warnings": warnings,
         "validation": [asdict(pair) for pair in validation],
         "test": [asdict(pair) for pair in test],
+        "combined_repeats": combined_repeats(study, models, metrics),
         "learning_curves": [asdict(curve) for curve in curves],
         "crossovers": [asdict(crossover) for crossover in find_crossovers(curves, metrics, test)],
         "cut_curves": {

@@ -64,6 +64,14 @@ LEGENDS = {
         "Macro precision, recall and F1: mean over the classes, on the test images, as are ROC-AUC and the test loss "
         "(cross-entropy)."
     ),
+    "combined": (
+        "The repeats of a model combined, without further training. Ensemble: the calibrated probabilities of all "
+        "repeats, averaged; each repeat runs for every image. Soup: one model with the averaged weights of the repeats, "
+        "where they share their start (Wortsman et al. 2022). Differences: in points of test accuracy, on the same "
+        "images, with 95 % intervals. There is a validation accuracy only where all repeats hold out the same images: "
+        "other images were trained on by some of the repeats. Therefore ensembles and soups are not candidates for the "
+        "recommendation. `python -m stages.predict --ensemble` uses an ensemble; soups are not stored."
+    ),
     "costs": (
         "Training time: one repeat of the model alone. Training throughput: training images times epochs, over that "
         "time. Throughput in use: in batches of 32. Peak memory: of the process that trained, or of the GPU. "
@@ -148,6 +156,7 @@ def task_sections(
                 "calibration": calibration_sentence(metrics),
                 "more": models_table(data, ranking, more_columns(len(task["classes"]))),
                 "costs": models_table(data, ranking, COST_COLUMNS),
+                "combined": combined_table(comparison["combined_repeats"]),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},
                 "pictures": pictures[name],
                 "gallery": galleries[name],
@@ -169,6 +178,27 @@ def models_table(data: ReportData, models: list[str], columns: list[tuple[str, s
             for model in models
         ],
     }
+
+
+def combined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """headers, and rows as of `models_table`: ensembles and soups; see `combined_repeats`."""
+    headers = ["minus used repeat", "minus mean of repeats", "validation accuracy", "multiply-adds per image", "size"]
+    table = {"headers": ["model", "kind", "test accuracy", *headers], "rows": []}
+    for row in rows:
+        differences = [
+            Cell(f"{100 * value:+.1f}".replace("-0.0", "+0.0"), f"[{points(low)}, {points(high)}]", value)
+            for value, low, high in (row["to_used"], row["to_mean"])
+        ]
+        validation, size = row["validation"], row["megabytes"]
+        cells = [
+            Cell(percent(row["accuracy"]), f"[{points(row['low'])}, {points(row['high'])}]", row["accuracy"]),
+            *differences,
+            UNKNOWN if validation is None else Cell(percent(validation), "", validation),
+            Cell(quantity(row["multiply_adds"]), "", row["multiply_adds"]),
+            Cell(FORMS["megabytes"](size), "", size),
+        ]
+        table["rows"].append({"model": row["model"], "kind": f"{row['kind']} of {row['repeats']}", "cells": cells})
+    return table
 
 
 def more_columns(classes: int) -> list[tuple[str, str, str]]:

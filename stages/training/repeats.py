@@ -200,17 +200,16 @@ def predict_soup(
     """The probabilities of a model with the averaged weights of all repeats (Wortsman et al. 2022); see `ModelResult`.
 
     Empty for repeats that do not share their start, or diverged. The statistics of trained batch normalization are
-    estimated under the averaged weights, on the training images of the first repeat. The model has its own weights again
-    at the end.
+    estimated under the averaged weights, on the training images of the first repeat. The model has its own weights
+    again at the end.
     """
     finite = all(np.isfinite(values).all() for repeat in repeats for values in repeat.probabilities.values())
     if not spec.shares_start or len(repeats) == 1 or not finite:
         return {}
     model, trained = built.full_model, built.trained
     best = model.get_weights()
-    model.set_weights(
-        [np.mean(weights, axis=0) for weights in zip(*(repeat.weights for repeat in repeats), strict=True)]
-    )
+    by_weight = zip(*(repeat.weights for repeat in repeats), strict=True)
+    model.set_weights([np.mean(values, axis=0) for values in by_weight])
     examples = data[spec.folds[0]].examples
     if trained_normalization(trained):
         size = inference_batch_size(examples["train"].array)
