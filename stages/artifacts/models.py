@@ -246,6 +246,12 @@ def weights_file(model: str, repeat: int) -> Path:
     return MODELS_FOLDER / model / "weights" / f"repeat-{repeat}.weights.h5"
 
 
+def stored_megabytes(record: ModelRecord) -> float:
+    """The size in MB of the weights file of the repeat that is used; `UserError` if it is missing."""
+    with reading(MODELS_FOLDER / record.name):
+        return weights_file(record.name, record.best_repeat).stat().st_size / 1e6
+
+
 def write_model(result: ModelResult, save_weights: Callable[[int, Path], None]) -> None:
     """Write models/<model>, whole or not at all, and its cost.
 

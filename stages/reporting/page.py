@@ -47,6 +47,7 @@ COST_COLUMNS = [
     ("multiply-adds per image", "cost.multiply_adds", "quantity"),
     ("multiply-adds in training", "cost.total_training_multiply_adds", "quantity"),
     ("trained parameters", "cost.trained_parameters", "quantity"),
+    ("stored weights", "cost.stored_megabytes", "megabytes"),
     ("all parameters", "cost.total_parameters", "quantity"),
 ]
 TOP_5_ABOVE = 10  # classes
@@ -66,19 +67,20 @@ LEGENDS = {
     ),
     "combined": (
         "The repeats of a model combined, without further training. Ensemble: the calibrated probabilities of all "
-        "repeats, averaged; each repeat runs for every image. Soup: one model with the averaged weights of the repeats, "
-        "where they share their start (Wortsman et al. 2022). Differences: in points of test accuracy, on the same "
-        "images, with 95 % intervals. There is a validation accuracy only where all repeats hold out the same images: "
-        "other images were trained on by some of the repeats. Therefore ensembles and soups are not candidates for the "
-        "recommendation. `python -m stages.predict --ensemble` uses an ensemble; soups are not stored."
+        "repeats, averaged; each repeat runs for every image. Soup: one model with the averaged weights of the "
+        "repeats, where they share their start (Wortsman et al. 2022). Differences: in points of test accuracy, on "
+        "the same images, with 95 % intervals. There is a validation accuracy only where all repeats hold out the "
+        "same images: other images were trained on by some of the repeats. Therefore ensembles and soups are not "
+        "candidates for the recommendation. `python -m stages.predict --ensemble` uses an ensemble; soups are not "
+        "stored."
     ),
     "costs": (
         "Training time: one repeat of the model alone. Training throughput: training images times epochs, over that "
         "time. Throughput in use: in batches of 32. Peak memory: of the process that trained, or of the GPU. "
         "Multiply-adds per image: of the model in use. Multiply-adds in training: of one repeat, with everything that "
-        "the model is built on. Trained parameters: weights that the training changes. All parameters: from the image "
-        "to the probabilities. Times and memory were measured on the machine of the model; multiply-adds are the same "
-        "on every machine."
+        "the model is built on. Trained parameters: weights that the training changes. Stored weights: the file of "
+        "one repeat, without a backbone that it is used with. All parameters: from the image to the probabilities. "
+        "Times and memory were measured on the machine of the model; multiply-adds are the same on every machine."
     ),
 }
 LOWER_IS_BETTER = {
