@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stages.artifacts.costs import InferenceTime, read_features_cost
-from stages.artifacts.models import ModelRecord, ModelResult, stored_megabytes
+from stages.artifacts.models import ModelRecord, ModelResult
 from stages.evaluation.formatting import rounded
 
 
@@ -57,8 +57,7 @@ def model_costs(model: str, results: dict[str, ModelResult]) -> dict[str, float 
     seconds, training_multiply_adds, peak_memory_mb: of the training of the model alone. total_seconds,
     total_training_multiply_adds: with everything that it is built on. images_per_second: in training.
     milliseconds_per_image, batch_images_per_second, multiply_adds: of the model in use, from pixels to probabilities.
-    megabytes: of its weights in float32. stored_megabytes: of the file of its weights, without a backbone that it is
-    used with.
+    megabytes: of its weights in float32.
     """
     record, cost, time = results[model].record, results[model].cost, inference_time(results[model])
     return {
@@ -69,7 +68,6 @@ def model_costs(model: str, results: dict[str, ModelResult]) -> dict[str, float 
         "batch_images_per_second": rounded(1000 / time.batched),
         "peak_memory_mb": cost.peak_memory,
         "megabytes": rounded(record.total_parameters * 4 / 1e6),
-        "stored_megabytes": rounded(stored_megabytes(record)),
         "multiply_adds": record.multiply_adds,
         "training_multiply_adds": record.training_multiply_adds,
         "total_training_multiply_adds": total_training_multiply_adds(model, results),
