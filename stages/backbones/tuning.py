@@ -71,7 +71,9 @@ def merge_updates(model: keras.Model) -> None:
     """Add low-rank updates to their kernels, which leaves a model of plain layers that computes the same."""
     for layer in model._flatten_layers():
         if getattr(layer, "lora_enabled", False):
-            layer._kernel.assign(layer.kernel)
+            # Not `layer.kernel`, which has the precision of the computation.
+            update = keras.ops.matmul(layer.lora_kernel_a, layer.lora_kernel_b) * (layer.lora_alpha / layer.lora_rank)
+            layer._kernel.assign(layer._kernel + update)
             del layer.lora_kernel_a, layer.lora_kernel_b
             layer.lora_enabled, layer.lora_rank = False, None
 
