@@ -5,6 +5,7 @@ from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -12,11 +13,25 @@ from PIL import Image
 from stages import compare, evaluate, predict, report
 from stages.artifacts.images import read_images
 from stages.artifacts.models import read_model_record, read_result
+from stages.artifacts.tasks import SPLITS
+from stages.config.training import TrainingConfig
 from stages.evaluation.ensembles import combined_repeats
 from stages.evaluation.study_results import read_study
+from stages.training.batches import Examples
 from stages.training.calibration import at_temperature
 from stages.training.full_model import load_full_model
-from tests.example_results import change_test_predictions, write_result, write_study
+from stages.training.repeats import train_repeats
+from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
+from tests.example_results import change_test_predictions, model_record, write_result, write_study
+
+TRAINING = {
+    "epochs": 3,
+    "batch_size": 8,
+    "optimizer": "adam",
+    "learning_rate": 0.05,
+    "early_stopping": None,
+    "max_train_per_class": None,
+}
 
 
 @pytest.fixture
@@ -127,6 +142,46 @@ def test_a_soup_has_the_averaged_weights_of_repeats_that_share_a_start(here, nam
         pixels = read_images("digits").pixels[result.predictions["test"].index[:40]]
         expected = models[0].predict(pixels, verbose=0)
         np.testing.assert_allclose(result.soup["test"][:40], expected, atol=5e-3)  # features in float16
+
+
+@pytest.mark.numeric
+def test_a_soup_has_statistics_of_its_own_weights(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    random = np.random.default_rng(0)
+    parts = {}
+    for split in SPLITS:
+        rows, labels = np.arange(64), (np.arange(64) % 2).astype(np.int32)
+        array = (random.normal(size=(64, 4)) + labels[:, None]).astype(np.float32)
+        parts[split] = Examples(array, rows, labels, rows, 2)
+
+    def build(_: int, l2: float) -> BuiltModel:
+        features = keras.Input((4,))
+        x = keras.layers.BatchNormalization(name="normalization")(keras.layers.Dense(3)(features))
+        model = keras.Model(features, keras.layers.Dense(2, "softmax")(x))
+        return BuiltModel(model, model)
+
+    record = model_record("test", "network")
+    keys = [key for key in ModelDescription.__annotations__ if hasattr(record, key)]
+    description = ModelDescription(**{key: getattr(record, key) for key in keys})
+    settings = TrainingConfig(**TRAINING, repeats=2)
+    spec = TrainingSpec(description, [(settings, 0.0)], [0, 0], shares_start=True)
+    trained = train_repeats(spec, build, {0: TrainingData(parts, parts["train"])})
+    model = trained.model
+    best = model.get_weights()
+    by_weight = zip(*(repeat.weights for repeat in trained.repeats), strict=True)
+    model.set_weights([np.mean(values, axis=0) for values in by_weight])
+    inputs = keras.ops.convert_to_numpy(model.layers[1](parts["train"].array))
+    normalization = model.get_layer("normalization")
+    averaged = keras.ops.convert_to_numpy(normalization.moving_variance).copy()
+    normalization.moving_mean.assign(np.mean(inputs, axis=0))
+    normalization.moving_variance.assign(np.var(inputs, axis=0))
+    assert np.abs(averaged - np.var(inputs, axis=0)).max() > 0.01
+    for split in ("validation", "test"):
+        expected = model.predict_on_batch(parts[split].array)
+        np.testing.assert_allclose(trained.result.soup[split], expected, atol=1e-5)
+    # The model itself has the weights of its best repeat.
+    for weights, own in zip(best, trained.repeats[trained.result.record.best_repeat].weights, strict=True):
+        np.testing.assert_array_equal(weights, own)
 
 
 @pytest.mark.numeric

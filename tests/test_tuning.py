@@ -20,7 +20,7 @@ from stages.backbones.multiply_adds import training_multiply_adds
 from stages.backbones.onnx_export import inference_model, write_onnx
 from stages.backbones.pretrained import load_backbone, save_weights
 from stages.backbones.registry import WITHOUT_NORMALIZATION
-from stages.backbones.runtime import make_deterministic
+from stages.backbones.runtime import computing_in, make_deterministic
 from stages.backbones.tuning import attention_projections, merge_updates, tune
 from stages.core import measurement
 from stages.core.errors import UserError
@@ -251,6 +251,17 @@ def test_updates_of_all_projections_merge_to_the_same_network(described):
     merge_updates(backbone)
     assert backbone.trainable_weights == []
     np.testing.assert_allclose(np.asarray(backbone(pixels, training=False)), before, rtol=1e-5, atol=1e-5)
+
+
+def test_updates_are_merged_in_float32_whatever_the_computation():
+    with computing_in("bfloat16"):
+        backbone = build_backbone("small", 32, preset_of(VIT))
+    tune(backbone, "lora", 2, "fine_tunes.x.tuning")
+    projection = attention_projections([part for layer in backbone.layers for part in inner_layers(layer)])[0]
+    projection.lora_kernel_b.assign(np.full(projection.lora_kernel_b.shape, 0.01))
+    kernel, a, b = map(np.asarray, (projection._kernel, projection.lora_kernel_a, projection.lora_kernel_b))
+    merge_updates(backbone)
+    np.testing.assert_allclose(np.asarray(projection._kernel), kernel + a @ b, rtol=1e-6, atol=1e-7)
 
 
 @pytest.mark.parametrize(
