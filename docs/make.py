@@ -1,7 +1,7 @@
-"""Writes the tables of all keys into docs/studies.md: `python -m docs.make`.
+"""Writes the tables of docs/studies.md (all keys) and of docs/backbones.md (all backbones): `python -m docs.make`.
 
-The tables come from the classes that parse a study (stages/config) and the words of the check, so the page says what is
-accepted. A test fails if the page is not what this command writes.
+The tables come from the classes that parse a study (stages/config), the words of the check and the tables of
+architectures, so the pages say what is accepted. A test fails if a page is not what this command writes.
 """
 
 import json
@@ -12,6 +12,8 @@ from typing import get_args
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from docs.published_sizes import LICENSES, SIZES
+from stages.backbones.known_presets import FAMILIES, known_presets
 from stages.backbones.layer_table import layers_of
 from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
@@ -22,17 +24,16 @@ from stages.validation.accepted_values import accepted_values
 from stages.validation.references import REFERENCES
 from stages.validation.sections import SECTIONS
 
-PAGE = Path(__file__).with_name("studies.md")
 MARK = "<!-- What follows is written by `python -m docs.make`. -->\n"
 
 
-def page(text: str) -> str:
-    """The page with new tables after its mark."""
-    return text.partition(MARK)[0] + MARK + "\n".join(reference())
+def page(name: str, text: str) -> str:
+    """A page with new tables after its mark."""
+    return text.partition(MARK)[0] + MARK + "\n".join(CONTENTS[name]())
 
 
 def reference() -> Iterator[str]:
-    """The lines of the tables: all sections, then the augmentation and the architectures."""
+    """The lines of the tables of keys: all sections, then the augmentation."""
     for section, kind in SECTIONS.items():
         yield from ["", f"### `{section}`"]
         sources = [] if isinstance(kind, type) else get_args(get_args(kind)[0])
@@ -45,8 +46,7 @@ def reference() -> Iterator[str]:
     yield from ["", "### `training`", "", about(TrainingConfig)]
     yield from table(TrainingConfig, TrainingConfig.model_fields, {})
     yield from ["", "### `augmentation`, and the items of `views`", "", about(AugmentationConfig)]
-    yield from table(AugmentationConfig, AugmentationConfig.model_fields, {})
-    yield from ["", "### Architectures", "", *architectures(), ""]
+    yield from [*table(AugmentationConfig, AugmentationConfig.model_fields, {}), ""]
 
 
 def dataset_tables(sources: tuple[type[BaseModel], ...]) -> Iterator[str]:
@@ -75,7 +75,7 @@ def table(kind: type[BaseModel], keys: Iterable[str], references: dict[str, list
         key: f"the name of an entry of {' or '.join(f'`{section}`' for section in sections)}"
         for key, sections in references.items()
     }
-    accepted["architecture"] = "one of the [architectures](#architectures)"
+    accepted["architecture"] = "one of the [backbones](backbones.md), or `preset`"
     fields = {key: kind.model_fields[key] for key in keys}
     if fields:
         yield from ["", "| key | accepted | default | meaning |", "|---|---|---|---|"]
@@ -103,15 +103,40 @@ def meaning(kind: type[BaseModel], key: str) -> str:
     return " ".join(description.split())
 
 
-def architectures() -> Iterator[str]:
-    """The lines of a table of architectures."""
-    yield "| architecture | smallest image | layers | last layer (`top`) | ImageNet weights |"
-    yield "|---|---|---|---|---|"
+def backbones() -> Iterator[str]:
+    """The lines of the tables of backbones: architectures, then the presets of each family."""
+    yield from ["", "## Keras Applications, and the networks of the published studies", ""]
+    yield "| architecture | weights, millions | published images | smallest image | layers | last (`top`) | license |"
+    yield "|---|---|---|---|---|---|---|"
     for name, architecture in ARCHITECTURES.items():
-        layers, imagenet = list(layers_of(name)), "yes" if name in PUBLISHED_WEIGHTS else "no"
-        yield f"| `{name}` | {architecture.smallest_image} | {len(layers)} | `{layers[-1]}` | {imagenet} |"
+        layers, (parameters, image_size) = list(layers_of(name)), SIZES[name]
+        license = next((text for start, text in LICENSES.items() if name.startswith(start)), "none published")
+        license = license if name in PUBLISHED_WEIGHTS else "none published"
+        sizes = f"{millions(parameters)} | {image_size or '-'} | {architecture.smallest_image}"
+        yield f"| `{name}` | {sizes} | {len(layers)} | `{layers[-1]}` | {license} |"
+    for class_name, (family, license) in FAMILIES.items():
+        yield from ["", f"## {family}", "", f"KerasHub's `{class_name}`. License of the weights: {license}.", ""]
+        yield "| architecture | weights, millions | published images | image sizes | blocks | address |"
+        yield "|---|---|---|---|---|---|"
+        for name, preset in known_presets().items():
+            if preset.class_name == class_name:
+                blocks = " + ".join(map(str, preset.blocks)) or "-"
+                limits = f"from {preset.smallest_image}"
+                limits = f"multiples of {preset.multiple}, {limits}" if preset.multiple > 1 else limits
+                sizes = f"{millions(preset.parameters)} | {preset.image_size} | {limits}"
+                yield f"| `{name}` | {sizes} | {blocks} | {preset.handle} |"
+    yield ""
 
+
+def millions(parameters: int) -> str:
+    """A number of weights in millions."""
+    return f"{parameters / 1e6:,.1f}"
+
+
+CONTENTS = {"studies.md": reference, "backbones.md": backbones}
 
 if __name__ == "__main__":
-    write_text(PAGE, page(PAGE.read_text(encoding="utf-8")))
-    print(f"{PAGE.name}: {len(SECTIONS)} sections")
+    for name in CONTENTS:
+        path = Path(__file__).with_name(name)
+        write_text(path, page(name, path.read_text(encoding="utf-8")))
+        print(name)

@@ -20,7 +20,7 @@ from stages.splitting.leaks import clean_folds
 from stages.training.batches import repeat_folds, split_examples
 from stages.training.calibration import fit_temperature
 from stages.training.pca import project_features
-from stages.training.probe_repeats import SolvedProbe, check_size, history_of, solve_probe
+from stages.training.probe_repeats import SolvedProbe, check_neighbors, check_size, history_of, solve_probe
 
 # The keys of section `training` that decide what a probe is solved on.
 TRAINING_KEYS = ("max_train_per_class", "train_fraction", "class_weights")
@@ -37,12 +37,13 @@ def main(params: Params, name: str) -> str:
     views = features.record.views_used(entry.views)
     check_size(name, entry.kind, parts[0]["train"].with_views(views, features.record.images))
 
+    check_neighbors(name, entry, [part["train"].with_views(views, features.record.images) for part in parts])
+
     solved: list[SolvedProbe] = []
-    for examples in parts:  # the strength is chosen in the first repeat, as heads choose their settings
-        strengths = [solved[0].probe.l2] if solved else entry.strengths
-        solved.append(solve_probe(entry, features, examples, strengths, settings.class_weights == "balanced"))
+    for examples in parts:  # it is chosen in the first repeat, as heads choose their settings
+        choices = [solved[0].choice] if solved else entry.choices
+        solved.append(solve_probe(entry, features, examples, choices, settings.class_weights == "balanced"))
     memory, weights = process_peak_memory(), solved[0].weights
-    solved_parameters = weights.kernel.size + weights.bias.size
     record = ModelRecord(
         name=name,
         kind="probe",
@@ -61,9 +62,9 @@ def main(params: Params, name: str) -> str:
         best_repeat=0,  # repeats differ in their folds only, which says nothing about the weights
         train_images=len(parts[0]["train"].rows),
         epochs=[1] * len(folds),
-        trained_parameters=solved_parameters,
-        total_parameters=features.record.parameters + solved_parameters + weights.mean.size + weights.variance.size,
-        multiply_adds=features.record.multiply_adds + weights.kernel.size,
+        trained_parameters=weights.parameters,
+        total_parameters=features.record.parameters + weights.parameters + weights.mean.size + weights.variance.size,
+        multiply_adds=features.record.multiply_adds + weights.multiply_adds,
         training_multiply_adds=sum(repeat.multiply_adds for repeat in solved) // len(solved),
         temperature=fit_temperature(
             [
@@ -96,8 +97,9 @@ def main(params: Params, name: str) -> str:
     )
     write_model(result, lambda repeat, path: write_probe(path, solved[repeat].weights))
     validation_accuracy = np.mean([row["validation_accuracy"] for row in histories])
+    setting = "neighbors" if entry.kind == "nearest_neighbors" else "l2"
     return (
-        f"{len(folds)} x l2 {solved[0].probe.l2:g} of {len(entry.strengths)}, {result.cost.seconds:.1f} s each, "
+        f"{len(folds)} x {setting} {solved[0].choice:g} of {len(entry.choices)}, {result.cost.seconds:.1f} s each, "
         f"validation accuracy {validation_accuracy:.1%}"
     )
 

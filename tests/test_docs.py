@@ -59,8 +59,9 @@ def blocks(page: str, language: str) -> list[str]:
 SMALLEST = pipeline.read_yaml(blocks("studies.md", "yaml")[0])
 
 
-def test_the_tables_of_keys_are_up_to_date():
-    assert make.page(PAGES["studies.md"]) == PAGES["studies.md"], "run `python -m docs.make`"
+@pytest.mark.parametrize("name", make.CONTENTS)
+def test_the_tables_are_up_to_date(name):
+    assert make.page(name, PAGES[name]) == PAGES[name], "run `python -m docs.make`"
 
 
 def test_a_key_without_an_explanation_is_an_error():
@@ -119,7 +120,7 @@ def test_the_example_entries_of_other_pages_are_valid(page):
 
 
 ABBREVIATIONS = {
-    "AVIF", "BFGS", "CIFAR", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG", "NVIDIA", "ONNX",
+    "AVIF", "BFGS", "CIFAR", "CLIP", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG", "NVIDIA", "ONNX",
     "README", "TIFF", "YAML",
 }  # fmt: skip
 STUDIES = [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]

@@ -9,17 +9,18 @@ import numpy as np
 import pytest
 from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
+from docs.published_sizes import SIZES
 from stages.artifacts.weights import WeightsRecord, write_weights_record
 from stages.backbones import write_layer_table
 from stages.backbones.building import build_backbone
 from stages.backbones.cuts import above_cut, freeze_below, pool_output, up_to_cut
+from stages.backbones.layer_description import describe_layers
 from stages.backbones.layer_names import find_layer, selectable_layers, starting_cut
 from stages.backbones.layer_table import LAYERS_FILE, layers_of
 from stages.backbones.pretrained import load_backbone, load_weights, save_weights
 from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.backbones.registry import ARCHITECTURES
 from stages.backbones.runtime import computing_in
-from stages.backbones.write_layer_table import build_layer_table
 from stages.config.heads import HeadConfig
 from stages.config.networks import LayersConfig
 from stages.core.errors import UserError
@@ -44,9 +45,11 @@ FAMILIES = [
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_the_table_of_layers_matches_the_networks(name):
+def test_the_tables_of_layers_and_sizes_match_the_networks(name):
+    backbone = build_backbone(name, max(64, ARCHITECTURES[name].smallest_image))
     # Lists, because the order matters. Later networks of a process test the numbering of names too.
-    assert list(layers_of(name).items()) == list(build_layer_table([name])[name].items())
+    assert list(layers_of(name).items()) == list(describe_layers(backbone).items())
+    assert backbone.count_params() == SIZES[name][0]
 
 
 def test_the_layers_of_one_architecture_are_updated_without_building_the_others(tmp_path, monkeypatch):

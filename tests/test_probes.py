@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import numpy as np
+import onnxruntime
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,7 +16,7 @@ from stages import probe
 from stages.artifacts.models import read_result, weights_file
 from stages.core.errors import UserError
 from stages.core.params import Params
-from stages.probes import logistic, ridge
+from stages.probes import logistic, neighbors, ridge
 from stages.probes.linear import calibrate
 from stages.probes.logistic import solve_logistic
 from stages.probes.ridge import solve_ridge
@@ -143,6 +144,33 @@ def test_a_logistic_probe_is_a_model_like_the_others(here):
     assert after.record.training_multiply_adds == (6 + 1) * 200 * 2 * 120 * kernel.size // 2
 
 
+@pytest.mark.numeric
+@pytest.mark.parametrize(
+    ("edit", "candidates"), [({}, 6), ({"neighbors": 3}, 0), ({"neighbors": [1, 4], "class_weights": "balanced"}, 2)]
+)
+def test_nearest_neighbors_are_rebuilt_and_exported_in_keras(edit, candidates, here, tmp_path):
+    entry = {**STUDY["probes"]["probe"], "kind": "nearest_neighbors", **edit}
+    probe.main(Params({**STUDY, "probes": {"probe": entry}}), "probe")
+    record = read_result("probe").record
+    assert len(record.candidates) == candidates and record.training_multiply_adds == 0
+    from stages.backbones.onnx_export import write_onnx  # here, because the other tests need no framework
+    from stages.training.exporting import keras_predictor, prepare_export, write_keras
+
+    export = prepare_export(record)
+    write_keras(export.model, export.metadata, tmp_path / "model.keras")
+    write_onnx(export.model, tmp_path / "model.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (images,) = session.get_inputs()
+    predictors = keras_predictor(tmp_path / "model.keras"), lambda x: session.run(None, {images.name: x})[0]
+    assert export.compare(*predictors)[1] == ""
+
+
+def test_more_neighbors_than_training_rows_are_an_error(here):
+    entry = {**STUDY["probes"]["probe"], "kind": "nearest_neighbors", "neighbors": [5, 121]}
+    with pytest.raises(UserError, match=r"^probes\.probe\.neighbors: 121 is more than the 120 training rows\. Give at"):
+        probe.main(Params({**STUDY, "probes": {"probe": entry}}), "probe")
+
+
 def test_class_weights_change_the_solution(here):
     before = read_result("probe").predictions["test"].probabilities
     edited = {"probe": {**STUDY["probes"]["probe"], "class_weights": "balanced", "max_train_per_class": None}}
@@ -162,6 +190,11 @@ def test_class_weights_change_the_solution(here):
             "logistic",
             (logistic, "LARGEST_INPUT"),
             r"logistic regression needs 120 rows of 4096 .*; the limit is 3 .* max_",
+        ),
+        (
+            "nearest_neighbors",
+            (neighbors, "LARGEST_INPUT"),
+            r"nearest neighbors need 120 rows of 4096 .*; the limit is 3 .* max_",
         ),
     ],
 )

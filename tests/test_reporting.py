@@ -144,6 +144,24 @@ def test_a_chosen_value_at_the_edge_of_its_list_is_reported(losses, chosen, show
     )
 
 
+@pytest.mark.parametrize(("chosen", "edge"), [(1, False), (5, False), (10, True)])
+def test_one_neighbor_is_no_edge_of_a_list(chosen, edge):
+    solved = [
+        candidate(
+            learning_rate=None,
+            l2=None,
+            neighbors=number,
+            validation_loss=0.1 if number == chosen else 0.2,
+            validation_accuracy=1,
+            chosen=number == chosen,
+        )
+        for number in (1, 5, 10)
+    ]
+    sentence = describe_candidates("probe", solved)
+    assert sentence.startswith(f"probe uses number of neighbors {chosen}: of 3 values, ")
+    assert ("highest number of neighbors of the list" in sentence) == edge and "lowest number" not in sentence
+
+
 @pytest.mark.parametrize("classes", [2, 5, 7])
 def test_metrics_agree_with_scikit_learn(classes):
     random = np.random.default_rng(classes)

@@ -38,7 +38,7 @@ TRAINING_KEYS = (
 )
 LAYER_KEYS = "hidden, activation, batch_normalization, dropout, l2"
 HEAD_KEYS = f"{LAYER_KEYS}, {TRAINING_KEYS}, task, features, cut, start_from, standardize, views"
-PROBE_KEYS = "task, features, cut, kind, views, l2, class_weights, train_fraction, max_train_per_class"
+PROBE_KEYS = "task, features, cut, kind, views, l2, neighbors, class_weights, train_fraction, max_train_per_class"
 LAYERS = "conv1, conv2, pool1, conv3, conv4, pool2, flatten, fc1, dropout"
 HELD_OUT = (
     "a share of each class above 0 and below 1, a number of images per class from 2 up, published, or a text such as "
@@ -729,7 +729,7 @@ BAD_STUDIES = [
     (
         "an unknown kind of probe",
         {"probes/b-ridge/kind": "lasso"},
-        "probes.b-ridge.kind: 'lasso' is not valid. Give ridge or logistic.",
+        "probes.b-ridge.kind: 'lasso' is not valid. Give ridge, logistic or nearest_neighbors.",
     ),
     (
         "an L2 penalty of 0 for a probe",
@@ -745,6 +745,22 @@ BAD_STUDIES = [
         "a probe and a fine-tune with one name",
         {"probes/b-top-conv": GOOD["probes"]["b-ridge"]},
         "probes.b-top-conv: fine_tunes has an entry of this name too. Rename one of them.",
+    ),
+    (
+        "a penalty of nearest neighbors",
+        {"probes/b-ridge/kind": "nearest_neighbors", "probes/b-ridge/l2": 0.1},
+        "probes.b-ridge.l2: nearest_neighbors has no penalty. Leave l2 out, or use kind ridge or logistic.",
+    ),
+    (
+        "neighbors of a linear probe",
+        {"probes/b-ridge/neighbors": [1, 5]},
+        "probes.b-ridge.neighbors: ridge has no neighbors. Leave neighbors out, or use kind nearest_neighbors.",
+    ),
+    (
+        "a fine-tune of nearest neighbors",
+        {"fine_tunes/b-top-conv/head": "b-ridge", "probes/b-ridge/kind": "nearest_neighbors"},
+        "fine_tunes.b-top-conv.head: 'b-ridge' is a probe of nearest neighbors, which has no layers to train. Use a "
+        "probe of kind ridge or logistic, or a head.",
     ),
     (
         "a fine-tune of a probe with another task",
@@ -1259,8 +1275,8 @@ def test_the_keys_of_a_model_override_the_defaults():
 
 def test_the_l2_strengths_of_a_probe_are_powers_of_ten_unless_given():
     study, _ = validate_study(changed({"probes/one": {"task": "digits-b", "features": "b-fc1", "l2": 0.5}}))
-    assert study.probes["b-ridge"].strengths == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100])
-    assert study.probes["one"].strengths == [0.5]
+    assert study.probes["b-ridge"].choices == pytest.approx([1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 0.1, 1, 10, 100])
+    assert study.probes["one"].choices == [0.5]
 
 
 def test_models_are_networks_then_heads_then_probes_then_fine_tunes():

@@ -28,16 +28,17 @@ HISTORY_COLUMNS = ["repeat", "epoch", "train_loss", "train_accuracy", "validatio
 class Candidate:
     """Settings of a model that were tried in its first repeat, and their result on the validation images.
 
-    learning_rate: None for a probe. validation_loss: of the weights that training ended with, None if it is not finite.
-    chosen: whether it was the best.
+    learning_rate: None for a probe. l2: None for nearest neighbors, which have `neighbors` instead. validation_loss: of
+    the weights that training ended with, None if it is not finite. chosen: whether it was the best.
     """
 
     learning_rate: float | None
-    l2: float
+    l2: float | None
     epochs: int
     validation_loss: float | None
     validation_accuracy: float
     chosen: bool
+    neighbors: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

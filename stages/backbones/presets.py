@@ -36,7 +36,7 @@ def image_size_problem(preset: dict[str, Any], image_size: int) -> str | None:
     config = preset["config"]
     patch = config.get("patch_size", 1)
     patch = patch if isinstance(patch, int) else patch[0]
-    if image_size % patch:
+    if image_size % patch and image_size != preset["image_size"]:
         return f"its patches have {patch} pixels a side, and {image_size} is not a multiple"
     if preset["class_name"] == "SwinTransformerBackbone":
         smallest = patch * config["window_size"] * 2 ** (len(config["depths"]) - 1)

@@ -5,7 +5,11 @@ from collections.abc import Callable
 
 from stages.artifacts.models import Candidate
 
-VALUES = {"learning rate": lambda candidate: candidate.learning_rate, "l2": lambda candidate: candidate.l2}
+VALUES = {
+    "learning rate": lambda candidate: candidate.learning_rate,
+    "l2": lambda candidate: candidate.l2,
+    "number of neighbors": lambda candidate: candidate.neighbors,
+}
 
 
 def describe_candidates(model: str, candidates: list[Candidate]) -> str:
@@ -43,9 +47,13 @@ def _others(losses: list[float]) -> str:
 
 
 def _edge(name: str, value: Callable, candidates: list[Candidate], chosen: Candidate) -> str:
-    """A warning if the best of more than two values is the lowest or the highest; 0 has nothing below."""
+    """A warning if the best of more than two values is the lowest (of those above the least, 0 or 1) or the highest."""
     values = sorted({*map(value, candidates)})
-    if len(values) < 3 or value(chosen) not in (values[0], values[-1]) or value(chosen) == 0:
+    if (
+        len(values) < 3
+        or value(chosen) not in (values[0], values[-1])
+        or value(chosen) == (1 if "neighbors" in name else 0)
+    ):
         return ""
     side = "lowest" if value(chosen) == values[0] else "highest"
     return f"This is the {side} {name} of the list: {'lower' if side == 'lowest' else 'higher'} ones may be better."

@@ -1,15 +1,20 @@
 """Choosing a probe among several strengths of its penalty, on the validation images."""
 
+from typing import TypeVar
+
 import numpy as np
 
 from stages.artifacts.models import Candidate, cross_entropy
 from stages.probes.linear import LinearProbe, calibrate
+from stages.probes.neighbors import NeighborsProbe
 from stages.probes.standardization import StandardizedFeatures
+
+Probe = TypeVar("Probe", LinearProbe, NeighborsProbe)
 
 
 def choose_probe(
-    solutions: list[LinearProbe], features: StandardizedFeatures, rows: np.ndarray, labels: np.ndarray
-) -> tuple[LinearProbe, list[Candidate]]:
+    solutions: list[Probe], features: StandardizedFeatures, rows: np.ndarray, labels: np.ndarray
+) -> tuple[Probe, list[Candidate]]:
     """The calibrated probe with the lowest validation loss, and all candidates if there were several.
 
     rows: (n,) of the features of the validation images; labels: (n,) int.
@@ -26,6 +31,7 @@ def choose_probe(
         Candidate(
             learning_rate=None,
             l2=probe.l2,
+            neighbors=getattr(probe, "neighbors", None),
             epochs=1,
             validation_loss=loss,
             validation_accuracy=validation_accuracy,

@@ -7,10 +7,13 @@ import numpy as np
 from stages.artifacts.costs import InferenceTime
 from stages.core.measurement import BATCH, milliseconds_per_image
 from stages.probes.linear import LinearProbe
+from stages.probes.neighbors import NeighborsProbe
 from stages.probes.standardization import StandardizedFeatures
 
 
-def measure_inference(probe: LinearProbe, features: StandardizedFeatures, rows: np.ndarray) -> InferenceTime:
+def measure_inference(
+    probe: LinearProbe | NeighborsProbe, features: StandardizedFeatures, rows: np.ndarray
+) -> InferenceTime:
     """The time from features in memory to probabilities. rows: some rows of the features."""
     batch = features.array[np.resize(rows, BATCH)]
 

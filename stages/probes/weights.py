@@ -1,7 +1,7 @@
-"""The weights file of a linear probe: an HDF5 file that needs no deep-learning framework."""
+"""The weights file of a probe: an HDF5 file that needs no deep-learning framework."""
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import h5py
@@ -23,8 +23,44 @@ class ProbeWeights:
     kernel: np.ndarray
     bias: np.ndarray
 
+    @property
+    def parameters(self) -> int:
+        """The number of weights that were solved."""
+        return self.kernel.size + self.bias.size
 
-def write_probe(path: Path, weights: ProbeWeights) -> None:
+    @property
+    def multiply_adds(self) -> int:
+        """Of one image, from its features to the probabilities."""
+        return self.kernel.size
+
+
+@dataclass(frozen=True)
+class NeighborWeights:
+    """Training features that vote, all float32.
+
+    mean, variance: (c,) of every channel of the features (..., c). unit: (n, d) standardized, flattened, of length 1.
+    votes: (n, classes), see `Neighbors`. neighbors, scale: of the `NeighborsProbe`, (1,) each.
+    """
+
+    mean: np.ndarray
+    variance: np.ndarray
+    unit: np.ndarray
+    votes: np.ndarray
+    neighbors: np.ndarray
+    scale: np.ndarray
+
+    @property
+    def parameters(self) -> int:
+        """The number of values that are remembered."""
+        return self.unit.size + self.votes.size
+
+    @property
+    def multiply_adds(self) -> int:
+        """Of one image, from its features to the probabilities: similarities to all training rows, and votes."""
+        return self.unit.size + int(self.neighbors[0]) * self.votes.shape[1]
+
+
+def write_probe(path: Path, weights: ProbeWeights | NeighborWeights) -> None:
     """Write the weights of a probe; equal weights give equal bytes."""
     content = io.BytesIO()  # on a full disk HDF5 would end the process
     with h5py.File(content, "w") as file:
@@ -33,7 +69,8 @@ def write_probe(path: Path, weights: ProbeWeights) -> None:
     path.write_bytes(content.getvalue())
 
 
-def read_probe(path: Path) -> ProbeWeights:
+def read_probe(path: Path) -> ProbeWeights | NeighborWeights:
     """Read the weights of a probe; `UserError` if the file is missing or damaged."""
     with reading(path), h5py.File(path, "r") as file:
-        return ProbeWeights(**{name: file[name][:] for name in ("mean", "variance", "kernel", "bias")})
+        kind = NeighborWeights if "votes" in file else ProbeWeights
+        return kind(**{field.name: file[field.name][:] for field in fields(kind)})

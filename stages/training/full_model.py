@@ -19,8 +19,8 @@ from stages.config.heads import HeadConfig
 from stages.config.networks import NetworkConfig
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
-from stages.probes.weights import read_probe
-from stages.training.heads import add_head, build_head, set_statistics
+from stages.probes.weights import NeighborWeights, read_probe
+from stages.training.heads import add_head, build_head, build_neighbors, set_statistics
 
 
 def build_network(
@@ -49,10 +49,12 @@ def load_head(head: HeadProvenance, repeat: int, classes: int, l2: float = 0.0) 
 
     `UserError` if the weights file is missing, or is not the one that `head` records.
     """
-    model = build_untrained_head(head, classes, l2)
     file = checked_weights(head.name, repeat, head.weights_sha256[repeat])
-    if head.kind == "probe":
-        probe = read_probe(file)
+    probe = read_probe(file) if head.kind == "probe" else None
+    if isinstance(probe, NeighborWeights):
+        return build_neighbors(build_untrained_head(head, classes), probe)
+    model = build_untrained_head(head, classes, l2)
+    if probe:
         set_statistics(model, probe.mean, probe.variance)
         model.get_layer("predictions").set_weights([probe.kernel, probe.bias])
     else:

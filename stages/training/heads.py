@@ -13,6 +13,8 @@ from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_weights
 from stages.config.heads import HeadConfig
 from stages.config.networks import LayersConfig
+from stages.probes.neighbors import VOTE_TEMPERATURE
+from stages.probes.weights import NeighborWeights
 
 
 def add_head(
@@ -74,6 +76,31 @@ def build_head(
             load_weights(layers_above, above_weights, f"heads start from {above_weights}")
         below = keras.Model(features, layers_above(x)) if entry.standardized else layers_above
     return add_head(pool_output(below, "average", prefix_tokens(record.preset)), entry, classes, l2, "head", "zeros")
+
+
+def build_neighbors(head: keras.Model, weights: NeighborWeights) -> keras.Model:
+    """Nearest neighbors in the place of the output layer of a head on standardized features, in layers of Keras alone.
+
+    Of equally similar training rows, `top_k` keeps the first, as `Neighbors` does.
+    """
+    set_statistics(head, weights.mean, weights.variance)
+    x, (rows, classes), number = head.get_layer("standardize").output, weights.votes.shape, int(weights.neighbors[0])
+    if len(x.shape) > 2:
+        x = layers.Flatten(name="features_flat")(x)
+    x = layers.UnitNormalization(dtype="float32", name="unit")(x)
+    x = layers.Dense(rows, use_bias=False, dtype="float32", name="similarities")(x)
+    similarity, nearest = keras.ops.top_k(x, number)
+    votes = layers.Embedding(rows, classes, dtype="float32", name="votes")(nearest)
+    weight = keras.ops.exp((similarity - similarity[:, :1]) / VOTE_TEMPERATURE)
+    total = keras.ops.sum(votes * keras.ops.expand_dims(weight, -1), axis=1)
+    share = total / keras.ops.sum(total, axis=1, keepdims=True)
+    scores = keras.ops.log((share * number + 1 / classes) / (number + 1))
+    predictions = layers.Dense(classes, "softmax", dtype="float32", name="predictions")
+    model = keras.Model(head.input, predictions(scores), name="head")
+    model.get_layer("similarities").set_weights([weights.unit.T])
+    model.get_layer("votes").set_weights([weights.votes])
+    predictions.set_weights([weights.scale * np.eye(classes), np.zeros(classes)])
+    return model
 
 
 def set_statistics(head: keras.Model, mean: np.ndarray, variance: np.ndarray) -> None:

@@ -18,6 +18,7 @@ from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
 from stages.config.heads import HeadConfig
 from stages.config.networks import ImageModelConfig
+from stages.config.probes import ProbeConfig
 from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.files import sha256_of
@@ -156,6 +157,13 @@ def _head(where: str, entry: HeadConfig) -> Iterator[str]:
         )
 
 
+def _probe(where: str, entry: ProbeConfig) -> Iterator[str]:
+    if entry.kind == "nearest_neighbors" and entry.l2 is not None:
+        yield f"{where}.l2: nearest_neighbors has no penalty. Leave l2 out, or use kind ridge or logistic."
+    if entry.kind != "nearest_neighbors" and entry.neighbors is not None:
+        yield f"{where}.neighbors: {entry.kind} has no neighbors. Leave neighbors out, or use kind nearest_neighbors."
+
+
 def _augmentations(where: str, entry: ImageModelConfig | FeaturesConfig) -> Iterator[str]:
     key = "views" if isinstance(entry, FeaturesConfig) else "augmentation"
     for augmentation in entry.views if key == "views" else [entry.augmentation]:
@@ -189,5 +197,6 @@ RULES: list[tuple[Any, Callable[[str, Any], Iterator[str]]]] = [
     (TrainingConfig, training_problems),
     (HeadConfig, _head),
     (FineTuneConfig, _fine_tune),
+    (ProbeConfig, _probe),
     (ImageModelConfig | FeaturesConfig, _augmentations),
 ]

@@ -6,6 +6,7 @@ from stages.backbones.layer_names import Layers, find_layer, lowest_trained_laye
 from stages.backbones.registry import WITHOUT_NORMALIZATION
 from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
+from stages.config.probes import ProbeConfig
 from stages.core.wording import listing
 from stages.validation.classes import missing_classes
 from stages.validation.layers import ResolvedBackbone, disagreement, find_cut, other_dataset, resolve_backbone
@@ -27,6 +28,11 @@ def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
     yield from disagreement(f"{where}.task", fine_tune.task, f"{section}.{fine_tune.head}", head.task)
     if fine_tune.features != head.features and fine_tune.task == head.task:
         yield from missing_classes(entries, where, fine_tune.features, fine_tune.task)
+    if isinstance(head, ProbeConfig) and head.kind == "nearest_neighbors":
+        yield (
+            f"{where}.head: {fine_tune.head!r} is a probe of nearest neighbors, which has no layers to train. Use a "
+            "probe of kind ridge or logistic, or a head."
+        )
     head_features = entries["features"].get(head.features)
     # A backbone that differs from both features is one problem; its layers are not checked then.
     for features_name, entry in ((head.features, head_features), (fine_tune.features, features)):

@@ -194,7 +194,7 @@ def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]
             f"{size} {backbone.architecture} needs at least {architecture.smallest_image}. Increase "
             f"datasets.{entry.dataset}.image_size."
         )
-    elif known and dataset.image_size % known.multiple:
+    elif known and dataset.image_size % known.multiple and dataset.image_size != known.image_size:
         yield (
             f"{size} {backbone.architecture} has patches of {known.multiple} pixels. Give datasets.{entry.dataset}."
             f"image_size a multiple of {known.multiple}; it was trained on {known.image_size}."

@@ -1,0 +1,66 @@
+"""Facts for docs/backbones.md that the pipeline does not need: sizes, published images and licenses of architectures.
+
+The licenses of the weights are those that Keras names (https://github.com/keras-team/keras-applications#license).
+"""
+
+# Architecture -> its weights without the classification layers, and the side in pixels of the images that it was
+# trained on. A test counts them for one of each family.
+SIZES = {
+    "four_conv": (8_454_688, None),
+    "simple_cnn": (231_168, None),
+    "vgg16": (14_714_688, 224),
+    "vgg19": (20_024_384, 224),
+    "resnet50": (23_587_712, 224),
+    "resnet101": (42_658_176, 224),
+    "resnet152": (58_370_944, 224),
+    "resnet50_v2": (23_564_800, 224),
+    "resnet101_v2": (42_626_560, 224),
+    "resnet152_v2": (58_331_648, 224),
+    "inception_v3": (21_802_784, 299),
+    "inception_resnet_v2": (54_336_736, 299),
+    "xception": (20_861_480, 299),
+    "densenet121": (7_037_504, 224),
+    "densenet169": (12_642_880, 224),
+    "densenet201": (18_321_984, 224),
+    "mobilenet": (3_228_864, 224),
+    "mobilenet_075": (1_832_976, 224),
+    "mobilenet_050": (829_536, 224),
+    "mobilenet_025": (218_544, 224),
+    "mobilenet_v2": (2_257_984, 224),
+    "mobilenet_v3_small": (939_120, 224),
+    "mobilenet_v3_large": (2_996_352, 224),
+    "nasnet_mobile": (4_269_716, 224),
+    "nasnet_large": (84_916_818, 331),
+    "efficientnet_b0": (4_049_571, 224),
+    "efficientnet_b1": (6_575_239, 240),
+    "efficientnet_b2": (7_768_569, 260),
+    "efficientnet_b3": (10_783_535, 300),
+    "efficientnet_b4": (17_673_823, 380),
+    "efficientnet_b5": (28_513_527, 456),
+    "efficientnet_b6": (40_960_143, 528),
+    "efficientnet_b7": (64_097_687, 600),
+    "efficientnet_v2_b0": (5_919_312, 224),
+    "efficientnet_v2_b1": (6_931_124, 240),
+    "efficientnet_v2_b2": (8_769_374, 260),
+    "efficientnet_v2_b3": (12_930_622, 300),
+    "efficientnet_v2_s": (20_331_360, 384),
+    "efficientnet_v2_m": (53_150_388, 480),
+    "efficientnet_v2_l": (117_746_848, 480),
+    "convnext_tiny": (27_820_128, 224),
+    "convnext_small": (49_454_688, 224),
+    "convnext_base": (87_566_464, 224),
+    "convnext_large": (196_230_336, 224),
+    "convnext_xlarge": (348_147_968, 224),
+}
+# The start of an architecture's name -> the license of its ImageNet weights.
+LICENSES = {
+    "vgg": "CC BY 4.0",
+    "resnet": "MIT",
+    "inception": "Apache 2.0",
+    "xception": "MIT",
+    "densenet": "BSD 3-Clause",
+    "mobilenet": "Apache 2.0",
+    "nasnet": "Apache 2.0",
+    "efficientnet": "Apache 2.0",
+    "convnext": "MIT",
+}
