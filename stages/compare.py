@@ -21,11 +21,11 @@ from stages.evaluation.cost_sentences import multiply_adds
 from stages.evaluation.costs import base_networks
 from stages.evaluation.crossovers import find_crossovers
 from stages.evaluation.cut_curves import cut_curves, layer_list
-from stages.evaluation.ensembles import combined_repeats
 from stages.evaluation.folds import Outcomes, common_outcomes
 from stages.evaluation.formatting import rounded
 from stages.evaluation.learning_curves import learning_curves
 from stages.evaluation.sanity import model_warnings
+from stages.evaluation.screen import screen
 from stages.evaluation.shortfall import choose
 from stages.evaluation.study_results import StudyResults, read_study
 from stages.evaluation.verdict import Evidence, contradictions, sentences_on_test, verdict
@@ -85,7 +85,7 @@ def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params
         "warnings": warnings,
         "validation": [asdict(pair) for pair in validation],
         "test": [asdict(pair) for pair in test],
-        "combined_repeats": combined_repeats(study, models, metrics),
+        **screen({model: records[model] for model in own}, outcomes, metrics, params.seed),
         "learning_curves": [asdict(curve) for curve in curves],
         "crossovers": [asdict(crossover) for crossover in find_crossovers(curves, metrics, test)],
         "cut_curves": {

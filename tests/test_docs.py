@@ -120,8 +120,8 @@ def test_the_example_entries_of_other_pages_are_valid(page):
 
 
 ABBREVIATIONS = {
-    "AVIF", "BFGS", "CIFAR", "CLIP", "CONTRIBUTING", "CUDA", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG", "NVIDIA", "ONNX",
-    "README", "TIFF", "YAML",
+    "AVIF", "BFGS", "CIFAR", "CLIP", "CONTRIBUTING", "CUDA", "DINO", "EPYC", "EXIF", "GFLOP", "HEIC", "JPEG",
+    "NVIDIA", "ONNX", "README", "TIFF", "YAML",
 }  # fmt: skip
 STUDIES = [ROOT / "params.yaml", *(ROOT / "studies").glob("*.yaml")]
 PROSE = PAGES | {

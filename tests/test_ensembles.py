@@ -107,7 +107,7 @@ def test_the_report_lists_combined_repeats_and_says_why_they_are_no_candidates(p
     evaluate.main(params)
     compare.main(params)
     report.main(params)
-    content = json.loads(Path("reports/comparisons.json").read_text())
+    content = json.loads(Path("reports/study.json").read_text())["tasks"]
     assert {row["model"] for row in content["b"]["combined_repeats"]} == {"b-net", "b-head", "b-tune"}
     for page in ("report.html", "report.md"):
         text = Path("reports", page).read_text(encoding="utf-8")

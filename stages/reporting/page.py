@@ -50,6 +50,12 @@ COST_COLUMNS = [
     ("stored weights", "cost.stored_megabytes", "megabytes"),
     ("all parameters", "cost.total_parameters", "quantity"),
 ]
+# Of the table of backbones: header, key and format.
+SCREEN_COSTS = [
+    ("multiply-adds per image", "multiply_adds", "quantity"),
+    ("throughput in use", "images_per_second", "rate"),
+    ("size", "megabytes", "megabytes"),
+]
 TOP_5_ABOVE = 10  # classes
 # What the columns of each table mean.
 LEGENDS = {
@@ -73,6 +79,12 @@ LEGENDS = {
         "same images: other images were trained on by some of the repeats. Therefore ensembles and soups are not "
         "candidates for the recommendation. `python -m stages.predict --ensemble` uses an ensemble; soups are not "
         "stored."
+    ),
+    "screen": (
+        "Validation accuracy of the probes on each backbone's features; the score is the mean of both kinds, with its "
+        "95 % interval. Among the first three: in how many resamples of the validation images the score is one of the "
+        "three highest. Multiply-adds, throughput and size: of the backbone up to the features. Bold multiply-adds: no "
+        "other backbone is both cheaper and more accurate."
     ),
     "costs": (
         "Training time: one repeat of the model alone. Training throughput: training images times epochs, over that "
@@ -156,9 +168,11 @@ def task_sections(
                 "split": split_sentence(task, [data.study["models"][model] for model in models], metrics),
                 "table": models_table(data, ranking, COLUMNS),
                 "calibration": calibration_sentence(metrics),
+                "screen": screen_table(comparison["screen"]),
+                "screen_sentences": comparison["screen_sentences"],
                 "more": models_table(data, ranking, more_columns(len(task["classes"]))),
                 "costs": models_table(data, ranking, COST_COLUMNS),
-                "combined": combined_table(comparison["combined_repeats"]),
+                "combined": combined_table(task["combined_repeats"]),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},
                 "pictures": pictures[name],
                 "gallery": galleries[name],
@@ -201,6 +215,34 @@ def combined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
         ]
         table["rows"].append({"model": row["model"], "kind": f"{row['kind']} of {row['repeats']}", "cells": cells})
     return table
+
+
+def screen_table(backbones: list[dict[str, Any]]) -> dict[str, Any]:
+    """headers, and rows: one per backbone that probes compare, the highest score first; see `ScreenedBackbone`."""
+    kinds = list(backbones[0]["accuracies"]) if backbones else []
+    headers = [
+        "backbone",
+        "architecture",
+        "score",
+        *kinds,
+        "among the first three",
+        *(name for name, *_ in SCREEN_COSTS),
+    ]
+    rows = []
+    for entry in backbones:
+        score = Cell(percent(entry["score"]), f"[{points(entry['low'])}, {points(entry['high'])}]", entry["score"])
+        accuracies = [Cell(percent(entry["accuracies"][kind]), "", entry["accuracies"][kind]) for kind in kinds]
+        chance = Cell(f"{100 * entry['among_first']:.0f} %", "", entry["among_first"])
+        costs = [Cell(FORMS[form](entry[key]), "", entry[key]) for _, key, form in SCREEN_COSTS]
+        costs[0] = costs[0]._replace(better=entry["on_front"])
+        rows.append(
+            {
+                "backbone": entry["backbone"],
+                "architecture": entry["architecture"],
+                "cells": [score, *accuracies, chance, *costs],
+            }
+        )
+    return {"headers": headers, "rows": rows}
 
 
 def more_columns(classes: int) -> list[tuple[str, str, str]]:
