@@ -58,13 +58,12 @@ def compare(params: Params, reports: Path) -> str:
 
 def compare_task(study: StudyResults, task: str, metrics: dict[str, Any], params: Params) -> dict[str, Any]:
     """The part of comparisons.json for one task; metrics: model -> its part of metrics.json."""
-    models, compared = study.models(task), study.compared(task)
-    margin, costs = read_margin(), multiply_adds(metrics)
+    models, compared, margin = study.models(task), study.compared(task), read_margin()
     records = {model: study.records[model] for model in models}
     outcomes = task_outcomes(study, compared.models, "validation")
-    validation = compare_models(outcomes, params.seed)
-    test = compare_models(task_outcomes(study, models, "test"), params.seed)
-    choice = choose(outcomes, costs, margin / 100, params.seed)
+    all_outcomes = (outcomes, task_outcomes(study, models, "test"))
+    validation, test = (compare_models(part, params.seed) for part in all_outcomes)
+    choice = choose(outcomes, multiply_adds(metrics), margin / 100, params.seed)
     left_out, folds = left_out_sentences(compared, records), (study.tasks[task].folds, len(compared.folds))
     warnings = [*split_warnings(task, study.tasks[task].summary), *left_out, *contradictions(choice, test, *folds)]
     for model in models:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from stages.artifacts.leftovers import refuse_leftovers
+from stages.artifacts.models import stored_megabytes
 from stages.artifacts.reports import REPORTS_FOLDER, write_table, write_tables
 from stages.core.files import atomic_directory, write_json
 from stages.core.params import Params
@@ -16,6 +17,7 @@ from stages.core.wording import counted
 from stages.evaluation.calibration import reliability
 from stages.evaluation.costs import model_costs
 from stages.evaluation.description import describe_study
+from stages.evaluation.formatting import rounded
 from stages.evaluation.metrics import class_metrics, compute_metrics, model_metrics, summarize
 from stages.evaluation.study_results import StudyResults, read_study
 from stages.evaluation.tables import (
@@ -44,7 +46,8 @@ def evaluate(params: Params, reports: Path) -> str:
             for split, part in predictions.items()
         }
         metrics[model] = model_metrics(study.results[model], predictions, arrays)
-        metrics[model]["cost"] = model_costs(model, study.results)
+        stored = rounded(stored_megabytes(study.records[model]))
+        metrics[model]["cost"] = {**model_costs(model, study.results), "stored_megabytes": stored}
         classes[model] = class_metrics(predictions["test"], arrays["test"], study.task_of(model).classes)
 
     write_json(reports / "metrics.json", metrics)

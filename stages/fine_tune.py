@@ -1,7 +1,8 @@
-"""Joins a trained head to its backbone and trains both on, from layer `unfreeze` upward: models/<fine-tune>.
+"""Joins a trained head to its backbone and trains both on: models/<fine-tune>.
 
-If a cut layer of the cached features is below `unfreeze`, training starts from the features and does not run the frozen
-layers again. Otherwise it starts from the images. Both train the same model.
+Of the backbone, the layers from `unfreeze` upward are trained, or the few weights of a `tuning`. If a cut layer of the
+cached features is below `unfreeze`, training starts from the features and does not run the frozen layers again.
+Otherwise it starts from the images. Both train the same model.
 """
 
 from stages.artifacts.features import read_all_features
@@ -16,6 +17,7 @@ from stages.backbones.layer_names import first_trained_layer
 from stages.backbones.layer_table import layers_of
 from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_backbone
+from stages.backbones.tuning import tune
 from stages.config.fine_tunes import FineTuneConfig
 from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.core.errors import UserError
@@ -39,8 +41,10 @@ def main(params: Params, name: str) -> str:
     check_weights(name, entry, weights, features[0].record.weights_sha256, head_record)
     head = HeadProvenance.of(head_record)
     cut, pooling = head.features.cut, head.features.pooling
-    layers, where = layers_of(weights.architecture, weights.preset), f"fine_tunes.{name}.unfreeze"
-    lowest_trained = first_trained_layer(layers, entry.unfreeze, cut, where, weights.architecture)
+    layers, where = layers_of(weights.architecture, weights.preset), f"fine_tunes.{name}"
+    lowest_trained = first_trained_layer(
+        layers, entry.unfreeze or "all", cut, f"{where}.unfreeze", weights.architecture
+    )
     start = None if entry.augmentation else starting_features(features, lowest_trained)
 
     def build(repeat: int, l2: float) -> BuiltModel:
@@ -48,13 +52,16 @@ def main(params: Params, name: str) -> str:
         lower = up_to_cut(backbone, cut, pooling, prefix_tokens(weights.preset))
         upper = load_head(head, repeat % head_record.repeats, len(task.classes), l2)
         model = join_head(name, upper, lower)
-        freeze_below(backbone, lowest_trained)
         if not entry.train_batch_normalization:
             freeze_batch_normalization(backbone)
             freeze_batch_normalization(upper)
+        if entry.tuning:
+            tune(lower, entry.tuning, entry.rank, f"{where}.tuning")
+        else:
+            freeze_below(backbone, lowest_trained)
         factors = learning_rate_factors(lower.layers, entry.layer_decay)
         trained = above_cut(model, start.record.cut) if start else with_augmentation(model, entry.augmentation)
-        return BuiltModel(model, trained, factors)
+        return BuiltModel(model, trained, factors, is_tuned=bool(entry.tuning))
 
     description = ModelDescription(
         name=name,
@@ -88,7 +95,9 @@ def main(params: Params, name: str) -> str:
     for fold in folds:
         examples = split_examples(task, array, positions, settings, fold)
         data[fold] = TrainingData(examples, examples["train"])
-    trained = train_repeats(TrainingSpec(description, [(settings, head_record.l2)], folds), build, data)
+    shares_start = head_record.repeats == 1 or not head.settings.get("hidden")
+    spec = TrainingSpec(description, [(settings, head_record.l2)], folds, shares_start)
+    trained = train_repeats(spec, build, data)
     return f"{save_model(trained)}, from {f'features {entry.features!r}' if start else 'images'}"
 
 

@@ -57,7 +57,9 @@ def main(params: Params, name: str) -> str:
         parameters_below=record.parameters,
         multiply_adds_below=record.multiply_adds,
     )
-    trained = train_repeats(TrainingSpec(description, entry.candidates(settings), folds), build, data)
+    trained = train_repeats(
+        TrainingSpec(description, entry.candidates(settings), folds, shares_start=not entry.hidden), build, data
+    )
     pca = project_features(data[folds[0]].examples["validation"], params.seed)
     return save_model(replace(trained, result=replace(trained.result, pca=pca)))
 

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -26,7 +27,9 @@ def main(arguments: argparse.Namespace) -> int:
     # Not above: the processes that decode images import this module too.
     from stages.training.exported import exported_predictor
 
-    predict = exported_predictor(record) or keras_predictor(record, len(images))
+    predict = (None if arguments.ensemble else exported_predictor(record)) or keras_predictor(
+        record, len(images), arguments.ensemble
+    )
     unreadable = []
 
     def readable() -> Iterator[Prediction]:
@@ -44,14 +47,16 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if unreadable else 0
 
 
-def keras_predictor(record: ModelRecord, images: int) -> Callable[[np.ndarray], np.ndarray]:
-    """The predictions of the model in Keras. images: how many it will predict."""
+def keras_predictor(record: ModelRecord, images: int, ensemble: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """The predictions of the model in Keras. images: how many it will predict. ensemble: the mean of all repeats."""
     from stages.training.full_model import load_calibrated_model  # imports TensorFlow, which takes seconds
 
-    model = load_calibrated_model(record)
+    repeats = range(record.repeats) if ensemble else [record.best_repeat]
+    models = [load_calibrated_model(replace(record, best_repeat=repeat)) for repeat in repeats]
     if images > BATCH:
-        return model.predict_on_batch
-    return lambda pixels: np.asarray(model(pixels, training=False))  # to compile a function would not pay
+        return lambda pixels: np.mean([model.predict_on_batch(pixels) for model in models], axis=0)
+    # To compile a function would not pay.
+    return lambda pixels: np.mean([np.asarray(model(pixels, training=False)) for model in models], axis=0)
 
 
 def find_images(paths: Iterable[Path]) -> list[SourceImage]:
@@ -99,6 +104,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser("predict", description=__doc__)
     parser.add_argument("model", help="a network, head, probe or fine-tune of the study")
     parser.add_argument("images", type=Path, nargs="+", help="image files, or folders of them")
+    parser.add_argument("--ensemble", action="store_true", help="average the probabilities of all repeats of the model")
     parser.add_argument("--top", type=at_least_one, default=5, help="number of classes per image (default: 5)")
     parser.add_argument("--format", choices=WRITERS, default="text", help="text (default), csv or json")
     run_command(parser, main)

@@ -82,7 +82,8 @@ def main(params: Params, name: str) -> str:
     for fold in folds:
         examples = split_examples(task, images.pixels, lambda rows: rows, settings, fold)
         data[fold] = TrainingData(examples, examples["train"])
-    trained = train_repeats(TrainingSpec(description, [(settings, entry.l2)], folds), build, data)
+    shares_start = weights.sha256 is not None and not entry.hidden
+    trained = train_repeats(TrainingSpec(description, [(settings, entry.l2)], folds, shares_start), build, data)
     best = data[folds[trained.result.record.best_repeat]]
     seen = images_seen(task, name, folds, best.examples["train"].index, below)
     write_backbone(name, entry.backbone, trained.model, images.image_size, seen)

@@ -26,6 +26,7 @@ from stages.artifacts.models import ModelResult
 from stages.artifacts.tasks import SPLITS, Task, read_task
 from stages.backbones.building import build_backbone
 from stages.backbones.pretrained import load_weights
+from stages.backbones.tuning import tune
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
@@ -333,6 +334,10 @@ def large_probe() -> str:
     return error_of(check_size, "ridge", "ridge", examples_of(activations))
 
 
+def tuning_without_normalization() -> str:
+    return error_of(tune, build_backbone("four_conv", 16), "normalization", 8, "fine_tunes.tuned.tuning")
+
+
 def weights_of_another_architecture() -> str:
     keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)]).save_weights("mine.weights.h5")
     return error_of(load_weights, build_backbone("four_conv", 16), Path("mine.weights.h5"), "backbones.mine.weights")
@@ -418,6 +423,7 @@ ERRORS = {
     "no disk space": download_without_disk_space,
     "diverged training": diverged_training,
     "large probe": large_probe,
+    "tuning without its parts": tuning_without_normalization,
     "weights of another architecture": weights_of_another_architecture,
     "weights of another commit": weights_of_another_commit,
     "features of other images": features_of_other_images,

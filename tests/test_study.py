@@ -58,6 +58,13 @@ MOBILENET = {"architecture": "mobilenet_v2", "weights": "imagenet"}
 # Changes of the default study: path of a key, with slashes -> its new value; DROP removes the key.
 DROP = object()
 
+# The default fine-tune with a tuning.
+TUNED = {
+    "fine_tunes/b-top-conv/unfreeze": DROP,
+    "fine_tunes/b-top-conv/tuning": "bias",
+    "fine_tunes/b-top-conv/features": "b-flatten",
+}
+
 BAD_STUDIES = [
     # Sections.
     (
@@ -484,6 +491,54 @@ BAD_STUDIES = [
         {"fine_tunes/b-top-conv/unfreeze": "fc1"},
         "fine_tunes.b-top-conv.unfreeze: four_conv has no layer 'fc1' up to the cut 'flatten' of "
         "heads.b-two-layers. Layers: all, conv1, conv2, pool1, conv3, conv4, pool2, flatten.",
+    ),
+    (
+        "unfreezing and tuning",
+        {"fine_tunes/b-top-conv/tuning": "bias"},
+        "fine_tunes.b-top-conv: unfreeze and tuning are both given. Give one of them.",
+    ),
+    (
+        "a fine-tune that trains nothing of the backbone",
+        {"fine_tunes/b-top-conv/unfreeze": DROP},
+        "fine_tunes.b-top-conv: unfreeze is missing. Give a layer or `all`, or give tuning: lora, bias or "
+        "normalization.",
+    ),
+    (
+        "a rank without low-rank updates",
+        {**TUNED, "fine_tunes/b-top-conv/rank": 4},
+        "fine_tunes.b-top-conv.rank: 4 is only valid with tuning: lora. Leave rank out.",
+    ),
+    (
+        "a rank with unfreeze",
+        {"fine_tunes/b-top-conv/rank": 8},
+        "fine_tunes.b-top-conv.rank: 8 is only valid with tuning: lora. Leave rank out.",
+    ),
+    (
+        "layer decay of a tuning",
+        {**TUNED, "fine_tunes/b-top-conv/layer_decay": 0.5},
+        "fine_tunes.b-top-conv.layer_decay: 0.5 is not valid with tuning. Leave it out, or give unfreeze.",
+    ),
+    (
+        "trained statistics of a tuning",
+        {**TUNED, "fine_tunes/b-top-conv/train_batch_normalization": True},
+        "fine_tunes.b-top-conv.train_batch_normalization: with tuning, the statistics of batch normalization stay "
+        "frozen. Leave it out, or give unfreeze; tuning: normalization trains its scales and shifts.",
+    ),
+    (
+        "low-rank updates without attention",
+        {**TUNED, "fine_tunes/b-top-conv/tuning": "lora"},
+        "fine_tunes.b-top-conv.tuning: four_conv has no attention for lora. Give another tuning, or unfreeze.",
+    ),
+    (
+        "tuning normalization that is not there",
+        {**TUNED, "fine_tunes/b-top-conv/tuning": "normalization"},
+        "fine_tunes.b-top-conv.tuning: four_conv has no normalization layers. Give bias, or unfreeze.",
+    ),
+    (
+        "a tuning from features below",
+        {**TUNED, "fine_tunes/b-top-conv/features": "b-pool1"},
+        "fine_tunes.b-top-conv.features: training cannot start from 'b-pool1' with tuning, which trains weights at all "
+        "depths. Give the features of the head, 'b-flatten', to start from the images.",
     ),
     (
         "training from a layer that does not exist",

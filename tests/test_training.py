@@ -436,13 +436,13 @@ def test_the_repeat_with_the_lowest_validation_loss_is_kept():
 def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
     parts = splits(validation=30)
     repeats = trained(parts, training(repeats=3, epochs=12, learning_rate=0.3, early_stopping=early_stopping))
-    accuracies = []
-    for weights in repeats.weights:
+    accuracies, weights_of = [], [repeat.weights for repeat in repeats.repeats]
+    for weights in weights_of:
         repeats.model.set_weights(weights)
         predicted = predict_probabilities(repeats.model, parts["validation"]).argmax(axis=1)
         accuracies.append((predicted == parts["validation"].labels).mean())
     assert save_model(repeats).endswith(f"validation accuracy {np.mean(accuracies):.1%}")
-    for repeat, weights in enumerate(repeats.weights):
+    for repeat, weights in enumerate(weights_of):
         stored = small_model()
         stored.load_weights(weights_file("test", repeat))
         np.testing.assert_array_equal(stored.get_weights()[0], weights[0])

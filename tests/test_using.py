@@ -244,7 +244,14 @@ def test_a_model_that_is_not_trained_is_named(here):
 
 
 def predicted(capsys, *images, model="above", **options) -> tuple[int, str, str]:
-    given = {"top": 5, "format": "text", **options, "model": model, "images": [Path(image) for image in images]}
+    given = {
+        "top": 5,
+        "format": "text",
+        "ensemble": False,
+        **options,
+        "model": model,
+        "images": [Path(image) for image in images],
+    }
     code = predict.main(Namespace(**given))
     said = capsys.readouterr()
     return code, said.out, said.err

@@ -216,7 +216,9 @@ class PcaProjection:
 class ModelResult:
     """Everything that evaluate reads of a model.
 
-    history: one row per epoch of each repeat. pca: of a head or a probe only.
+    history: one row per epoch of each repeat. pca: of a head or a probe only. soup: split -> the probabilities
+    (n, classes) float32 of the averaged weights of all repeats, for the images of `predictions`; empty if they do not
+    share a start, without validation if they hold out different images.
     """
 
     record: ModelRecord
@@ -224,6 +226,7 @@ class ModelResult:
     history: pd.DataFrame
     predictions: dict[str, Predictions]
     pca: PcaProjection | None = None
+    soup: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def cross_entropies(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -244,6 +247,12 @@ def weights_file(model: str, repeat: int) -> Path:
     return MODELS_FOLDER / model / "weights" / f"repeat-{repeat}.weights.h5"
 
 
+def stored_megabytes(record: ModelRecord) -> float:
+    """The size in MB of the weights file of the repeat that is used; `UserError` if it is missing."""
+    with reading(MODELS_FOLDER / record.name):
+        return weights_file(record.name, record.best_repeat).stat().st_size / 1e6
+
+
 def write_model(result: ModelResult, save_weights: Callable[[int, Path], None]) -> None:
     """Write models/<model>, whole or not at all, and its cost.
 
@@ -258,6 +267,7 @@ def write_model(result: ModelResult, save_weights: Callable[[int, Path], None]) 
         arrays = {}
         for split, predictions in result.predictions.items():
             arrays |= {f"{split}_{key}": array for key, array in vars(predictions).items()}
+        arrays |= {f"{split}_soup": probabilities for split, probabilities in result.soup.items()}
         np.savez(folder / "predictions.npz", **arrays)
         if result.pca:
             np.savez(folder / "pca.npz", **vars(result.pca))
@@ -282,6 +292,13 @@ def read_predictions(model: str) -> dict[str, Predictions]:
         return {split: Predictions(**{key: arrays[f"{split}_{key}"] for key in keys}) for split in SPLITS}
 
 
+def read_soup(model: str) -> dict[str, np.ndarray]:
+    """Those of `ModelResult`; `UserError` if the predictions are missing or damaged."""
+    path = MODELS_FOLDER / model / "predictions.npz"
+    with reading(path), np.load(path, allow_pickle=False) as arrays:
+        return {split: arrays[f"{split}_soup"] for split in SPLITS if f"{split}_soup" in arrays}
+
+
 def read_result(model: str) -> ModelResult:
     """All of a model but its weights; `UserError` if a part is missing or damaged."""
     folder = MODELS_FOLDER / model
@@ -294,4 +311,4 @@ def read_result(model: str) -> ModelResult:
         if record.kind in ("head", "probe"):
             with np.load(folder / "pca.npz", allow_pickle=False) as arrays:
                 pca = PcaProjection(**arrays)
-        return ModelResult(record, cost, history, read_predictions(model), pca)
+        return ModelResult(record, cost, history, read_predictions(model), pca, read_soup(model))

@@ -19,6 +19,9 @@ class Architecture:
     alpha: float | None = None
 
 
+WITHOUT_NORMALIZATION = frozenset({"four_conv", "simple_cnn", "vgg16", "vgg19"})
+
+
 def _application(application: str, smallest_image: int = 32, alpha: float | None = None) -> Architecture:
     return Architecture(smallest_image, True, application, alpha)
 

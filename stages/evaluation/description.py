@@ -8,6 +8,7 @@ import pandas as pd
 from stages.artifacts.tasks import SPLITS
 from stages.evaluation.candidates import describe_candidates
 from stages.evaluation.costs import lineage, pareto_front
+from stages.evaluation.ensembles import combined_repeats
 from stages.evaluation.learning_curves import AMOUNT
 from stages.evaluation.study_results import StudyResults
 from stages.splitting.summary import summary_sentences
@@ -45,6 +46,7 @@ def _describe_task(study: StudyResults, name: str, metrics: dict[str, Any]) -> d
             *(describe_candidates(model, tried) for model, tried in candidates.items() if len(tried) > 1),
         ],
         "pareto_fronts": {cost: pareto_front(task_metrics, cost) for cost in PARETO_COSTS},
+        "combined_repeats": combined_repeats(study, models, metrics),
         "first_unreadable": task.summary.first_unreadable,
     }
 

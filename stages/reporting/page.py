@@ -47,6 +47,7 @@ COST_COLUMNS = [
     ("multiply-adds per image", "cost.multiply_adds", "quantity"),
     ("multiply-adds in training", "cost.total_training_multiply_adds", "quantity"),
     ("trained parameters", "cost.trained_parameters", "quantity"),
+    ("stored weights", "cost.stored_megabytes", "megabytes"),
     ("all parameters", "cost.total_parameters", "quantity"),
 ]
 # Of the table of backbones: header, key and format.
@@ -70,6 +71,15 @@ LEGENDS = {
         "Macro precision, recall and F1: mean over the classes, on the test images, as are ROC-AUC and the test loss "
         "(cross-entropy)."
     ),
+    "combined": (
+        "The repeats of a model combined, without further training. Ensemble: the calibrated probabilities of all "
+        "repeats, averaged; each repeat runs for every image. Soup: one model with the averaged weights of the "
+        "repeats, where they share their start (Wortsman et al. 2022). Differences: in points of test accuracy, on "
+        "the same images, with 95 % intervals. There is a validation accuracy only where all repeats hold out the "
+        "same images: other images were trained on by some of the repeats. Therefore ensembles and soups are not "
+        "candidates for the recommendation. `python -m stages.predict --ensemble` uses an ensemble; soups are not "
+        "stored."
+    ),
     "screen": (
         "Validation accuracy of the probes on the features of each backbone; the score is the mean of both kinds, with its "
         "95 % interval. Among the first three: in how many resamples of the validation images the score is one of the "
@@ -80,9 +90,9 @@ LEGENDS = {
         "Training time: one repeat of the model alone. Training throughput: training images times epochs, over that "
         "time. Throughput in use: in batches of 32. Peak memory: of the process that trained, or of the GPU. "
         "Multiply-adds per image: of the model in use. Multiply-adds in training: of one repeat, with everything that "
-        "the model is built on. Trained parameters: weights that the training changes. All parameters: from the image "
-        "to the probabilities. Times and memory were measured on the machine of the model; multiply-adds are the same "
-        "on every machine."
+        "the model is built on. Trained parameters: weights that the training changes. Stored weights: the file of "
+        "one repeat, without a backbone that it is used with. All parameters: from the image to the probabilities. "
+        "Times and memory were measured on the machine of the model; multiply-adds are the same on every machine."
     ),
 }
 LOWER_IS_BETTER = {
@@ -162,6 +172,7 @@ def task_sections(
                 "screen_sentences": comparison["screen_sentences"],
                 "more": models_table(data, ranking, more_columns(len(task["classes"]))),
                 "costs": models_table(data, ranking, COST_COLUMNS),
+                "combined": combined_table(task["combined_repeats"]),
                 "matrices": {split: matrix(models, comparison[split]) for split in ("test", "validation")},
                 "pictures": pictures[name],
                 "gallery": galleries[name],
@@ -183,6 +194,27 @@ def models_table(data: ReportData, models: list[str], columns: list[tuple[str, s
             for model in models
         ],
     }
+
+
+def combined_table(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """headers, and rows as of `models_table`: ensembles and soups; see `combined_repeats`."""
+    headers = ["minus used repeat", "minus mean of repeats", "validation accuracy", "multiply-adds per image", "size"]
+    table = {"headers": ["model", "kind", "test accuracy", *headers], "rows": []}
+    for row in rows:
+        differences = [
+            Cell(f"{100 * value:+.1f}".replace("-0.0", "+0.0"), f"[{points(low)}, {points(high)}]", value)
+            for value, low, high in (row["to_used"], row["to_mean"])
+        ]
+        validation, size = row["validation"], row["megabytes"]
+        cells = [
+            Cell(percent(row["accuracy"]), f"[{points(row['low'])}, {points(row['high'])}]", row["accuracy"]),
+            *differences,
+            UNKNOWN if validation is None else Cell(percent(validation), "", validation),
+            Cell(quantity(row["multiply_adds"]), "", row["multiply_adds"]),
+            Cell(FORMS["megabytes"](size), "", size),
+        ]
+        table["rows"].append({"model": row["model"], "kind": f"{row['kind']} of {row['repeats']}", "cells": cells})
+    return table
 
 
 def screen_table(backbones: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from stages.backbones.cuts import freeze_batch_normalization, freeze_below, pool
 from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_backbone, load_weights
 from stages.backbones.runtime import computing_in
+from stages.backbones.tuning import load_stored, merge_updates, tune
 from stages.config.heads import HeadConfig
 from stages.config.networks import NetworkConfig
 from stages.core.errors import UserError
@@ -83,10 +84,11 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
     file is missing, damaged, or is not the one that the record names.
     """
     provenance, classes = record.provenance, len(record.classes)
+    tuning = record.settings.get("tuning") if record.kind == "fine-tune" else None
     weights = checked_weights(record.name, record.best_repeat, record.weights_sha256[record.best_repeat])
     below, above = record.precisions
     with computing_in(precision or below):
-        if record.kind in ("head", "probe"):
+        if record.kind in ("head", "probe") or tuning:
             backbone, used = load_backbone(provenance.backbone, record.image_size)
             if used.sha256 != provenance.backbone_sha256:
                 raise UserError(
@@ -105,6 +107,11 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
             model = build_network(record.name, NetworkConfig(**record.settings), lower, classes, prefix=prefix)
         else:
             model = join_head(record.name, build_untrained_head(provenance.head, classes), lower)
+        if tuning:
+            tune(lower, tuning, record.settings["rank"], f"fine_tunes.{record.name}.tuning")
+            load_stored(model, weights)
+            merge_updates(model)
+            return model
         load_weights(model, weights, f"models/{record.name}")
         return model
 

@@ -1,6 +1,6 @@
 """Trains a model several times, from different seeds and on different folds, and keeps all weights and predictions."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,18 @@ from stages.artifacts.tasks import SPLITS
 from stages.backbones.multiply_adds import multiply_adds, training_multiply_adds
 from stages.backbones.pretrained import save_weights
 from stages.backbones.runtime import computing_in, make_deterministic
+from stages.backbones.tuning import merge_updates, save_stored, stored_weights
 from stages.config.training import TrainingConfig
 from stages.core.errors import UserError
 from stages.core.wording import counted
-from stages.training.batch_normalization import MAX_IMAGES, batch_statistics_gap, trained_normalization
-from stages.training.batches import steps_per_epoch
+from stages.training.batch_normalization import (
+    MAX_IMAGES,
+    StatisticsEstimator,
+    StatisticsSample,
+    batch_statistics_gap,
+    trained_normalization,
+)
+from stages.training.batches import inference_batch_size, steps_per_epoch
 from stages.training.calibration import fit_temperature
 from stages.training.checkpoints import Checkpoints, CheckpointSlot, remove_checkpoints
 from stages.training.fitting import TrainingRun, fit_runs, predict_probabilities
@@ -41,7 +48,8 @@ SIGNIFICANTLY_WORSE = 0.05  # p value
 class Repeat:
     """One finished repeat, which a resumed stage does not train again.
 
-    candidate: the number of the chosen candidate. candidates: the results of all, if there was a choice.
+    candidate: the number of the chosen candidate. candidates: the results of all, if there was a choice. weights: of
+    the model in use. stored: what is stored of a tuned model in place of them, else empty; see `stored_weights`.
     probabilities: split -> (n, classes) float32. batch_statistics_gap: see the function of this name. memory: the peak
     of the process that trained it, see `peak_memory`.
     """
@@ -51,6 +59,7 @@ class Repeat:
     history: pd.DataFrame
     seconds: float
     weights: list[np.ndarray]
+    stored: list[np.ndarray]
     probabilities: dict[str, np.ndarray]
     batch_statistics_gap: float | None
     memory: float | None
@@ -58,13 +67,13 @@ class Repeat:
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with the weights of its best repeat, the weights of all repeats, and the result.
+    """A model with the weights of its best repeat, all repeats, and the result.
 
     validation_accuracy: 0 to 1, the mean over the repeats, each with its own weights and fold.
     """
 
     model: keras.Model
-    weights: list[list[np.ndarray]]
+    repeats: list[Repeat]
     result: ModelResult
     validation_accuracy: float
 
@@ -99,11 +108,10 @@ def train_repeats(spec: TrainingSpec, build: Build, data: dict[int, TrainingData
     make_deterministic(spec.description.seed)
     with computing_in(settings.precision):
         built = build(best, l2)
-    built.full_model.set_weights(repeats[best].weights)
     result = _result(spec, repeats, best, data, built)
     accuracies = [np.mean(part.argmax(axis=1) == own) for part, own in zip(predicted, labels, strict=True)]
-    weights = [repeat.weights for repeat in repeats]
-    return TrainedModel(built.full_model, weights, result, float(np.mean(accuracies)))
+    result = replace(result, soup=predict_soup(spec, repeats, data, built))
+    return TrainedModel(built.full_model, repeats, result, float(np.mean(accuracies)))
 
 
 def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
@@ -134,8 +142,12 @@ def best_repeat(losses: list[np.ndarray], folds: list[int]) -> int | None:
 def _result(
     spec: TrainingSpec, repeats: list[Repeat], best: int, data: dict[int, TrainingData], built: BuiltModel
 ) -> ModelResult:
-    """The result of finished repeats; `best` is the repeat, from 0, whose weights the model has."""
+    """The result of finished repeats; the model gets the weights of the repeat `best`, from 0."""
     model, description = built.full_model, vars(spec.description).copy()
+    trained_parameters = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    training = _training_multiply_adds(built, repeats, data[spec.folds[0]])
+    merge_updates(model)
+    model.set_weights(repeats[best].weights)
     parameters_below, multiply_adds_below = (
         description.pop(f"{name}_below") for name in ("parameters", "multiply_adds")
     )
@@ -154,10 +166,10 @@ def _result(
             best_repeat=best,
             train_images=len(data[spec.folds[best]].examples["train"].rows),
             epochs=epochs,
-            trained_parameters=sum(int(np.prod(weight.shape)) for weight in model.trainable_weights),
+            trained_parameters=trained_parameters,
             total_parameters=parameters_below + model.count_params(),
             multiply_adds=multiply_adds_below + multiply_adds(model),
-            training_multiply_adds=_training_multiply_adds(built.trained, repeats, data[spec.folds[0]]),
+            training_multiply_adds=training,
             temperature=fit_temperature(
                 [
                     (repeat.probabilities["validation"], data[fold].examples["validation"].labels)
@@ -182,19 +194,47 @@ def _result(
     )
 
 
-def _training_multiply_adds(trained: keras.Model, repeats: list[Repeat], data: TrainingData) -> int:
+def predict_soup(
+    spec: TrainingSpec, repeats: list[Repeat], data: dict[int, TrainingData], built: BuiltModel
+) -> dict[str, np.ndarray]:
+    """The probabilities of a model with the averaged weights of all repeats (Wortsman et al. 2022); see `ModelResult`.
+
+    Empty for repeats that do not share their start, or diverged. The statistics of trained batch normalization are
+    estimated under the averaged weights, on the training images of the first repeat. The model has its own weights
+    again at the end.
+    """
+    finite = all(np.isfinite(values).all() for repeat in repeats for values in repeat.probabilities.values())
+    if not spec.shares_start or len(repeats) == 1 or not finite:
+        return {}
+    model, trained = built.full_model, built.trained
+    best = model.get_weights()
+    by_weight = zip(*(repeat.weights for repeat in repeats), strict=True)
+    model.set_weights([np.mean(values, axis=0) for values in by_weight])
+    examples = data[spec.folds[0]].examples
+    if trained_normalization(trained):
+        size = inference_batch_size(examples["train"].array)
+        sample = StatisticsSample.draw(examples["train"], size, spec.description.seed)
+        StatisticsEstimator(trained).estimate(sample)
+    splits = ["test"] if len(set(spec.folds)) > 1 else ["validation", "test"]
+    soup = {split: predict_probabilities(trained, examples[split]) for split in splits}
+    model.set_weights(best)
+    return {split: part[np.argsort(examples[split].index)] for split, part in soup.items()}
+
+
+def _training_multiply_adds(built: BuiltModel, repeats: list[Repeat], data: TrainingData) -> int:
     """The multiply-adds of one repeat: a mean over all, with every candidate of the first, as its seconds are.
 
     An epoch trains on every view of the training images and predicts the validation images; the statistics of trained
     batch normalization take a prediction of training images more.
     """
+    trained = built.trained
     epochs = sum(len(repeat.history) for repeat in repeats)
     epochs += sum(candidate["epochs"] for candidate in repeats[0].candidates if not candidate["chosen"])
     train, validation = len(data.train_views.rows), len(data.examples["validation"].rows)
     predicted = validation
     if trained_normalization(trained):
         predicted += min(MAX_IMAGES, len(data.examples["train"].rows))
-    epoch = train * training_multiply_adds(trained) + predicted * multiply_adds(trained)
+    epoch = train * training_multiply_adds(trained, built.is_tuned) + predicted * multiply_adds(trained)
     return round(epoch * epochs / len(repeats))
 
 
@@ -207,7 +247,7 @@ def _train(
     number: int,
 ) -> Repeat:
     """Train the candidates with these numbers for one repeat; the best on validation predicts all splits."""
-    seed, models, runs = spec.repeat_seed(number), [], []
+    seed, builds, runs = spec.repeat_seed(number), [], []
     fold = data[spec.folds[number]]
     for candidate in candidates:
         settings, l2 = spec.candidates[candidate]
@@ -215,7 +255,7 @@ def _train(
         with computing_in(settings.precision):
             built = build(number, l2)
         compile_model(built.trained, settings, steps_per_epoch(fold.train_views, settings), built.factors)
-        models.append(built.full_model)
+        builds.append(built)
         runs.append(TrainingRun(built.trained, settings))
     description = f"{spec.description.name} {number + 1}/{spec.repeats}"
     histories, seconds = fit_runs(runs, fold.train_views, fold.examples["validation"], seed, description, slot)
@@ -224,14 +264,20 @@ def _train(
     model, batch_size = runs[best].model, runs[best].settings.batch_size
     results = [_candidate(spec.candidates[candidate], run) for candidate, run in zip(candidates, runs, strict=True)]
     results[best]["chosen"] = True
+    probabilities = {split: predict_probabilities(model, fold.examples[split]) for split in SPLITS}
+    gap = batch_statistics_gap(model, fold.examples["train"], batch_size, seed)
+    full_model = builds[best].full_model
+    stored = [keras.ops.convert_to_numpy(weight) for weight in stored_weights(full_model) if builds[best].is_tuned]
+    merge_updates(full_model)
     return Repeat(
         candidate=candidates[best],
         candidates=results if len(results) > 1 else [],
         history=histories[best],
         seconds=seconds,
-        weights=models[best].get_weights(),
-        probabilities={split: predict_probabilities(model, fold.examples[split]) for split in SPLITS},
-        batch_statistics_gap=batch_statistics_gap(model, fold.examples["train"], batch_size, seed),
+        weights=full_model.get_weights(),
+        stored=stored,
+        probabilities=probabilities,
+        batch_statistics_gap=gap,
         memory=peak_memory(),
     )
 
@@ -257,7 +303,7 @@ def _save(checkpoints: Checkpoints, number: int, repeat: Repeat) -> None:
     state = {key: getattr(repeat, key) for key in keys}
     state["history"] = repeat.history.to_dict("list")
     arrays = {split: [probabilities] for split, probabilities in repeat.probabilities.items()}
-    checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights})
+    checkpoints.save(f"repeat-{number}", state, {**arrays, "weights": repeat.weights, "stored": repeat.stored})
     checkpoints.drop(f"epoch-{number}*")
 
 
@@ -268,7 +314,8 @@ def _load(checkpoints: Checkpoints, number: int) -> Repeat | None:
     state, arrays = saved
     history = pd.DataFrame(state.pop("history"))
     probabilities = {split: arrays[split][0] for split in SPLITS}
-    return Repeat(**state, history=history, weights=arrays["weights"], probabilities=probabilities)
+    weights = {key: arrays[key] for key in ("weights", "stored")}
+    return Repeat(**state, **weights, history=history, probabilities=probabilities)
 
 
 def save_model(trained: TrainedModel) -> str:
@@ -279,8 +326,11 @@ def save_model(trained: TrainedModel) -> str:
     record, model = trained.result.record, trained.model
 
     def save(repeat: int, path: Path) -> None:
-        model.set_weights(trained.weights[repeat])
-        save_weights(model, path)
+        if trained.repeats[repeat].stored:
+            save_stored(trained.repeats[repeat].stored, path)
+        else:
+            model.set_weights(trained.repeats[repeat].weights)
+            save_weights(model, path)
 
     write_model(trained.result, save)
     remove_checkpoints(record.name)

@@ -18,11 +18,13 @@ class BuiltModel:
 
     full_model: the model that is stored. trained: the part that is trained: the same model, or the layers above cached
     features, which share their weights with it. factors: of the learning rate of single weights, by their path.
+    is_tuned: whether few weights of a frozen backbone are trained, see `stages.backbones.tuning`.
     """
 
     full_model: keras.Model
     trained: keras.Model
     factors: dict[str, float] = field(default_factory=dict)
+    is_tuned: bool = False
 
 
 Build = Callable[[int, float], BuiltModel]  # from the number of the repeat, from 0, and the L2 strength
@@ -57,12 +59,13 @@ class TrainingSpec:
 
     candidates: training settings, each with an L2 strength. If there are several, all are trained in the first repeat,
     and only the one with the lowest validation loss in the others. folds: the validation part that each repeat holds
-    out.
+    out. shares_start: whether all repeats start from the same weights, but for those of an output layer.
     """
 
     description: ModelDescription
     candidates: list[tuple[TrainingConfig, float]]
     folds: list[int]
+    shares_start: bool = False
 
     @property
     def repeats(self) -> int:

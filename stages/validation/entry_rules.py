@@ -15,6 +15,7 @@ from stages.config.augmentation import AugmentationConfig
 from stages.config.backbones import BackboneConfig
 from stages.config.datasets import ArchiveConfig, DownloadConfig, LocalConfig
 from stages.config.features import FeaturesConfig
+from stages.config.fine_tunes import FineTuneConfig
 from stages.config.heads import HeadConfig
 from stages.config.networks import ImageModelConfig
 from stages.config.probes import ProbeConfig
@@ -170,6 +171,22 @@ def _augmentations(where: str, entry: ImageModelConfig | FeaturesConfig) -> Iter
             yield f"{where}.{key}: an augmentation changes nothing. Give rotation, shift, zoom or another key."
 
 
+def _fine_tune(where: str, entry: FineTuneConfig) -> Iterator[str]:
+    if entry.unfreeze is not None and entry.tuning:
+        yield f"{where}: unfreeze and tuning are both given. Give one of them."
+    elif entry.unfreeze is None and entry.tuning is None:
+        yield f"{where}: unfreeze is missing. Give a layer or `all`, or give tuning: lora, bias or normalization."
+    if "rank" in entry.model_fields_set and entry.tuning != "lora":
+        yield f"{where}.rank: {entry.rank} is only valid with tuning: lora. Leave rank out."
+    if entry.tuning and entry.layer_decay != 1:
+        yield f"{where}.layer_decay: {entry.layer_decay} is not valid with tuning. Leave it out, or give unfreeze."
+    if entry.tuning and entry.train_batch_normalization:
+        yield (
+            f"{where}.train_batch_normalization: with tuning, the statistics of batch normalization stay frozen. Leave "
+            "it out, or give unfreeze; tuning: normalization trains its scales and shifts."
+        )
+
+
 RULES: list[tuple[Any, Callable[[str, Any], Iterator[str]]]] = [
     (DownloadConfig | BackboneConfig, _credentials),
     (DownloadConfig, _download),
@@ -179,6 +196,7 @@ RULES: list[tuple[Any, Callable[[str, Any], Iterator[str]]]] = [
     (BackboneConfig, _backbone),
     (TrainingConfig, training_problems),
     (HeadConfig, _head),
+    (FineTuneConfig, _fine_tune),
     (ProbeConfig, _probe),
     (ImageModelConfig | FeaturesConfig, _augmentations),
 ]

@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 
 from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, starting_cut
+from stages.backbones.registry import WITHOUT_NORMALIZATION
 from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
 from stages.config.probes import ProbeConfig
 from stages.core.wording import listing
 from stages.validation.classes import missing_classes
-from stages.validation.layers import disagreement, find_cut, other_dataset, resolve_backbone
+from stages.validation.layers import ResolvedBackbone, disagreement, find_cut, other_dataset, resolve_backbone
 from stages.validation.sections import Entries
 
 
@@ -43,21 +44,35 @@ def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
     if head_features is None or backbone is None:
         return
     architecture, layers = backbone.architecture, backbone.layers
+    yield from _missing_parts(where, fine_tune, backbone)
     if layers is None or (cut := find_cut(layers, head_features, head)) is None:
         return
-    lowest = lowest_trained_layer(layers, fine_tune.unfreeze, cut)
+    lowest = lowest_trained_layer(layers, fine_tune.unfreeze or "all", cut)
     if lowest is None:
         names = list(layers)
         names, note = ["all", *names[: names.index(cut) + 1]], f" up to the cut {cut!r} of {section}.{fine_tune.head}"
         yield missing_layer(f"{where}.unfreeze", fine_tune.unfreeze, architecture, names, note)
     elif features and fine_tune.features != head.features:
-        if fine_tune.augmentation:
+        if fine_tune.tuning:
+            yield (
+                f"{where}.features: training cannot start from {fine_tune.features!r} with tuning, which trains "
+                f"weights at all depths. Give the features of the head, {head.features!r}, to start from the images."
+            )
+        elif fine_tune.augmentation:
             yield (
                 f"{where}.features: training cannot start from {fine_tune.features!r} with augmentation. Give the "
                 f"features of the head, {head.features!r}, to start from the images, or leave augmentation out."
             )
         else:
             yield from _unusable_features(f"{where}.features", fine_tune, features, layers, lowest)
+
+
+def _missing_parts(where: str, fine_tune: FineTuneConfig, backbone: ResolvedBackbone) -> Iterator[str]:
+    """A tuning of parts that the backbone does not have."""
+    if fine_tune.tuning == "lora" and not backbone.has_attention:
+        yield f"{where}.tuning: {backbone.architecture} has no attention for lora. Give another tuning, or unfreeze."
+    if fine_tune.tuning == "normalization" and backbone.architecture in WITHOUT_NORMALIZATION:
+        yield f"{where}.tuning: {backbone.architecture} has no normalization layers. Give bias, or unfreeze."
 
 
 def _unusable_features(

@@ -8,7 +8,7 @@ from stages.backbones.known_presets import known_presets, transformer_layers
 from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, selectable_layers
 from stages.backbones.layer_table import layers_of
 from stages.backbones.pooling import pooling_problem
-from stages.backbones.presets import CLASS_TOKENS
+from stages.backbones.presets import CLASS_TOKENS, TRANSFORMERS
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.features import FeaturesConfig
 from stages.config.heads import HeadConfig
@@ -24,12 +24,14 @@ class ResolvedBackbone:
 
     image_size: in pixels, of the images that a network of the study was trained on; else None. layers: None if only the
     preset itself tells them; then the stage that uses them checks them. has_class_token: of a transformer.
+    has_attention: also true if only the preset tells it.
     """
 
     architecture: str
     image_size: int | None
     layers: Layers | None
     has_class_token: bool
+    has_attention: bool
 
 
 def resolve_backbone(entries: Entries, name: str) -> ResolvedBackbone | None:
@@ -44,13 +46,13 @@ def resolve_backbone(entries: Entries, name: str) -> ResolvedBackbone | None:
     if (backbone := entries["backbones"].get(name)) is None:
         return None
     architecture = backbone.architecture
-    layers, has_class_token = None, False
+    layers, has_class_token, has_attention = None, False, architecture not in ARCHITECTURES
     if architecture in ARCHITECTURES:
         layers = layers_of(architecture)
     elif known := known_presets().get(architecture):
         layers = transformer_layers(known.class_name, known.blocks) if known.blocks else None
-        has_class_token = known.class_name in CLASS_TOKENS
-    return ResolvedBackbone(architecture, image_size, layers, has_class_token)
+        has_class_token, has_attention = known.class_name in CLASS_TOKENS, known.class_name in TRANSFORMERS
+    return ResolvedBackbone(architecture, image_size, layers, has_class_token, has_attention)
 
 
 def find_cut(layers: Layers | None, features: FeaturesConfig, head: HeadConfig | ProbeConfig) -> str | None:
