@@ -109,7 +109,7 @@ def backbones() -> Iterator[str]:
     yield "| architecture | weights, millions | published images | smallest image | layers | last (`top`) | license |"
     yield "|---|---|---|---|---|---|---|"
     for name, architecture in ARCHITECTURES.items():
-        layers, (parameters, image_size) = list(layers_of(name)), SIZES[name]
+        layers, (parameters, image_size) = list(layers_of(name)), SIZES.get(name, (None, None))
         license = next((text for start, text in LICENSES.items() if name.startswith(start)), "none published")
         license = license if name in PUBLISHED_WEIGHTS else "none published"
         sizes = f"{millions(parameters)} | {image_size or '-'} | {architecture.smallest_image}"
@@ -128,9 +128,9 @@ def backbones() -> Iterator[str]:
     yield ""
 
 
-def millions(parameters: int) -> str:
+def millions(parameters: int | None) -> str:
     """A number of weights in millions."""
-    return f"{parameters / 1e6:,.1f}"
+    return f"{parameters / 1e6:,.1f}" if parameters else "-"
 
 
 CONTENTS = {"studies.md": reference, "backbones.md": backbones}
