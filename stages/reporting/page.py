@@ -83,8 +83,8 @@ LEGENDS = {
     "screen": (
         "Validation accuracy of the probes on the features of each backbone; the score is the mean of both kinds, with "
         "its 95 % interval. Among the first three: in how many resamples of the validation images the score is one of "
-        "the three highest. Multiply-adds, throughput and size: of the backbone up to the features. Bold multiply-adds: no "
-        "other backbone is both cheaper and more accurate."
+        "the three highest. Multiply-adds, throughput and size: of the backbone up to the features. Bold multiply-adds:"
+        " no other backbone is both cheaper and more accurate."
     ),
     "costs": (
         "Training time: one repeat of the model alone. Training throughput: training images times epochs, over that "

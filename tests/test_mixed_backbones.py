@@ -1,0 +1,140 @@
+"""A study of convolutional networks and transformers together, through DVC: from their files to predictions."""
+
+import csv
+import io
+import json
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from stages.backbones.building import build_backbone
+from stages.core.files import sha256_of
+from tests.pipeline import copy_of_project, dvc, run, stages_run
+from tests.presets import save_preset
+
+ARCHITECTURES, PRESETS = ["vgg16", "mobilenet_v2"], ["vit", "dinov2"]
+POOLING = {"vit": "class_token", "dinov2": "class_token_and_average"}
+TASK = {"dataset": "digits", "include": [0, 1, 2], "validation": 0.2, "test": 0.3, "max_per_class": 40}
+
+
+def write_study(project):
+    """Weights of all backbones in the folder `files`, and a study that uses each through probes and a head."""
+    files, backbones = project / "files", {}
+    files.mkdir()
+    for name in ARCHITECTURES:
+        file = files / f"{name}.weights.h5"
+        build_backbone(name, 32).save_weights(file)
+        backbones[name.replace("_", "-")] = {
+            "architecture": name,
+            "weights": f"files/{file.name}",
+            "sha256": sha256_of(file),
+        }
+    for name in PRESETS:
+        save_preset(name, files / name)
+        backbones[name] = {"architecture": "preset", "weights": f"files/{name}"}
+    fine_tunes = {
+        "top-blocks": {"backbone": "dinov2", "unfreeze": 2, "layer_decay": 0.5},
+        "updates": {"backbone": "vit", "tuning": "lora", "rank": 2},
+        "biases": {"backbone": "dinov2", "tuning": "bias"},
+        "normalization": {"backbone": "mobilenet-v2", "tuning": "normalization"},
+        "convolutions": {"backbone": "vgg16", "unfreeze": "block5"},
+    }
+    study = {
+        "seed": 0,
+        "margin": 1,
+        "datasets": {"digits": {"source": "digits", "image_size": 32}},
+        "folders": {},
+        "tasks": {"three": TASK},
+        "backbones": backbones,
+        "networks": {
+            "whole": {"task": "three", "dataset": "digits", "backbone": "vit", "pooling": "class_token", "repeats": 1}
+        },
+        "features": {
+            name: {"dataset": "digits", "backbone": name, "cut": "top", "pooling": POOLING.get(name, "average")}
+            for name in backbones
+        },
+        "heads": {f"{name}-head": {"task": "three", "features": name} for name in backbones},
+        "probes": {
+            f"{name}-{ending}": {"task": "three", "features": name, "kind": kind}
+            for name in backbones
+            for ending, kind in (("knn", "nearest_neighbors"), ("linear", "logistic"))
+        },
+        "fine_tunes": {
+            name: {
+                "task": "three",
+                "dataset": "digits",
+                "head": f"{entry['backbone']}-head",
+                "features": entry["backbone"],
+                **entry,
+            }
+            for name, entry in fine_tunes.items()
+        },
+        "training": {
+            "epochs": 2,
+            "batch_size": 16,
+            "optimizer": "adam",
+            "learning_rate": 0.001,
+            "early_stopping": None,
+            "repeats": 2,
+            "max_train_per_class": 10,
+        },
+    }
+    (project / "params.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    return study
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The project after `dvc repro`, its study, and the output of the second `dvc repro`."""
+    project = copy_of_project(tmp_path_factory.mktemp("mixed"))
+    study = write_study(project)
+    dvc(project, "repro", "-q")
+    return project, study, dvc(project, "repro")
+
+
+def test_nothing_runs_twice(finished):
+    assert stages_run(finished[2]) == set()
+
+
+def test_every_model_is_in_the_report(finished):
+    project, study, _ = finished
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    models = [name for section in ("networks", "heads", "probes", "fine_tunes") for name in study[section]]
+    assert sorted(metrics) == sorted(models)
+    page = (project / "reports/report.html").read_text()
+    assert all(f'id="model-{model}"' in page for model in models)
+
+
+def test_the_report_ranks_the_backbones(finished):
+    project, study, _ = finished
+    comparison = json.loads((project / "reports/comparisons.json").read_text())["three"]
+    assert {entry["backbone"] for entry in comparison["screen"]} == set(study["backbones"])
+    assert all(len(entry["accuracies"]) == 2 for entry in comparison["screen"])
+    assert comparison["screen_sentences"][0].startswith("Of 4 backbones, fine-tune ")
+    assert "Which backbone first" in (project / "reports/report.html").read_text()
+
+
+def test_low_rank_updates_train_and_store_few_weights(finished):
+    project, _, _ = finished
+    cost = {name: values["cost"] for name, values in json.loads((project / "reports/metrics.json").read_text()).items()}
+    # Three blocks of width 16 with four projections, each with two matrices of rank 2, and the head.
+    assert cost["updates"]["trained_parameters"] == 3 * 4 * 2 * 2 * 16 + 3 * 16 + 3
+    assert cost["updates"]["total_parameters"] == cost["whole"]["total_parameters"]
+    assert cost["updates"]["stored_megabytes"] < cost["whole"]["stored_megabytes"]
+
+
+@pytest.mark.parametrize("model", ["vit-knn", "dinov2-head", "updates", "top-blocks", "whole"])
+def test_models_predict_and_are_exported(finished, model):
+    project, _, _ = finished
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    Image.fromarray(pixels).save(project / "photo.png")
+    keras = run(project, "python", "-m", "stages.predict", model, "photo.png", "--format", "csv").stdout
+    exported = run(project, "python", "-m", "stages.export", model).stdout
+    assert f"exports/{model}.keras" in exported and f"exports/{model}.onnx" in exported
+    onnx = run(project, "python", "-m", "stages.predict", model, "photo.png", "--format", "csv").stdout
+    rows = [list(csv.DictReader(io.StringIO(text))) for text in (keras, onnx)]
+    assert [row["class"] for row in rows[0]] == [row["class"] for row in rows[1]]
+    for first, second in zip(*rows, strict=True):
+        assert float(first["probability"]) == pytest.approx(float(second["probability"]), abs=2e-3)
