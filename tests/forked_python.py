@@ -65,6 +65,7 @@ def import_libraries() -> None:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"  # as `stages` does
     importlib.import_module("dvc.cli.parser")
     importlib.import_module("dvc.repo")
+    importlib.import_module("keras_hub")  # stages import it where they need it
     sys.path[0] = str(ROOT)
     for file in sorted((ROOT / "stages").glob("*.py")):
         importlib.import_module(f"stages.{file.stem}")

@@ -11,7 +11,7 @@ from PIL import Image
 
 from stages.backbones.building import build_backbone
 from stages.core.files import sha256_of
-from tests.pipeline import copy_of_project, dvc, run, stages_run
+from tests.pipeline import copy_of_project, dvc, run, run_in_one_process, stages_run
 from tests.presets import save_preset
 
 ARCHITECTURES, PRESETS = ["vgg16", "mobilenet_v2"], ["vit", "dinov2"]
@@ -37,9 +37,7 @@ def write_study(project):
     fine_tunes = {
         "top-blocks": {"backbone": "dinov2", "unfreeze": 2, "layer_decay": 0.5},
         "updates": {"backbone": "vit", "tuning": "lora", "rank": 2},
-        "biases": {"backbone": "dinov2", "tuning": "bias"},
-        "normalization": {"backbone": "mobilenet-v2", "tuning": "normalization"},
-        "convolutions": {"backbone": "vgg16", "unfreeze": "block5"},
+        "convolutions": {"backbone": "vgg16", "unfreeze": "block5_conv3"},
     }
     study = {
         "seed": 0,
@@ -48,11 +46,15 @@ def write_study(project):
         "folders": {},
         "tasks": {"three": TASK},
         "backbones": backbones,
-        "networks": {
-            "whole": {"task": "three", "dataset": "digits", "backbone": "vit", "pooling": "class_token", "repeats": 1}
-        },
+        "networks": {"whole": {"task": "three", "dataset": "digits", "backbone": "vit", "pooling": "class_token"}},
         "features": {
-            name: {"dataset": "digits", "backbone": name, "cut": "top", "pooling": POOLING.get(name, "average")}
+            name: {
+                "dataset": "digits",
+                "backbone": name,
+                "classes": TASK["include"],
+                "cut": "top",
+                "pooling": POOLING.get(name, "average"),
+            }
             for name in backbones
         },
         "heads": {f"{name}-head": {"task": "three", "features": name} for name in backbones},
@@ -72,12 +74,12 @@ def write_study(project):
             for name, entry in fine_tunes.items()
         },
         "training": {
-            "epochs": 2,
+            "epochs": 1,
             "batch_size": 16,
             "optimizer": "adam",
             "learning_rate": 0.001,
             "early_stopping": None,
-            "repeats": 2,
+            "repeats": 1,
             "max_train_per_class": 10,
         },
     }
@@ -87,10 +89,26 @@ def write_study(project):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The project after `dvc repro`, its study, and the output of the second `dvc repro`."""
+    """The project after all stages have run, its study, and the output of `dvc repro` after that."""
     project = copy_of_project(tmp_path_factory.mktemp("mixed"))
     study = write_study(project)
-    dvc(project, "repro", "-q")
+    entries = [
+        f"{stage}@{name}"
+        for stage, section in {
+            "download": "datasets",
+            "prepare": "datasets",
+            "split": "tasks",
+            "gallery": "tasks",
+            "weights": "backbones",
+            "features": "features",
+            "probe": "probes",
+            "head": "heads",
+            "fine_tune": "fine_tunes",
+            "train": "networks",
+        }.items()
+        for name in study[section]
+    ]
+    run_in_one_process(project, [*entries, "evaluate", "compare", "mistakes@three", "recommend@three", "report"])
     return project, study, dvc(project, "repro")
 
 
@@ -119,22 +137,41 @@ def test_the_report_ranks_the_backbones(finished):
 def test_low_rank_updates_train_and_store_few_weights(finished):
     project, _, _ = finished
     cost = {name: values["cost"] for name, values in json.loads((project / "reports/metrics.json").read_text()).items()}
-    # Three blocks of width 16 with four projections, each with two matrices of rank 2, and the head.
-    assert cost["updates"]["trained_parameters"] == 3 * 4 * 2 * 2 * 16 + 3 * 16 + 3
-    assert cost["updates"]["total_parameters"] == cost["whole"]["total_parameters"]
+    # Of rank 2, in three blocks of width 16 with two heads of 8: queries, keys, values, then the output; and the head.
+    updates = 3 * (16 * 2 * 2 + 2 * 8) + 2 * 8 * 2 + 2 * 16
+    assert cost["updates"]["trained_parameters"] == 3 * updates + 3 * 16 + 3
+    standardization = 2 * 16
+    assert cost["updates"]["total_parameters"] == cost["whole"]["total_parameters"] + standardization
     assert cost["updates"]["stored_megabytes"] < cost["whole"]["stored_megabytes"]
 
 
-@pytest.mark.parametrize("model", ["vit-knn", "dinov2-head", "updates", "top-blocks", "whole"])
-def test_models_predict_and_are_exported(finished, model):
+PREDICT_AND_EXPORT = """
+import argparse, contextlib, io, json
+from pathlib import Path
+from stages import export, predict
+
+printed = {}
+for model in ["vit-knn", "updates", "top-blocks"]:
+    images = argparse.Namespace(model=model, images=[Path("photo.png")], top=3, format="csv", ensemble=False)
+    texts = [io.StringIO() for _ in range(3)]
+    for text, (command, arguments) in zip(
+        texts, [(predict, images), (export, argparse.Namespace(model=model, folder=Path("exports"))), (predict, images)]
+    ):
+        with contextlib.redirect_stdout(text):
+            assert command.main(arguments) == 0
+    printed[model] = [text.getvalue() for text in texts]
+Path("printed.json").write_text(json.dumps(printed))
+"""
+
+
+def test_models_predict_and_are_exported(finished):
     project, _, _ = finished
     pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(project / "photo.png")
-    keras = run(project, "python", "-m", "stages.predict", model, "photo.png", "--format", "csv").stdout
-    exported = run(project, "python", "-m", "stages.export", model).stdout
-    assert f"exports/{model}.keras" in exported and f"exports/{model}.onnx" in exported
-    onnx = run(project, "python", "-m", "stages.predict", model, "photo.png", "--format", "csv").stdout
-    rows = [list(csv.DictReader(io.StringIO(text))) for text in (keras, onnx)]
-    assert [row["class"] for row in rows[0]] == [row["class"] for row in rows[1]]
-    for first, second in zip(*rows, strict=True):
-        assert float(first["probability"]) == pytest.approx(float(second["probability"]), abs=2e-3)
+    run(project, "python", "-c", PREDICT_AND_EXPORT)
+    for model, (before, exported, after) in json.loads((project / "printed.json").read_text()).items():
+        assert f"exports/{model}.keras" in exported and f"exports/{model}.onnx" in exported
+        rows = [list(csv.DictReader(io.StringIO(text))) for text in (before, after)]
+        assert [row["class"] for row in rows[0]] == [row["class"] for row in rows[1]], model
+        for first, second in zip(*rows, strict=True):  # in Keras, then by the exported ONNX file
+            assert float(first["probability"]) == pytest.approx(float(second["probability"]), abs=2e-3), model

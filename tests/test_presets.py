@@ -120,7 +120,12 @@ def test_unfreezing_the_last_blocks_freezes_everything_below_and_its_dropout(loa
     for number, layer in enumerate(backbone.layers):
         assert bool(layer.trainable_weights) == (number >= names.index(lowest) and bool(layer.weights)), layer.name
     frozen = [part for layer in backbone.layers[: names.index(lowest)] for part in inner_layers(layer)]
-    rates = [getattr(part, rate) for part in frozen for rate in ("rate", "drop_path_rate") if hasattr(part, rate)]
+    rates = [
+        getattr(part, rate)
+        for part in frozen
+        for rate in ("rate", "drop_path_rate", "drop_prob")
+        if hasattr(part, rate)
+    ]
     assert not any(rates)
 
 

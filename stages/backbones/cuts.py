@@ -12,7 +12,7 @@ from stages.backbones.pretrained import save_weights
 
 IMAGE_POOLING = {"average": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
 TOKEN_POOLING = {"average": layers.GlobalAveragePooling1D, "max": layers.GlobalMaxPooling1D}
-DROP_RATES = ("rate", "drop_path_rate")  # of Keras's dropout layers, and of the stochastic depth of ConvNeXt
+DROP_RATES = ("rate", "drop_path_rate", "drop_prob")  # of dropout, and of stochastic depth in ConvNeXt and Swin
 
 
 def up_to_cut(backbone: keras.Model, cut: str, pooling: str = "none", prefix: int = 0) -> keras.Model:

@@ -13,7 +13,7 @@ import keras_hub
 import numpy as np
 from keras import layers
 
-from stages.backbones.building import renumbered
+from stages.backbones.building import inner_layers, renumbered
 from stages.backbones.presets import CLASS_TOKENS, POSITIONS, TRANSFORMERS
 
 Step = tuple[str, Callable[[keras.KerasTensor], keras.KerasTensor]]  # the name of a layer, and its call
@@ -53,6 +53,10 @@ def flat_model(backbone: keras.Model, preset: dict[str, Any], image_size: int, n
     for layer in model.layers:
         layer.name = names.get(layer.name, layer.name)
         _make_serializable(layer)
+        for part in inner_layers(layer):
+            # That of DINOv2 and DINOv3 in KerasHub fails in training. All published presets have rate 0.
+            if type(part).__name__ in ("DINOV2DropPath", "DINOV3DropPath"):
+                part.rate = 0.0
     return model
 
 
