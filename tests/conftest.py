@@ -29,11 +29,15 @@ if os.name == "posix":
 settings.register_profile("of this project", deadline=None, max_examples=50)
 settings.load_profile("of this project")
 
+# Models are measured with the fewest runs, which saves a second or two for each.
+measurement.SHORTEST = measurement.LONGEST = 0
+
 # The longest files start first, so that both processes end at about the same time. Only one process runs the study of
 # the fixture `ran`; so that the other does not wait for it, files that need it do not follow each other.
 FIRST = [
-    "test_end_to_end.py", "test_interruption.py", "test_experiments.py", "test_using.py", "test_settings.py",
-    "test_training.py", "test_networks.py", "test_real_photographs.py", "test_real_sources.py", "test_architecture.py",
+    "test_end_to_end.py", "test_interruption.py", "test_mixed_backbones.py", "test_real_photographs.py",
+    "test_experiments.py", "test_using.py", "test_settings.py", "test_training.py", "test_networks.py",
+    "test_real_sources.py", "test_presets.py", "test_architecture.py",
     "test_statistics.py", "test_recommend.py", "test_memory.py",
 ]  # fmt: skip
 
@@ -144,8 +148,6 @@ def ran(tmp_path_factory, worker_id):
             folder = tmp_path_factory.mktemp("study")
             with pytest.MonkeyPatch.context() as patch:
                 patch.chdir(folder)
-                for limit in ("SHORTEST", "LONGEST"):  # the fewest runs are enough
-                    patch.setattr(measurement, limit, 0)
                 for stage, entry in ORDER:
                     run(stage, entry)
             folder.rename(finished)

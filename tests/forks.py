@@ -18,6 +18,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from stages.core import measurement
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -104,5 +106,6 @@ def read_until_end(reader: int, kill: Callable[[], None], kill_after: float | No
 if __name__ == "__main__":
     for name in sys.argv[1:]:
         importlib.import_module(f"stages.{name}")
+    measurement.SHORTEST = measurement.LONGEST = 0  # the fewest runs are enough
     print("ready", flush=True)
     serve()

@@ -17,12 +17,12 @@ import pytest
 
 from stages.core.files import sha256_of
 from tests.conftest import png
-from tests.pipeline import ROOT, copy_of_project, dvc, read_yaml, run, stages_run, write_study
+from tests.pipeline import ROOT, copy_of_project, dvc, environment, read_yaml, run, stages_run, write_study
 from tests.tiny_study import STUDY as TINY
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows neither forks nor kills in this way")
 
-KILLS = 12  # of each stage
+KILLS = 6  # of each stage
 
 BASE = {"dataset": "digits", "task": "low", "backbone": "new"}
 STUDY = {
@@ -254,7 +254,7 @@ def kill_in(project: Path, stage: str, seconds: float) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "dvc", "repro"],
         cwd=project,
-        env={**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
+        env=environment(),  # stages are forks, which end when the program in the killed group ends
         stdout=subprocess.PIPE,
         text=True,
         start_new_session=True,
@@ -279,7 +279,7 @@ def test_a_pipeline_that_is_killed_resumes_and_ends_with_the_same_results(undist
     (project / "dvc.lock").unlink()
     write_study(project, ONE_NETWORK)
     moments = random.Random(0)
-    for stage, seconds in (("prepare@digits", 1.5), ("train@base", 8)):
+    for stage, seconds in (("prepare@digits", 0.4), ("train@base", 3)):
         kill_in(project, stage, moments.uniform(0, seconds))
         # DVC may have been about to write one of these files, and refuses it then: docs/troubleshooting.md says to
         # delete it.

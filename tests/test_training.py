@@ -43,13 +43,12 @@ from stages.training.specification import BuiltModel, ModelDescription, Training
 from tests.example_results import model_record
 from tests.tiny_study import STUDY, run
 
-pytestmark = pytest.mark.numeric
-
 
 def trained_model(name: str) -> keras.Model:
     return load_full_model(read_model_record(name))
 
 
+@pytest.mark.numeric
 def test_features_are_the_activations_of_the_trained_network(here):
     features, images = read_features("exact"), read_images("digits")
     network = trained_model("base")
@@ -72,6 +71,7 @@ def test_predictions_cover_exactly_the_rows_of_each_split(here):
         assert part.probabilities.shape == (*part.predicts.shape, 3) == (2, len(part.index), 3)
 
 
+@pytest.mark.numeric
 def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
     cached, uncached = read_result("cached"), read_result("uncached")
     assert run("fine_tune", "cached").endswith("from features 'exact'")
@@ -82,6 +82,7 @@ def test_fine_tuning_from_cached_features_is_fine_tuning_from_images(here):
         assert getattr(cached.record, key) == getattr(uncached.record, key)
 
 
+@pytest.mark.numeric
 def test_fine_tuning_changes_the_layers_from_unfreeze_upward_only(here):
     start, tuned = (trained_model(name) for name in ("above", "cached"))
 
@@ -93,6 +94,7 @@ def test_fine_tuning_changes_the_layers_from_unfreeze_upward_only(here):
     assert [unchanged(layer) for layer in layers] == [True, True, False, False, False]
 
 
+@pytest.mark.numeric
 def test_a_partly_trainable_network_changes_the_layers_from_trainable_upward_only(here):
     base, top = trained_model("base"), trained_model("top")
     for layer in ("conv1", "conv2", "conv3", "conv4"):
@@ -101,6 +103,7 @@ def test_a_partly_trainable_network_changes_the_layers_from_trainable_upward_onl
     assert read_model_record("top").trained_parameters == (4 * 4 * 64 + 1) * 512 + (512 + 1) * 3
 
 
+@pytest.mark.numeric
 def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
     features = read_features("upper")
     entry = HeadConfig(**STUDY["heads"]["above"])
@@ -108,6 +111,7 @@ def test_a_head_that_starts_from_the_backbone_starts_from_its_weights(here):
     np.testing.assert_array_equal(head.get_layer("fc1").kernel, trained_model("base").get_layer("fc1").kernel)
 
 
+@pytest.mark.numeric
 def test_several_cuts_equal_single_passes_and_views_follow_the_images(here):
     exact, images = read_features("exact"), read_images("digits")
     conv3, fc1 = (read_features("several", cut) for cut in ("conv3", "fc1"))
@@ -125,6 +129,7 @@ def test_several_cuts_equal_single_passes_and_views_follow_the_images(here):
         read_features("several", "conv1")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("pooling", ["none", "average"])
 def test_several_cuts_come_from_one_pass(here, monkeypatch, pooling):
     entry = {**STUDY["features"]["several"], "cut": ["pool1", "conv3"], "pooling": pooling}
@@ -144,6 +149,7 @@ def test_several_cuts_come_from_one_pass(here, monkeypatch, pooling):
     np.testing.assert_allclose(stored, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.numeric
 def test_features_in_bfloat16_are_near_those_in_float32(here):
     run("features", "rough")
     run("features", "some")
@@ -155,6 +161,7 @@ def test_features_in_bfloat16_are_near_those_in_float32(here):
     assert cosine > 0.999
 
 
+@pytest.mark.numeric
 def test_candidates_are_recorded_and_the_chosen_one_is_fine_tuned(here):
     record = read_model_record("choice")
     assert [(candidate.learning_rate, candidate.l2) for candidate in record.candidates] == [
@@ -178,6 +185,7 @@ def test_a_part_of_the_training_images_is_a_share_of_every_class_and_nested(here
     assert read_model_record("part").train_images == len(parts[1])
 
 
+@pytest.mark.numeric
 def test_a_network_that_ends_at_a_cut_trains_the_layers_below_it_and_is_a_backbone_with_all_its_layers(here):
     base, part = load_backbone("base", 16)[0], load_backbone("part", 16)[0]
     same = {
@@ -188,6 +196,7 @@ def test_a_network_that_ends_at_a_cut_trains_the_layers_below_it_and_is_a_backbo
     assert same == {"conv1": True, "conv2": True, "conv3": True, "conv4": False, "fc1": True}
 
 
+@pytest.mark.numeric
 def test_a_frozen_backbone_keeps_all_its_weights(here):
     base, frozen = load_backbone("base", 16)[0], load_backbone("frozen", 16)[0]
     for before, after in zip(base.get_weights(), frozen.get_weights(), strict=True):
@@ -204,6 +213,7 @@ def test_finished_models_leave_no_checkpoints(here):
     assert [path for path in Path("data/checkpoints").rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.numeric
 def test_training_again_writes_the_same_bytes_but_for_the_cost(here):
     files = [
         *(f"models/{model}/{file}" for model in ("fresh", "cached") for file in ("history.csv", "record.json")),
@@ -279,6 +289,7 @@ def test_a_fine_tune_refuses_parts_made_with_other_weights(here, part):
         run("fine_tune", "cached")
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("tolerates_bfloat16", [True, False])
 def test_precision_auto_is_recorded_as_the_one_that_was_used(here, monkeypatch, tolerates_bfloat16):
     monkeypatch.setitem(STUDY["features"], "rough", {**STUDY["features"]["rough"], "precision": "auto"})
@@ -353,6 +364,7 @@ def fitted(settings: TrainingConfig, parts: dict[str, Examples]) -> tuple[keras.
     return model, history
 
 
+@pytest.mark.numeric
 def test_the_history_holds_what_keras_measures():
     parts = splits()
     # The weights hardly change, so both measure the same model.
@@ -363,6 +375,7 @@ def test_the_history_holds_what_keras_measures():
         assert history[f"{split}_accuracy"][0] == pytest.approx(accuracy, rel=1e-6)
 
 
+@pytest.mark.numeric
 def test_lines_of_progress_have_the_losses_and_change_no_weight(capsys, monkeypatch):
     parts, settings = splits(), training(epochs=40)
     silent, _ = fitted(settings, parts)
@@ -388,6 +401,7 @@ def splits(**sizes) -> dict[str, Examples]:
     return {split: examples(sizes.get(split, 10), seed) for seed, split in enumerate(("train", "validation", "test"))}
 
 
+@pytest.mark.numeric
 def test_early_stopping_ends_with_the_weights_of_the_lowest_validation_loss():
     parts = splits()
     model, history = fitted(training(epochs=200, early_stopping=3, learning_rate=0.3), parts)
@@ -420,6 +434,7 @@ def nowhere_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+@pytest.mark.numeric
 def test_the_repeat_with_the_lowest_validation_loss_is_kept():
     parts = splits()
     repeats = trained(parts, training(repeats=4))
@@ -432,6 +447,7 @@ def test_the_repeat_with_the_lowest_validation_loss_is_kept():
     )
 
 
+@pytest.mark.numeric
 @pytest.mark.parametrize("early_stopping", [None, 2])
 def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
     parts = splits(validation=30)
@@ -448,12 +464,14 @@ def test_the_printed_accuracy_is_that_of_the_stored_weights(early_stopping):
         np.testing.assert_array_equal(stored.get_weights()[0], weights[0])
 
 
+@pytest.mark.numeric
 def test_a_model_of_which_one_repeat_diverges_at_once_is_saved():
     repeats = trained(splits(), training(repeats=2, early_stopping=2), diverging=[0])
     assert repeats.result.record.best_repeat == 1
     assert "validation accuracy" in save_model(repeats)
 
 
+@pytest.mark.numeric
 def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():
     with pytest.raises(
         UserError, match=r"^test: training diverged in every repeat .* Lower learning_rate \(now 0\.001\)"
@@ -461,6 +479,7 @@ def test_a_loss_that_is_not_finite_in_any_repeat_is_an_error():
         trained(splits(), training(), kernel=np.nan)
 
 
+@pytest.mark.numeric
 def test_test_rows_do_not_change_training():
     few = trained(splits(test=4), training())
     many = trained(splits(test=10), training())
