@@ -3,8 +3,6 @@
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from stages.probes.linear import LinearProbe
 from stages.probes.standardization import StandardizedFeatures
@@ -22,6 +20,10 @@ def solve_logistic(
     strengths: above 0. Minimizes the weighted mean of the cross-entropy plus strength times the squared kernel, as the
     penalty `l2` of a head does; the bias is not penalized.
     """
+    # Here, because other probes would wait for this import longer than for their solution.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
     inputs = np.concatenate([block.astype(np.float32) for block in features.blocks(rows)])
     share = (weights / weights.sum()).astype(np.float32)
     classifier = LogisticRegression(max_iter=MOST_ITERATIONS, tol=TOLERANCE, warm_start=True)
