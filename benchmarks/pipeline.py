@@ -1,6 +1,6 @@
 """Cost of the pipeline itself: start of stages, `dvc repro` with nothing to do, a study by stage, stages in parallel.
 
-    python -m benchmarks.pipeline [--rounds 3] [--jobs N] [start | no-op | stages | threads | side-by-side ...]
+    python -m benchmarks.pipeline [--rounds 3] [--jobs N] [start | no-op | stages | probes | threads | side-by-side ...]
     python -m benchmarks.pipeline --run <folder> edit
 
 The second command changes a quick and then a slow head of a finished run of studies/cifar10_cut_layers.yaml, in that
@@ -33,6 +33,7 @@ from stages.core.yaml import read_yaml
 from tests.pipeline import ROOT, copy_of_project, run, write_study
 
 PROBES = 30
+PROBE_KINDS = "ridge", "logistic", "nearest_neighbors"
 EDITED = ["data9-pool5", "data8-pool3"]
 STUDIES = DEFAULT, MANY = "the default study", f"{PROBES} ridge probes"
 PYTHON = [sys.executable, "-c"]
@@ -264,6 +265,26 @@ def stages(work: Path, rounds: int) -> None:
     )
 
 
+def probes(work: Path) -> None:
+    """Print the time of `dvc repro` of 30 probes of all kinds on cached features, and that of one of each kind."""
+    folder = project(work, "probes", MANY)
+    study = read_yaml(folder / "params.yaml")
+    for number, probe in enumerate(study["probes"].values()):
+        del probe["l2"]
+        probe |= {"kind": PROBE_KINDS[number % len(PROBE_KINDS)], "max_train_per_class": 20 + number}
+    write_study(folder, study)
+    run(folder, *DVC, "repro", "--quiet", "features", "split")
+    seconds, processor = timed(folder, *DVC, "repro", "probe")
+    rows = [
+        (f"`dvc repro` of {PROBES} probes", seconds, processor),
+        ("of that, a probe", seconds / PROBES, processor / PROBES),
+    ]
+    for number, kind in enumerate(PROBE_KINDS):
+        own = timed(folder, sys.executable, "-m", "stages.probe", f"probe-{number:02}")
+        rows.append((f"{kind}, without DVC", *own))
+    table("Probes on cached features", ("", "seconds", "processor seconds"), *rows)
+
+
 def recorded_of(folder: Path, name: str) -> float:
     """Return the seconds of a stage in data/costs: of all repeats of a model, or of features."""
     kind, _, entry = name.partition("@")
@@ -321,7 +342,7 @@ def edit(folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = ["start", "no-op", "stages", "threads", "side-by-side"]
+    parts = ["start", "no-op", "stages", "probes", "threads", "side-by-side"]
     parser.add_argument("parts", nargs="*", metavar="part", help=f"some of {', '.join(parts)}; with --run edit")
     parser.add_argument("--run", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -339,6 +360,7 @@ def main() -> None:
                 "start": lambda: start(options.rounds),
                 "no-op": lambda: no_op(work, options.rounds),
                 "stages": lambda: stages(work, options.rounds),
+                "probes": lambda: probes(work),
                 "threads": threads,
                 "side-by-side": lambda: side_by_side(work, options.jobs),
             }[part]()

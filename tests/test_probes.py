@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -10,20 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 from scipy.special import log_softmax
+from sklearn.decomposition import PCA
 from sklearn.linear_model import Ridge
 
 from stages import probe
 from stages.artifacts.models import read_result, weights_file
+from stages.config.probes import ProbeConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.probes import logistic, neighbors, ridge
-from stages.probes.linear import calibrate
+from stages.probes.bisection import crossing
+from stages.probes.linear import calibrating_scale
 from stages.probes.logistic import solve_logistic
 from stages.probes.ridge import solve_ridge
 from stages.probes.selection import choose_probe
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights, read_probe, write_probe
-from stages.training.batches import class_weights
+from stages.training.batches import Examples, class_weights
+from stages.training.pca import project_features
+from stages.training.probe_repeats import solve_probe
 from tests.pipeline import ROOT
 from tests.tiny_study import STUDY
 
@@ -82,9 +88,7 @@ def test_calibration_finds_the_scale_of_the_lowest_loss(seed):
     validation, validation_labels = problem(60, seed=seed, noise=1.5)
     (solution,) = solve_ridge(features, np.arange(60), np.eye(3)[labels], np.ones(60), [0.1])
     scores = solution.scores(validation, np.arange(60))
-    scaled = calibrate(solution, scores, validation_labels)
-    scale = (scaled.kernel / solution.kernel).mean()
-    np.testing.assert_allclose(scaled.kernel, scale * solution.kernel, rtol=1e-9)
+    scale = calibrating_scale(scores, validation_labels)
     losses = [cross_entropy(factor * scale * scores, validation_labels) for factor in (1.0, 1.1, 1 / 1.1)]
     assert scale > 0 and losses[0] <= min(*losses[1:], cross_entropy(scores, validation_labels)) + 1e-6
 
@@ -171,6 +175,56 @@ def test_more_neighbors_than_training_rows_are_an_error(here):
         probe.main(Params({**STUDY, "probes": {"probe": entry}}), "probe")
 
 
+@pytest.mark.parametrize(("rows", "choices", "chosen"), [(9, [20], 9), (9, [9], 9), (9, [1, 20], 1)])
+def test_a_repeat_of_fewer_rows_has_fewer_neighbors(rows, choices, chosen):
+    features, labels = problem(30)
+    numbers = np.arange(30)
+    train = Examples(features.array, numbers[:rows], labels[:rows], numbers[:rows], 3)
+    validation = Examples(features.array, numbers[rows:], labels[rows:], numbers[rows:], 3)
+    cached = SimpleNamespace(array=features.array, record=SimpleNamespace(views_used=lambda _: 1, images=30))
+    entry = ProbeConfig(task="t", features="f", kind="nearest_neighbors")
+    solved = solve_probe(entry, cached, {"train": train, "validation": validation}, choices, False)
+    assert solved.choice == chosen and int(solved.weights.neighbors[0]) == chosen
+
+
+@pytest.mark.parametrize("kind", ["ridge", "nearest_neighbors"])
+def test_candidates_are_judged_by_their_own_probabilities(kind):
+    features, labels = problem(30, noise=1.5)
+    rows, targets = np.arange(30), np.eye(3)[labels]
+    if kind == "ridge":
+        solutions = solve_ridge(features, rows, targets, np.ones(30), [1e-3, 1.0])
+    else:
+        remembered = neighbors.remember(features, rows, targets, np.ones(30))
+        solutions = [neighbors.NeighborsProbe(number, remembered) for number in (2, 7, 20)]
+    validation, validation_labels = problem(30, seed=1, noise=1.5)
+    _, candidates = choose_probe(solutions, validation, rows, validation_labels)
+    for solution, candidate in zip(solutions, candidates, strict=True):
+        best, _ = choose_probe([solution], validation, rows, validation_labels)
+        loss = cross_entropy(best.scores(validation, rows), validation_labels)
+        assert candidate.validation_loss == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [(lambda x: x**3 - 2, 2 ** (1 / 3)), (lambda x: x - 9, 3.0), (lambda x: x + 9, -1.0), (np.expm1, 0.0)],
+)
+def test_the_crossing_of_an_increasing_function_is_found(function, expected):
+    assert crossing(function, -1, 3) == pytest.approx(expected, abs=1e-7)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("shape", [(100, 5), (40, 3, 3, 16), (12, 3)])
+def test_the_plane_is_that_of_scikit_learn(shape):
+    array = np.random.default_rng(1).normal(size=shape).astype(np.float32) * np.arange(1, shape[-1] + 1)
+    rows = np.arange(len(array))
+    plane = project_features(Examples(array, rows, rows, rows, 1), seed=0)
+    scaled = (array / array.std(axis=tuple(range(array.ndim - 1)))).reshape(len(array), -1)
+    expected = PCA(2, svd_solver="full").fit(scaled)
+    # Points are rounded to three digits, shares to four.
+    np.testing.assert_allclose(plane.points, expected.transform(scaled), atol=2e-3)
+    np.testing.assert_allclose(plane.shares, expected.explained_variance_ratio_, atol=2e-4)
+
+
 def test_class_weights_change_the_solution(here):
     before = read_result("probe").predictions["test"].probabilities
     edited = {"probe": {**STUDY["probes"]["probe"], "class_weights": "balanced", "max_train_per_class": None}}
@@ -204,6 +258,7 @@ def test_a_probe_that_does_not_fit_into_memory_is_an_error(kind, limit, message,
         probe.main(Params({**STUDY, "probes": {"probe": {**STUDY["probes"]["probe"], "kind": kind}}}), "probe")
 
 
-def test_the_stage_imports_no_deep_learning_framework():
-    code = "import sys, stages.probe; sys.exit(any(name in sys.modules for name in ('keras', 'tensorflow', 'jax')))"
+def test_the_stage_imports_nothing_slow():
+    slow = ("keras", "tensorflow", "jax", "sklearn", "scipy.optimize")
+    code = f"import sys, stages.probe; sys.exit(any(name in sys.modules for name in {slow}))"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0

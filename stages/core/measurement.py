@@ -12,23 +12,26 @@ SHORTEST, LONGEST = 0.3, 1.0  # seconds
 STABLE = 0.05  # difference between the medians of the first and the second half of the runs, as a share
 
 
-def milliseconds_per_image(run: Callable[[np.ndarray], object], images: np.ndarray) -> tuple[float, float]:
+def milliseconds_per_image(
+    run: Callable[[np.ndarray], object], images: np.ndarray, share: float = 1.0
+) -> tuple[float, float]:
     """Milliseconds that a function takes per image: for one image at a time, and for batches of 32.
 
     images: (32, ...), what the function takes. Each figure is the median of at least `LEAST_RUNS` runs, after `WARM_UP`
     runs or more that do not count. Both go on for at least `SHORTEST` seconds, because a process gets faster at first;
-    then the runs go on until they are `STABLE`, or `LONGEST` ends.
+    then the runs go on until they are `STABLE`, or `LONGEST` ends. share: of these seconds, for what is fast at once.
     """
-    return _median_milliseconds(run, images[:1]), _median_milliseconds(run, images) / len(images)
+    return _median_milliseconds(run, images[:1], share), _median_milliseconds(run, images, share) / len(images)
 
 
-def _median_milliseconds(run: Callable[[np.ndarray], object], images: np.ndarray) -> float:
+def _median_milliseconds(run: Callable[[np.ndarray], object], images: np.ndarray, share: float) -> float:
+    shortest, longest = share * SHORTEST, share * LONGEST
     begin, warm_up = time.perf_counter(), 0
-    while warm_up < WARM_UP or time.perf_counter() - begin < SHORTEST:
+    while warm_up < WARM_UP or time.perf_counter() - begin < shortest:
         run(images)
         warm_up += 1
     seconds, total = [], 0.0
-    while len(seconds) < LEAST_RUNS or total < SHORTEST or (total < LONGEST and not _stable(seconds)):
+    while len(seconds) < LEAST_RUNS or total < shortest or (total < longest and not _stable(seconds)):
         start = time.perf_counter()
         run(images)
         seconds.append(time.perf_counter() - start)

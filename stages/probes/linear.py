@@ -1,23 +1,12 @@
 """A linear probe, and the calibration of its probabilities."""
 
 from dataclasses import dataclass
-from typing import Protocol, Self, TypeVar
 
 import numpy as np
-from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, softmax
+from scipy.special import softmax
 
+from stages.probes.bisection import crossing
 from stages.probes.standardization import StandardizedFeatures
-
-
-class Scoring(Protocol):
-    """What every kind of probe can do."""
-
-    def scaled(self, scale: float) -> Self:
-        """The probe with its scores multiplied by a number."""
-
-
-Probe = TypeVar("Probe", bound=Scoring)
 
 
 @dataclass(frozen=True)
@@ -41,14 +30,15 @@ class LinearProbe:
         return LinearProbe(self.l2, self.kernel * scale, self.bias * scale)
 
 
-def calibrate(probe: Probe, scores: np.ndarray, labels: np.ndarray) -> Probe:
-    """The probe with its scores scaled so that their softmax has the lowest cross-entropy (temperature scaling).
+def calibrating_scale(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The factor of scores by which their softmax has the lowest cross-entropy (temperature scaling).
 
     scores: (n, classes) of validation images; labels: (n,) int. One number is fitted (Guo et al. 2017); the order of
     the classes stays.
     """
+    own = scores[np.arange(len(labels)), labels].sum()
 
-    def loss(log_scale: float) -> float:
-        return -log_softmax(np.exp(log_scale) * scores, axis=1)[np.arange(len(labels)), labels].mean()
+    def slope(log_scale: float) -> float:  # of the loss, along the scale: the loss is convex in it
+        return (softmax(np.exp(log_scale) * scores, axis=1) * scores).sum() - own
 
-    return probe.scaled(np.exp(minimize_scalar(loss, bounds=(-3, 7), method="bounded").x))
+    return float(np.exp(crossing(slope, -3, 7)))

@@ -3,13 +3,12 @@
 import warnings
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from stages.probes.linear import LinearProbe
 from stages.probes.standardization import StandardizedFeatures
 
 LARGEST_INPUT = 2**29  # float32 values of the standardized features that are in memory; 2 GiB
+PARALLEL = 10**8  # multiply-adds of a product from which several threads pay, about 10 ms
 MOST_ITERATIONS, TOLERANCE = 200, 1e-4  # of L-BFGS, for a strength
 
 
@@ -22,6 +21,11 @@ def solve_logistic(
     strengths: above 0. Minimizes the weighted mean of the cross-entropy plus strength times the squared kernel, as the
     penalty `l2` of a head does; the bias is not penalized.
     """
+    # Here, because other probes would wait for this import longer than for their solution.
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+    from threadpoolctl import threadpool_limits
+
     inputs = np.concatenate([block.astype(np.float32) for block in features.blocks(rows)])
     share = (weights / weights.sum()).astype(np.float32)
     classifier = LogisticRegression(max_iter=MOST_ITERATIONS, tol=TOLERANCE, warm_start=True)
@@ -31,7 +35,9 @@ def solve_logistic(
         # column, w, whose probabilities are those of the columns -w/2 and w/2, with half the squared kernel.
         two = labels.max() == 1
         classifier.set_params(C=1 / l2 if two else 1 / (2 * l2))
-        with warnings.catch_warnings():
+        # Thousands of short products: several threads would wait for each other longer than they compute.
+        threads = 1 if inputs.size * (labels.max() + 1) < PARALLEL else None  # None: as many as there are
+        with warnings.catch_warnings(), threadpool_limits(threads, "blas"):
             warnings.simplefilter("ignore", ConvergenceWarning)  # a weak penalty changes little after that many
             classifier.fit(inputs, labels, sample_weight=share)
         kernel, bias = classifier.coef_.T.astype(np.float64), classifier.intercept_.astype(np.float64)

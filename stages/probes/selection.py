@@ -3,9 +3,10 @@
 from typing import TypeVar
 
 import numpy as np
+from scipy.special import softmax
 
 from stages.artifacts.models import Candidate, cross_entropy
-from stages.probes.linear import LinearProbe, calibrate
+from stages.probes.linear import LinearProbe, calibrating_scale
 from stages.probes.neighbors import NeighborsProbe
 from stages.probes.standardization import StandardizedFeatures
 
@@ -20,10 +21,10 @@ def choose_probe(
     rows: (n,) of the features of the validation images; labels: (n,) int.
     """
     probes, losses, accuracies = [], [], []
-    for solution in solutions:
-        probe = calibrate(solution, solution.scores(features, rows), labels)
-        probabilities = probe.probabilities(features, rows)
-        probes.append(probe)
+    for solution, scores in zip(solutions, _scores_of_all(solutions, features, rows), strict=True):
+        scale = calibrating_scale(scores, labels)
+        probabilities = softmax(scale * scores, axis=1).astype(np.float32)
+        probes.append(solution.scaled(scale))
         losses.append(cross_entropy(probabilities, labels))
         accuracies.append(accuracy(probabilities, labels))
     best = int(np.argmin(losses))
@@ -40,6 +41,14 @@ def choose_probe(
         for number, (probe, loss, validation_accuracy) in enumerate(zip(probes, losses, accuracies, strict=True))
     ]
     return probes[best], candidates if len(candidates) > 1 else []
+
+
+def _scores_of_all(solutions: list[Probe], features: StandardizedFeatures, rows: np.ndarray) -> list[np.ndarray]:
+    """The scores (n, classes) of each solution; features and similarities are computed once for all."""
+    if isinstance(solutions[0], NeighborsProbe):
+        return solutions[0].remembered.scores(features, rows, [solution.neighbors for solution in solutions])
+    blocks = [[block @ probe.kernel + probe.bias for probe in solutions] for block in features.blocks(rows)]
+    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
 def accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -10,6 +10,9 @@ from stages.probes.linear import LinearProbe
 from stages.probes.neighbors import NeighborsProbe
 from stages.probes.standardization import StandardizedFeatures
 
+# Of the seconds that a network is measured: NumPy compiles nothing, and hundreds of runs of a probe fit into this time.
+SHARE = 0.1
+
 
 def measure_inference(
     probe: LinearProbe | NeighborsProbe, features: StandardizedFeatures, rows: np.ndarray
@@ -20,4 +23,4 @@ def measure_inference(
     def predict(values: np.ndarray) -> np.ndarray:
         return probe.probabilities(replace(features, array=values), np.arange(len(values)))
 
-    return InferenceTime.measured(*milliseconds_per_image(predict, batch))
+    return InferenceTime.measured(*milliseconds_per_image(predict, batch, SHARE))

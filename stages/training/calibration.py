@@ -5,8 +5,9 @@ the classes stays, and with it the accuracy. Needs no deep-learning framework.
 """
 
 import numpy as np
-from scipy.optimize import brentq, minimize_scalar
 from scipy.special import log_softmax, softmax
+
+from stages.probes.bisection import crossing
 
 BOUNDS = (0.05, 20.0)
 # As if so many further images had labels that follow the model's own probabilities. They pull the temperature to 1, by
@@ -37,18 +38,22 @@ def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]], images: in
     def loss(log_temperature: float) -> float:
         return -(own * log_softmax(logits / np.exp(log_temperature), axis=1)).sum()
 
-    fitted = minimize_scalar(loss, bounds=np.log(BOUNDS), method="bounded")
-    if loss(0) - fitted.fun < NEGLIGIBLE * len(labels):  # also if all are predicted correctly with certainty
+    weights, total = own.sum(axis=1, keepdims=True), (own * logits).sum()
+
+    def slope(log_temperature: float) -> float:  # of the loss, along the inverse temperature: the loss is convex in it
+        return total - (weights * softmax(logits / np.exp(log_temperature), axis=1) * logits).sum()
+
+    fitted = crossing(slope, *np.log(BOUNDS))
+    if loss(0) - loss(fitted) < NEGLIGIBLE * len(labels):  # also if all are predicted correctly with certainty
         return 1.0
     supported = _lowest_accuracy(float((logits.argmax(axis=1) == labels).mean()), images)
 
-    def excess(log_temperature: float) -> float:
-        return softmax(logits / np.exp(log_temperature), axis=1).max(axis=1).mean() - supported
+    def lack(log_temperature: float) -> float:
+        return supported - softmax(logits / np.exp(log_temperature), axis=1).max(axis=1).mean()
 
-    log_temperature = fitted.x
-    if log_temperature < 0 < excess(log_temperature):
-        log_temperature = 0.0 if excess(0) >= 0 else brentq(excess, log_temperature, 0)
-    return round(float(np.exp(log_temperature)), 4)
+    if fitted < 0 and lack(fitted) < 0:
+        fitted = 0.0 if lack(0) <= 0 else crossing(lack, fitted, 0)
+    return round(float(np.exp(fitted)), 4)
 
 
 def _lowest_accuracy(share: float, images: int) -> float:

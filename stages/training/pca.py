@@ -1,7 +1,6 @@
 """The two principal components of features, for a scatter plot."""
 
 import numpy as np
-from sklearn.decomposition import PCA
 
 from stages.artifacts.models import PcaProjection
 from stages.training.batches import Examples
@@ -18,8 +17,14 @@ def project_features(examples: Examples, seed: int) -> PcaProjection:
     features = examples.array[examples.rows[chosen]].astype(np.float32)  # (n, ..., channels)
     spread = features.std(axis=tuple(range(features.ndim - 1)))
     features /= np.where(spread > 0, spread, 1)
-    pca = PCA(n_components=2, svd_solver="randomized", random_state=seed % 2**32)
-    points = pca.fit_transform(features.reshape(len(chosen), -1))
+    centered = features.reshape(len(chosen), -1)
+    centered -= centered.mean(axis=0)
+    # The vectors of the products of images, of which there are fewer than features, give the same plane.
+    squares, vectors = np.linalg.eigh((centered @ centered.T).astype(np.float64))
+    points = vectors[:, :-3:-1] * np.sqrt(np.maximum(squares[:-3:-1], 0))
+    axes = centered.T @ points  # (d, 2): their length does not matter, their sign is that of the largest entry
+    points *= np.where(axes[np.abs(axes).argmax(axis=0), [0, 1]] < 0, -1, 1)
+    variance = np.square(centered, dtype=np.float64).sum()
+    shares = np.maximum(squares[:-3:-1], 0) / variance if variance > 0 else np.zeros(2)
     # Rounded, because the last digits of sums of many numbers differ between runs on several cores.
-    shares = np.nan_to_num(pca.explained_variance_ratio_)
-    return PcaProjection(examples.index[chosen], points.round(3).astype(np.float32), shares.round(4))
+    return PcaProjection(examples.index[chosen], (points.round(3) + 0.0).astype(np.float32), shares.round(4))

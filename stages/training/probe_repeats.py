@@ -60,7 +60,8 @@ def solve_probe(
         solutions = logistic.solve_logistic(standardized, train.rows, train.labels, weights, choices)
     else:
         remembered = neighbors.remember(standardized, train.rows, train.targets(), weights)
-        solutions = [NeighborsProbe(number, remembered) for number in choices if number <= len(train.rows)]
+        fitting = [number for number in choices if number <= len(train.rows)]  # none in a repeat with fewer rows
+        solutions = [NeighborsProbe(number, remembered) for number in fitting or [len(train.rows)]]
     validation = examples["validation"]
     probe, candidates = choose_probe(solutions, standardized, validation.rows, validation.labels)
     probabilities = {split: probe.probabilities(standardized, part.rows) for split, part in examples.items()}
