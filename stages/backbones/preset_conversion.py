@@ -27,6 +27,7 @@ def convert_preset(folder: Path, file: Path, architecture: str, where: str) -> d
     where: the setting, for messages. `UserError` if the folder has no preset of an image backbone that this project can
     cut, or no rule for its pixels.
     """
+    keras.utils.clear_session(free_memory=False)  # Keras writes the numbers of layers into the file
     backbone = _image_backbone(folder, where)
     class_name = type(backbone).__name__
     config = {key: value for key, value in backbone.get_config().items() if key not in NOT_KEPT}

@@ -46,7 +46,7 @@ def _from_kaggle(source: str, where: str) -> Path:
     try:
         return Path(kagglehub.model_download(handle))
     except requests.RequestException as error:
-        status = error.response.status_code if error.response is not None else None
+        status = _status(error)
     except (ValueError, OSError):  # credentials that cannot be read or sent, or a damaged download
         status = 401
     raise UserError(f"{where}: {_reason(source, status, page, 'KAGGLE_API_TOKEN')}")
@@ -54,7 +54,7 @@ def _from_kaggle(source: str, where: str) -> Path:
 
 def _from_hugging_face(source: str, where: str) -> Path:
     import huggingface_hub
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
 
     name, _, revision = source.removeprefix(HUGGING_FACE).partition("@")
     try:
@@ -63,11 +63,18 @@ def _from_hugging_face(source: str, where: str) -> Path:
         raise UserError(
             f"{where}: {source!r} is not the address of a preset. Give hf://owner/model, as on its page."
         ) from None
-    except HfHubHTTPError as error:
-        status = error.response.status_code if error.response is not None else None
-    except Exception:  # without a connection, the client raises errors of several libraries
-        status = None
+    except Exception as error:  # without a connection, the client raises errors of several libraries
+        status = _status(error)
     raise UserError(f"{where}: {_reason(source, status, f'https://huggingface.co/{name}', 'HF_TOKEN')}")
+
+
+def _status(error: BaseException | None) -> int | None:
+    """The status of the response that led to an error; None if there was none."""
+    while error is not None:
+        if getattr(error, "response", None) is not None:
+            return error.response.status_code
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def _reason(source: str, status: int | None, page: str, credentials: str) -> str:
