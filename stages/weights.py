@@ -10,29 +10,24 @@ from pathlib import Path
 import h5py
 
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, read_weights_record, write_weights_record
-from stages.backbones.known_presets import is_preset, known_presets
-from stages.backbones.layer_table import parse_layers
-from stages.backbones.presets import PRESET
+from stages.backbones.known_presets import is_preset
+from stages.backbones.preset_weights import write_preset
 from stages.backbones.published_weights import PUBLISHED_WEIGHTS
 from stages.config.backbones import BackboneConfig
 from stages.config.parsing import parse_entry
 from stages.core.errors import UserError
-from stages.core.files import atomic_directory, keep_only, sha256_of
+from stages.core.files import keep_only
 from stages.core.params import Params
 from stages.core.stage import run_stage
-from stages.core.wording import counted
 from stages.sources.fetch import fetch
-from stages.sources.preset_files import preset_folder
 from stages.sources.urls import redact
-
-WEIGHTS_FORMATS = (".h5", ".safetensors")  # that KerasHub reads
 
 
 def main(params: Params, name: str) -> str:
     entry = parse_entry(params, "backbones", name, BackboneConfig)
     folder = WEIGHTS_FOLDER / name
     if is_preset(entry.architecture):
-        return convert(name, entry)
+        return write_preset(name, entry)
     if entry.weights == "random":
         keep_only(folder, [])
         write_weights_record(folder, WeightsRecord(entry.architecture))
@@ -68,35 +63,6 @@ def main(params: Params, name: str) -> str:
     keep_only(folder, [file])
     record = write_weights_record(folder, WeightsRecord(entry.architecture), file)
     return f"{entry.architecture}, {redacted}, sha256 {record.sha256}"
-
-
-def convert(name: str, entry: BackboneConfig) -> str:
-    """Fetch a preset of KerasHub and convert it to a backbone."""
-    where = f"backbones.{name}.weights"
-    known = known_presets().get(entry.architecture)
-    source = known.handle if entry.weights == PRESET else entry.weights
-    files = preset_folder(source, where)
-    checksums = {path.name: sha256_of(path) for path in sorted(files.iterdir()) if path.suffix in WEIGHTS_FORMATS}
-    if entry.sha256 and entry.sha256 not in checksums.values():
-        what = ", ".join(f"{file} has {sha256}" for file, sha256 in checksums.items()) or "it has no such file"
-        raise UserError(
-            f"{where}: no weights file of {source!r} has the sha256 {entry.sha256} ({what}). Correct weights or sha256."
-        )
-    from stages.backbones.preset_conversion import convert_preset  # KerasHub takes seconds to import
-
-    architecture = entry.architecture if known else Path(source.partition("@")[0]).name
-    with atomic_directory(WEIGHTS_FOLDER / name) as folder:
-        file = folder / "backbone.weights.h5"
-        preset = convert_preset(files, file, architecture, where)
-        layers = parse_layers(preset["layers"])
-        if known and not known.describes(preset["class_name"], layers):
-            raise UserError(
-                f"{where}: {source!r} is a {preset['class_name']} of {counted(len(layers), 'layer')}, and not "
-                f"{entry.architecture}. Give architecture: preset."
-            )
-        write_weights_record(folder, WeightsRecord(architecture, preset=preset), file)
-    read = "".join(f", {file} sha256 {sha256}" for file, sha256 in checksums.items())
-    return f"{architecture}, {source}{read}"
 
 
 def earlier_checksum(name: str, architecture: str) -> str | None:

@@ -29,8 +29,6 @@ from stages.core.params import Params
 from stages.training.exporting import keras_predictor, prepare_export, write_keras
 from stages.training.full_model import load_full_model
 
-pytestmark = pytest.mark.numeric
-
 SIZE = {"image_shape": [32, 32, 3]}
 NARROW = {"patch_size": 8, "num_layers": 2, "num_heads": 2, "hidden_dim": 16}
 VIT = {"class_name": "ViTBackbone", "config": {**SIZE, **NARROW, "mlp_dim": 32}}

@@ -20,7 +20,7 @@ TOWERS = {"CLIPBackbone": "CLIPVisionEncoder", "SigLIPBackbone": "SigLIPVisionEn
 
 
 @dataclass(frozen=True)
-class Size:
+class TransformerSize:
     """A size of transformers. blocks: of each stage. width, hidden: units of a token and of its dense layers."""
 
     blocks: list[int]
@@ -28,19 +28,23 @@ class Size:
     hidden: int
 
 
-BASE, LARGE, HUGE = Size([12], 768, 3072), Size([24], 1024, 4096), Size([32], 1280, 5120)
+BASE, LARGE, HUGE = (
+    TransformerSize([12], 768, 3072),
+    TransformerSize([24], 1024, 4096),
+    TransformerSize([32], 1280, 5120),
+)
 # The first pattern that a name matches. Of transformers with several stages only the blocks are needed.
 SIZES = {
-    r"swin_tiny": Size([2, 2, 6, 2], 96, 0),
-    r"swin_(small|base|large)": Size([2, 2, 18, 2], 96, 0),
-    r"deit_tiny": Size([12], 192, 768),
-    r"(deit|dinov2.*|dinov3_vit)_small": Size([12], 384, 1536),
-    r"dinov2.*_giant": Size([40], 1536, 4096),
-    r"dinov3_vit_7b": Size([40], 4096, 8192),
-    r"clip_vit_g_14": Size([40], 1408, 6144),
-    r"clip_vit_bigg_14": Size([48], 1664, 8192),
-    r"siglip2?_so400m|medsiglip": Size([27], 1152, 4304),
-    r"siglip2_giant": Size([40], 1536, 6144),
+    r"swin_tiny": TransformerSize([2, 2, 6, 2], 96, 0),
+    r"swin_(small|base|large)": TransformerSize([2, 2, 18, 2], 96, 0),
+    r"deit_tiny": TransformerSize([12], 192, 768),
+    r"(deit|dinov2.*|dinov3_vit)_small": TransformerSize([12], 384, 1536),
+    r"dinov2.*_giant": TransformerSize([40], 1536, 4096),
+    r"dinov3_vit_7b": TransformerSize([40], 4096, 8192),
+    r"clip_vit_g_14": TransformerSize([40], 1408, 6144),
+    r"clip_vit_bigg_14": TransformerSize([48], 1664, 8192),
+    r"siglip2?_so400m|medsiglip": TransformerSize([27], 1152, 4304),
+    r"siglip2_giant": TransformerSize([40], 1536, 6144),
     r".*(_base|_b_)": BASE,
     r".*_large": LARGE,
     r".*(_huge|_h_)": HUGE,
@@ -100,7 +104,7 @@ def _parameters(preset: dict) -> int:
     return preset["metadata"]["params"]
 
 
-def _tower_parameters(class_name: str, size: Size, image_size: int, patch: int) -> int:
+def _tower_parameters(class_name: str, size: TransformerSize, image_size: int, patch: int) -> int:
     """The weights of an image tower alone; KerasHub gives those of both towers."""
     width, hidden = size.width, size.hidden
     attention, dense, norm = 4 * width * (width + 1), 2 * width * hidden + width + hidden, 2 * width

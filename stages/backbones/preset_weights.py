@@ -1,0 +1,47 @@
+"""Writes the weights of a preset of KerasHub into data/weights/<backbone>."""
+
+from pathlib import Path
+
+from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, write_weights_record
+from stages.backbones.known_presets import known_presets
+from stages.backbones.layer_table import parse_layers
+from stages.backbones.presets import PRESET
+from stages.config.backbones import BackboneConfig
+from stages.core.errors import UserError
+from stages.core.files import atomic_directory, sha256_of
+from stages.core.wording import counted
+from stages.sources.preset_files import preset_folder
+
+FORMATS = (".h5", ".safetensors")  # of weights that KerasHub reads
+
+
+def write_preset(name: str, entry: BackboneConfig) -> str:
+    """Fetch a preset of KerasHub, and write it as the weights of backbone `name`; returns a summary.
+
+    `UserError` if it cannot be fetched, or is not what the entry says.
+    """
+    where = f"backbones.{name}.weights"
+    known = known_presets().get(entry.architecture)
+    source = known.handle if entry.weights == PRESET else entry.weights
+    files = preset_folder(source, where)
+    checksums = {path.name: sha256_of(path) for path in sorted(files.iterdir()) if path.suffix in FORMATS}
+    if entry.sha256 and entry.sha256 not in checksums.values():
+        what = ", ".join(f"{file} has {sha256}" for file, sha256 in checksums.items()) or "it has no such file"
+        raise UserError(
+            f"{where}: no weights file of {source!r} has the sha256 {entry.sha256} ({what}). Correct weights or sha256."
+        )
+    from stages.backbones.preset_conversion import convert_preset  # KerasHub takes seconds to import
+
+    architecture = entry.architecture if known else Path(source.partition("@")[0]).name
+    with atomic_directory(WEIGHTS_FOLDER / name) as folder:
+        file = folder / "backbone.weights.h5"
+        preset = convert_preset(files, file, architecture, where)
+        layers = parse_layers(preset["layers"])
+        if known and not known.describes(preset["class_name"], layers):
+            raise UserError(
+                f"{where}: {source!r} is a {preset['class_name']} of {counted(len(layers), 'layer')}, and not "
+                f"{entry.architecture}. Give architecture: preset."
+            )
+        write_weights_record(folder, WeightsRecord(architecture, preset=preset), file)
+    read = "".join(f", {file} sha256 {sha256}" for file, sha256 in checksums.items())
+    return f"{architecture}, {source}{read}"
