@@ -14,8 +14,11 @@ from stages.backbones.known_presets import PRESETS_FILE
 from stages.backbones.presets import CONVOLUTIONAL, TRANSFORMERS
 from stages.core.files import atomic_file
 
-# Presets whose address in KerasHub 0.32 is that of another preset.
-WRONG_ADDRESS = {"efficientnet_el_ra_imagenet", "efficientnet_em_ra2_imagenet", "efficientnet_es_ra_imagenet"}
+# Presets whose address in KerasHub 0.32 is that of another preset, and one whose license is not that of its family.
+LEFT_OUT = {
+    *("efficientnet_el_ra_imagenet", "efficientnet_em_ra2_imagenet", "efficientnet_es_ra_imagenet"),
+    "medsiglip_900m_448",
+}
 TOWERS = {"CLIPBackbone": "CLIPVisionEncoder", "SigLIPBackbone": "SigLIPVisionEncoder"}
 
 
@@ -43,7 +46,7 @@ SIZES = {
     r"dinov3_vit_7b": TransformerSize([40], 4096, 8192),
     r"clip_vit_g_14": TransformerSize([40], 1408, 6144),
     r"clip_vit_bigg_14": TransformerSize([48], 1664, 8192),
-    r"siglip2?_so400m|medsiglip": TransformerSize([27], 1152, 4304),
+    r"siglip2?_so400m": TransformerSize([27], 1152, 4304),
     r"siglip2_giant": TransformerSize([40], 1536, 6144),
     r".*(_base|_b_)": BASE,
     r".*_large": LARGE,
@@ -73,7 +76,7 @@ def main() -> str:
         if class_name not in TRANSFORMERS | CONVOLUTIONAL:
             continue
         for name, preset in presets.items():
-            if name in WRONG_ADDRESS:
+            if name in LEFT_OUT:
                 continue
             image_size = _image_size(name)
             patch = int(match[1]) if (match := re.search(r"(?:patch|vit_\w+?_)(\d\d?)(?:_|$)", name)) else 14
