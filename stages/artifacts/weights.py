@@ -16,7 +16,7 @@ class WeightsRecord:
     image_size: side in pixels of the images that a network of the study was trained on, else None.
     file: name of the weights file in the backbone's folder; None for random weights. Keras recognizes the format by
     the suffix: .weights.h5 for its own format, .keras for whole models, .h5 for its older published files.
-    sha256: checksum of the file. preset: how KerasHub builds the backbone, None for other backbones: `class_name` and
+    sha256: checksum of the file. preset: how KerasHub builds the backbone, None if it does not: `class_name` and
     `config`, of its class; `image_size` of the images that it was trained on; `scale` and `offset` of each channel of
     the pixels, which are multiplied, then added; `class_token` and `prefix_tokens`, whether the tokens of a transformer
     start with that of the class, and how many come before those of the patches; `layers`, see `parse_layers`.

@@ -20,7 +20,7 @@ class LayerTraits:
 
     separates: whether every path from the image to the last layer passes through it. The layers above can then run on
     its activations alone.
-    shape: of its activations for one image: `image` (h, w, c), `tokens` (t, c) of a transformer, `vector` (c,).
+    shape: of the activations of an image: `image` (h, w, c), `tokens` (t, c) of a transformer, `vector` (c,).
     """
 
     separates: bool

@@ -109,7 +109,7 @@ def _recorded(part: layers.Layer, original: Callable[..., Any], calls: list) -> 
 
 
 def _of_layer(layer: keras.Operation, shape: tuple[int | None, ...], factors: tuple[int, int]) -> int:
-    """Those of a layer with an output of this shape for one image, (..., channels)."""
+    """Those of a layer whose output of an image has this shape, (..., channels)."""
     all_kernels = [weight for weight in getattr(layer, "weights", []) if len(weight.shape) > 1]
     kernels = [weight for weight in all_kernels if not weight.name.startswith("lora_")]
     if not kernels:

@@ -63,7 +63,7 @@ def _is_grouped(layer: layers.Layer) -> bool:
 
 
 def _call_groups(layer: layers.Conv2D, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Call one convolution for each group of a grouped one, and join their outputs."""
+    """Call a convolution per group of a grouped one, and join their outputs."""
     kernel, *bias = layer.get_weights()
     channels, filters = kernel.shape[2], layer.filters // layer.groups
     outputs = []

@@ -148,7 +148,7 @@ def _first_output(call: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _give_shape(layer: layers.Layer, shape: tuple[int, ...]) -> None:
-    """Let the output of a layer for one image have a known shape."""
+    """Let the output of a layer have a known shape per image."""
     layer.compute_output_shape = lambda *args, **kwargs: (None, *shape)
 
 
