@@ -16,7 +16,7 @@ from stages.reporting.predictions import WRITERS, Prediction
 from stages.sources.folders import unlabeled_images
 from stages.sources.source_image import SourceImage
 from stages.sources.workers import decode_all
-from stages.training.stored_models import find_model
+from stages.training.stored_models import check_ensemble, find_model
 
 BATCH = 64
 
@@ -52,6 +52,8 @@ def keras_predictor(record: ModelRecord, images: int, ensemble: bool) -> Callabl
     from stages.training.full_model import load_calibrated_model  # imports TensorFlow, which takes seconds
 
     repeats = range(record.repeats) if ensemble else [record.best_repeat]
+    if ensemble:
+        check_ensemble(record)
     models = [load_calibrated_model(replace(record, best_repeat=repeat)) for repeat in repeats]
     if images > BATCH:
         return lambda pixels: np.mean([model.predict_on_batch(pixels) for model in models], axis=0)

@@ -75,7 +75,7 @@ def test_repeats_count_as_much_as_their_different_images():
     first, second = predictions(20, 3.0, seed=1), predictions(30, 3.0, seed=2)
     together = tuple(np.concatenate(pair) for pair in zip(first, second, strict=True))
     assert fit_temperature([first, second], 50) == fit_temperature([together], 50)
-    # Three repeats that predict the same images equally are no more evidence than one.
+    # Three repeats that predict the same images equally count as one.
     assert fit_temperature([first] * 3, 20) == pytest.approx(fit_temperature([first], 20), abs=1e-3)
     assert fit_temperature([first, first, first], 60) > fit_temperature([first], 20) + 0.1
 

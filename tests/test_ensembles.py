@@ -4,6 +4,7 @@ import json
 from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -15,8 +16,10 @@ from stages.artifacts.images import read_images
 from stages.artifacts.models import read_model_record, read_result
 from stages.artifacts.tasks import SPLITS
 from stages.config.training import TrainingConfig
+from stages.core.errors import UserError
 from stages.evaluation.ensembles import combined_repeats
 from stages.evaluation.study_results import read_study
+from stages.training import stored_models
 from stages.training.batches import Examples
 from stages.training.calibration import at_temperature
 from stages.training.full_model import load_full_model
@@ -196,3 +199,19 @@ def test_predict_averages_the_repeats_on_demand(here, capsys, name):
     expected = at_temperature(test.probabilities[:, 0], result.record.temperature).mean(axis=0)
     told = {each["class"]: each["probability"] for each in answer["classes"]}
     np.testing.assert_allclose([told[name] for name in result.record.classes], expected, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("repeats", "diverged", "message"),
+    [
+        (1, [], r"--ensemble: x has one repeat\. Leave --ensemble out\."),
+        (3, [1], r"--ensemble: the training of x diverged in repeat 1 \(counted from 0\)\. Leave --ensemble out\."),
+    ],
+)
+def test_repeats_that_cannot_be_averaged_are_refused(monkeypatch, repeats, diverged, message):
+    probabilities = np.full((repeats, 4, 2), 0.5, np.float32)
+    probabilities[diverged] = np.nan
+    predictions = {"test": SimpleNamespace(probabilities=probabilities)}
+    monkeypatch.setattr(stored_models, "read_predictions", lambda name: predictions)
+    with pytest.raises(UserError, match=message):
+        stored_models.check_ensemble(SimpleNamespace(name="x", repeats=repeats))

@@ -1,12 +1,15 @@
 """Presets from Kaggle and Hugging Face: the real clients against a local server that imitates both."""
 
+import errno
 import http.server
 import json
 import threading
 
-import kagglehub  # noqa: F401 - its log goes to the output of the moment it is imported
+import huggingface_hub
+import kagglehub
 import pytest
 from huggingface_hub import constants
+from kagglehub import exceptions
 from kagglesdk import KaggleEnv, kaggle_env
 
 from stages.core.errors import UserError
@@ -184,3 +187,35 @@ def test_a_folder_is_used_as_it_is(server, tmp_path, source):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/config.json").write_text("{}")
     assert preset_folder(source, WHERE).resolve() == tmp_path / "mine"
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (exceptions.DataCorruptionError("signed?key=1"), "the download is damaged"),
+        (exceptions.UnauthenticatedError(), "your Kaggle credentials cannot be read or sent"),
+        (exceptions.CredentialError("secret"), "your Kaggle credentials cannot be read or sent"),
+        (ValueError("a line break in a token"), "your Kaggle credentials cannot be read or sent"),
+        (exceptions.BackendError("later"), "no connection"),
+    ],
+)
+def test_other_errors_of_kaggles_client_are_one_sentence(server, monkeypatch, error, reason):
+    monkeypatch.setattr(kagglehub, "model_download", raise_error(error))
+    with pytest.raises(UserError) as told:
+        preset_folder(KAGGLE, WHERE)
+    assert str(told.value).startswith(f"{WHERE}: {KAGGLE!r} cannot be downloaded ({reason}). Run again, or ")
+
+
+@pytest.mark.parametrize(("source", "client"), [(KAGGLE, kagglehub), (HUGGING_FACE, huggingface_hub)])
+def test_a_full_disk_is_not_reported_as_a_failed_download(server, monkeypatch, source, client):
+    name = "model_download" if client is kagglehub else "snapshot_download"
+    monkeypatch.setattr(client, name, raise_error(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match="No space left"):
+        preset_folder(source, WHERE)
+
+
+def raise_error(error):
+    def fail(*_, **__):
+        raise error
+
+    return fail

@@ -8,6 +8,7 @@ import pytest
 
 from stages import weights
 from stages.artifacts.weights import WEIGHTS_FOLDER
+from stages.backbones.known_presets import known_presets, transformer_layers
 from stages.core.errors import UserError
 from stages.core.files import sha256_of
 from stages.core.params import Params
@@ -138,9 +139,9 @@ def folder(tmp_path, monkeypatch):
 
 def test_the_weights_file_of_a_preset_can_be_checked(folder):
     sha256 = sha256_of(folder / "model.weights.h5")
-    assert convert("preset", sha256=sha256) == f"mine, mine, model.weights.h5 sha256 {sha256}"
+    assert convert("preset", sha256=sha256) == f"b-preset, mine, model.weights.h5 sha256 {sha256}"
     before = (WEIGHTS_FOLDER / "b/backbone.json").read_bytes()
-    assert json.loads(before)["architecture"] == "mine"
+    assert json.loads(before)["architecture"] == "b-preset"
     with pytest.raises(UserError) as error:
         convert("preset", sha256="0" * 64)
     assert str(error.value) == (
@@ -154,8 +155,8 @@ def test_a_preset_of_another_architecture_than_named_is_refused(folder):
     with pytest.raises(UserError) as error:
         convert("vit_base_patch16_224_imagenet")
     assert str(error.value) == (
-        "backbones.b.weights: 'mine' is a ViTBackbone of 5 layers, and not vit_base_patch16_224_imagenet. Give "
-        "architecture: preset."
+        "backbones.b.weights: 'mine' is a ViTBackbone of 5 layers and 10,080 weights, and not "
+        "vit_base_patch16_224_imagenet. Give architecture: preset."
     )
     assert not WEIGHTS_FOLDER.exists() or not list(WEIGHTS_FOLDER.rglob("*"))
 
@@ -165,3 +166,22 @@ def test_equal_presets_give_equal_bytes(folder):
     first = (WEIGHTS_FOLDER / "b/backbone.weights.h5").read_bytes()
     convert("preset")
     assert (WEIGHTS_FOLDER / "b/backbone.weights.h5").read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, True),
+        ({"parameters": 86_580_480}, False),  # of dinov2_base, which has the same layers
+        ({"patch_size": 16}, False),
+        ({"class_name": "DINOV3Backbone"}, False),
+    ],
+)
+def test_a_named_preset_has_its_class_layers_patches_and_size(change, expected):
+    known = known_presets()["dinov2_small"]
+    preset = {
+        "class_name": change.get("class_name", known.class_name),
+        "config": {"patch_size": change.get("patch_size", 14)},
+    }
+    layers = transformer_layers(known.class_name, known.blocks)
+    assert known.describes(preset, layers, change.get("parameters", known.parameters)) == expected

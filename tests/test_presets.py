@@ -36,7 +36,7 @@ def saved(tmp_path_factory):
         backbone = save_preset(family, root / family)
         folder = root / WEIGHTS_FOLDER / family
         folder.mkdir(parents=True)
-        preset = convert_preset(root / family, folder / "backbone.weights.h5", family, "backbones.x.weights")
+        preset, _ = convert_preset(root / family, folder / "backbone.weights.h5", family, "backbones.x.weights")
         write_weights_record(folder, WeightsRecord(family, preset=preset), folder / "backbone.weights.h5")
         published[family] = backbone
     return root, published
@@ -227,6 +227,12 @@ def damaged_preset(folder):
     weights.write_bytes(weights.read_bytes()[:-100])
 
 
+def oblong_preset(folder):
+    keras_hub.models.ViTBackbone(**presets.TOKENS, image_shape=(32, 64, 3), patch_size=8, mlp_dim=32).save_to_preset(
+        str(folder)
+    )
+
+
 def unknown_format(folder):
     folder.mkdir()
     (folder / "config.json").write_text(json.dumps({"layers": 3}))
@@ -244,6 +250,10 @@ def unknown_format(folder):
             r"the preset does not say how pixels are scaled \(.*\)\. Save its image converter too",
         ),
         (damaged_preset, r"KerasHub cannot read the preset \(.*\)\. Give a preset of an image backbone\."),
+        (
+            oblong_preset,
+            r"the preset is for images of 32 x 64 pixels with 3 channels\. Give one for square color images\.",
+        ),
         (unknown_format, r"KerasHub cannot read the preset \(Unrecognized format .*\)\. Give a preset of an image"),
     ],
 )
@@ -252,6 +262,13 @@ def test_folders_without_a_usable_preset_are_refused(tmp_path, write, message):
     with pytest.raises(UserError, match=rf"^backbones\.x\.weights: {message}") as error:
         convert_preset(tmp_path / "mine", tmp_path / "backbone.weights.h5", "mine", "backbones.x.weights")
     assert "\n" not in str(error.value)
+
+
+def test_a_format_for_which_kerashub_has_no_image_converter_is_refused(tmp_path, monkeypatch):
+    save_preset("vit", tmp_path / "mine")
+    monkeypatch.setattr(keras_hub.layers.ImageConverter, "from_preset", lambda folder: None)
+    with pytest.raises(UserError, match=r"does not say how pixels are scaled \(KerasHub has no image converter for"):
+        convert_preset(tmp_path / "mine", tmp_path / "backbone.weights.h5", "mine", "backbones.x.weights")
 
 
 def test_the_record_of_a_backbone_is_plain_json(saved):

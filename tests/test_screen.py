@@ -114,6 +114,13 @@ def test_the_sentences_say_what_to_fine_tune_first_and_what_is_cheaper():
     )
 
 
+def test_a_cheaper_backbone_of_almost_the_same_cost_has_a_readable_share():
+    accuracies = {"a": (0.9, 0.9), "b": (0.8, 0.8), "c": (0.7, 0.7), "d": (0.6, 0.6)}
+    costs = {"a": 1_000, "b": 1_000, "c": 1_000, "d": 996}
+    *_, cheap = screen_sentences(screen_backbones(*study(accuracies, costs), seed=0))
+    assert "it needs 100 % of the multiply-adds of a" in cheap
+
+
 def test_three_backbones_are_few_enough():
     sentences = screen_sentences(screen_backbones(*study({"a": (0.9, 0.9), "b": (0.8, 0.8)}), seed=0))
     assert sentences == ["All 2 backbones are few enough to fine-tune: a, b, by their probes."]

@@ -7,9 +7,10 @@ import json
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from stages.backbones.layer_table import LayerTraits
-from stages.backbones.presets import PRESET
+from stages.backbones.presets import PRESET, patch_size
 
 PRESETS_FILE = Path(__file__).with_name("presets.json")
 # Class of KerasHub -> name of the family, and the license under which its authors publish the weights.
@@ -26,6 +27,10 @@ FAMILIES = {
     "EfficientNetBackbone": ("EfficientNet", "Apache 2.0"),
     "MobileNetBackbone": ("MobileNet", "Apache 2.0"),
 }
+
+
+# Of the numbers of weights: that of KerasHub includes the classification layer of some, and is rounded for others.
+SIMILAR = 0.3
 
 
 @dataclass(frozen=True)
@@ -45,10 +50,15 @@ class KnownPreset:
     multiple: int = 1
     blocks: tuple[int, ...] = ()
 
-    def describes(self, class_name: str, layers: dict[str, LayerTraits]) -> bool:
-        """Whether a backbone of this class, with these layers, can be this preset."""
-        expected = transformer_layers(class_name, self.blocks) if self.blocks else layers
-        return class_name == self.class_name and list(layers) == list(expected)
+    def describes(self, preset: dict[str, Any], layers: dict[str, LayerTraits], parameters: int) -> bool:
+        """Whether a converted preset can be this one. preset: see `WeightsRecord`. parameters: its weights."""
+        expected = transformer_layers(self.class_name, self.blocks) if self.blocks else layers
+        return (
+            preset["class_name"] == self.class_name
+            and list(layers) == list(expected)
+            and patch_size(preset["config"]) == self.multiple
+            and abs(parameters / self.parameters - 1) < SIMILAR
+        )
 
 
 @cache

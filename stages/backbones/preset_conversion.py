@@ -16,26 +16,32 @@ from stages.backbones.preset_models import flat_model, prefix_tokens
 from stages.backbones.presets import CLASS_TOKENS
 from stages.backbones.pretrained import load_weights, save_weights
 from stages.core.errors import UserError
+from stages.core.wording import counted
 
 DEFAULT_SIZE = 224  # pixels; for architectures that take any, if the preset does not say
 NOT_KEPT = ("name", "trainable", "dtype", "data_format")  # of a configuration; the study decides them
 
 
-def convert_preset(folder: Path, file: Path, architecture: str, where: str) -> dict[str, Any]:
-    """Write the weights of the image backbone of a preset to `file`, and describe it as in `WeightsRecord`.
+def convert_preset(folder: Path, file: Path, architecture: str, where: str) -> tuple[dict[str, Any], int]:
+    """Write the weights of the image backbone of a preset to `file`.
 
-    where: the setting, for messages. `UserError` if the folder has no preset of an image backbone that this project can
-    cut, or no rule for its pixels.
+    Returns its description as in `WeightsRecord`, and its number of weights. where: the setting, for messages.
+    `UserError` if the folder has no preset of an image backbone that this project can cut, or no rule for its pixels.
     """
     keras.utils.clear_session(free_memory=False)  # Keras writes the numbers of layers into the file
     backbone = _image_backbone(folder, where)
     class_name = type(backbone).__name__
     config = {key: value for key, value in backbone.get_config().items() if key not in NOT_KEPT}
     config = json.loads(json.dumps(config))
+    height, width, channels = config.get("image_shape") or (None, None, 3)
+    if height != width or channels != 3:
+        raise UserError(
+            f"{where}: the preset is for images of {height} x {width} pixels with {counted(channels, 'channel')}. Give "
+            "one for square color images."
+        )
     preset = {"class_name": class_name, "config": config, **_pixels(folder, where)}
-    sides = [side for side in (*config.get("image_shape", ()), preset["image_size"]) if side and side != 3]
     preset |= {
-        "image_size": sides[0] if sides else DEFAULT_SIZE,
+        "image_size": height or preset["image_size"] or DEFAULT_SIZE,
         "class_token": class_name in CLASS_TOKENS and config.get("use_class_token", True),
         "prefix_tokens": prefix_tokens(class_name, config),
     }
@@ -43,7 +49,7 @@ def convert_preset(folder: Path, file: Path, architecture: str, where: str) -> d
     preset["layers"] = format_layers(describe_layers(model))
     save_weights(model, file)
     _check_rebuilt(model, preset, file, where)
-    return preset
+    return preset, model.count_params()
 
 
 def _image_backbone(folder: Path, where: str) -> keras.Model:
@@ -67,6 +73,8 @@ def _pixels(folder: Path, where: str) -> dict[str, Any]:
     """How the preset scales pixels, and the size of its images in pixels, None if it does not say."""
     try:
         converter = keras_hub.layers.ImageConverter.from_preset(str(folder))
+        if converter is None:  # of most models in the format of Hugging Face's transformers
+            raise ValueError("KerasHub has no image converter for its format")
     except Exception as error:  # as above
         raise UserError(
             f"{where}: the preset does not say how pixels are scaled ({_first_line(error)}). Save its image converter "
@@ -85,7 +93,7 @@ def _check_rebuilt(model: keras.Model, preset: dict[str, Any], file: Path, where
     pixels = np.random.default_rng(0).integers(0, 256, (1, *model.input.shape[1:])).astype(np.uint8)
     outputs = [network.predict_on_batch(pixels) for network in (model, rebuilt)]
     if not np.allclose(*outputs, rtol=1e-4, atol=1e-4 * np.abs(outputs[0]).max()):
-        raise UserError(f"{where}: KerasHub cannot build the network of the preset a second time. Give another one.")
+        raise UserError(f"{where}: the network built from its description computes other values. Give another preset.")
 
 
 def _first_line(error: Exception) -> str:

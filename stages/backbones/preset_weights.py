@@ -1,7 +1,5 @@
 """Writes the weights of a preset of KerasHub into data/weights/<backbone>."""
 
-from pathlib import Path
-
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, write_weights_record
 from stages.backbones.known_presets import known_presets
 from stages.backbones.layer_table import parse_layers
@@ -32,15 +30,16 @@ def write_preset(name: str, entry: BackboneConfig) -> str:
         )
     from stages.backbones.preset_conversion import convert_preset  # KerasHub takes seconds to import
 
-    architecture = entry.architecture if known else Path(source.partition("@")[0]).name
+    # A name of its own: addresses may end alike, and that of a folder may be the name of another architecture.
+    architecture = entry.architecture if known else f"{name}-preset"
     with atomic_directory(WEIGHTS_FOLDER / name) as folder:
         file = folder / "backbone.weights.h5"
-        preset = convert_preset(files, file, architecture, where)
+        preset, parameters = convert_preset(files, file, architecture, where)
         layers = parse_layers(preset["layers"])
-        if known and not known.describes(preset["class_name"], layers):
+        if known and not known.describes(preset, layers, parameters):
             raise UserError(
-                f"{where}: {source!r} is a {preset['class_name']} of {counted(len(layers), 'layer')}, and not "
-                f"{entry.architecture}. Give architecture: preset."
+                f"{where}: {source!r} is a {preset['class_name']} of {counted(len(layers), 'layer')} and "
+                f"{counted(parameters, 'weight')}, and not {entry.architecture}. Give architecture: preset."
             )
         write_weights_record(folder, WeightsRecord(architecture, preset=preset), file)
     read = "".join(f", {file} sha256 {sha256}" for file, sha256 in checksums.items())

@@ -31,11 +31,15 @@ CLASS_TOKENS = {
 LEARNED_POSITIONS = frozenset({"ViTBackbone", "DeiTBackbone", "CLIPVisionEncoder", "SigLIPVisionEncoder"})
 
 
+def patch_size(config: dict[str, Any]) -> int:
+    """The side in pixels of the patches of a transformer; 1 for other backbones. config: of its class."""
+    patch = config.get("patch_size", 1)
+    return patch if isinstance(patch, int) else patch[0]
+
+
 def image_size_problem(preset: dict[str, Any], image_size: int) -> str | None:
     """Why the backbone of a preset does not take images of this size, or None. preset: see `WeightsRecord`."""
-    config = preset["config"]
-    patch = config.get("patch_size", 1)
-    patch = patch if isinstance(patch, int) else patch[0]
+    config, patch = preset["config"], patch_size(preset["config"])
     if image_size % patch and image_size != preset["image_size"]:
         return f"its patches have {patch} pixels a side, and {image_size} is not a multiple"
     if preset["class_name"] == "SwinTransformerBackbone":

@@ -1,7 +1,7 @@
 """The repeats of a model combined, at no further training: averaged probabilities, and averaged weights.
 
-They are no candidates of the recommendation: where repeats hold out different folds, every validation image was trained
-on by some of them, so there is nothing to choose by.
+The recommendation leaves them out: where repeats hold out different folds, every validation image was trained on by
+some of them, so no image can validate the combination.
 """
 
 from typing import Any

@@ -119,16 +119,17 @@ def screen_sentences(backbones: list[ScreenedBackbone]) -> list[str]:
     cheap = [entry for entry in others if entry.on_front]
     if cheap:
         cheapest = min(cheap, key=lambda entry: entry.multiply_adds)
-        share = cheapest.multiply_adds / first[0].multiply_adds
+        share = 100 * cheapest.multiply_adds / first[0].multiply_adds
+        shown = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
         sentences.append(
-            f"If speed matters, add {cheapest.backbone}: it needs {100 * share:.2g} % of the multiply-adds of "
+            f"If speed matters, add {cheapest.backbone}: it needs {shown} % of the multiply-adds of "
             f"{names[0]}, and no backbone that needs fewer is as accurate ({percent(cheapest.score)})."
         )
     return sentences
 
 
 def _best_probes(records: dict[str, ModelRecord], outcomes: dict[str, Outcomes]) -> dict[str, dict[str, str]]:
-    """Backbone -> kind -> its most accurate probe, for backbones with the kinds that most backbones have."""
+    """Backbone -> kind -> its most accurate probe, for the kinds that all backbones have."""
     best: dict[str, dict[str, str]] = {}
     for model, part in outcomes.items():
         record = records[model]

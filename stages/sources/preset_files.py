@@ -1,5 +1,6 @@
 """The files of a preset of KerasHub: in a folder, or fetched from Kaggle or Hugging Face."""
 
+import errno
 import re
 from pathlib import Path
 
@@ -9,6 +10,8 @@ from stages.sources.urls import local_path
 KAGGLE, HUGGING_FACE = "kaggle://", "hf://"
 # Configurations, and weights in the formats that KerasHub reads.
 FILES = ["*.json", "*.h5", "*.safetensors"]
+# Errors of the disk, which are reported as they are.
+ON_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def preset_folder(source: str, where: str) -> Path:
@@ -34,7 +37,7 @@ def preset_folder(source: str, where: str) -> Path:
 
 def _from_kaggle(source: str, where: str) -> Path:
     import kagglehub
-    import requests
+    from kagglehub import exceptions
 
     handle = source.removeprefix(KAGGLE)
     if not re.fullmatch(r"[^/]+/[^/]+/[^/]+/[^/]+/\d+", handle):
@@ -45,11 +48,13 @@ def _from_kaggle(source: str, where: str) -> Path:
     page = "https://www.kaggle.com/models/{}/{}".format(*handle.split("/"))
     try:
         return Path(kagglehub.model_download(handle))
-    except requests.RequestException as error:
-        status = _status(error)
-    except (ValueError, OSError):  # credentials that cannot be read or sent, or a damaged download
-        status = 401
-    raise UserError(f"{where}: {_reason(source, status, page, 'KAGGLE_API_TOKEN')}")
+    except exceptions.DataCorruptionError:  # the client has removed the file
+        reason = "the download is damaged"
+    except (exceptions.CredentialError, exceptions.UnauthenticatedError, ValueError):
+        reason = "your Kaggle credentials cannot be read or sent"
+    except Exception as error:  # the client raises many types of errors
+        reason = _response(error)
+    raise UserError(f"{where}: {_problem(source, reason, page, 'KAGGLE_API_TOKEN')}")
 
 
 def _from_hugging_face(source: str, where: str) -> Path:
@@ -64,29 +69,33 @@ def _from_hugging_face(source: str, where: str) -> Path:
             f"{where}: {source!r} is not the address of a preset. Give hf://owner/model, as on its page."
         ) from None
     except Exception as error:  # without a connection, the client raises errors of several libraries
-        status = _status(error)
-    raise UserError(f"{where}: {_reason(source, status, f'https://huggingface.co/{name}', 'HF_TOKEN')}")
+        reason = _response(error)
+    raise UserError(f"{where}: {_problem(source, reason, f'https://huggingface.co/{name}', 'HF_TOKEN')}")
 
 
-def _status(error: BaseException | None) -> int | None:
-    """The status of the response that led to an error; None if there was none."""
-    while error is not None:
-        if getattr(error, "response", None) is not None:
-            return error.response.status_code
-        error = error.__cause__ or error.__context__
-    return None
+def _response(error: BaseException) -> int | str:
+    """The status of the response that led to an error, or a reason; raises the error of a full disk and the like."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if getattr(cause, "response", None) is not None:
+            return cause.response.status_code
+        if isinstance(cause, OSError) and cause.errno in ON_THIS_MACHINE:
+            raise cause
+        cause = cause.__cause__ or cause.__context__
+    return "no connection"
 
 
-def _reason(source: str, status: int | None, page: str, credentials: str) -> str:
-    """Why a download failed, and what to do. status: of the response, None if there was none."""
-    if status in (401, 403):
+def _problem(source: str, reason: int | str, page: str, credentials: str) -> str:
+    """Why a download failed, and what to do. reason: the status of the response, or in words."""
+    if reason in (401, 403):
         return (
-            f"access to {source!r} was denied ({status}). Check the name, accept the terms on {page} if there are any, "
+            f"access to {source!r} was denied ({reason}). Check the name, accept the terms on {page} if there are any, "
             f"and give valid credentials in {credentials}."
         )
-    if status == 404:
+    if reason == 404:
         return f"{source!r} does not exist. Look for its address on {page}."
-    reason = "no connection" if status is None else f"the server returned {status}"
+    if isinstance(reason, int):
+        reason = f"the server returned {reason}"
     return (
         f"{source!r} cannot be downloaded ({reason}). Run again, or download its files by hand from {page} into a "
         "folder, and give the folder."

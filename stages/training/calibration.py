@@ -24,8 +24,8 @@ def fit_temperature(predictions: list[tuple[np.ndarray, np.ndarray]], images: in
     otherwise a model that is correct on all validation images would become too certain of others.
 
     predictions: of each repeat its probabilities (n, classes) and the labels (n,) int; of repeats that diverged, whose
-    probabilities are not finite, none count. images: how many different ones these are: if all repeats predict the same
-    images, they are no more evidence than one. Returns 1 if all repeats diverged, or if 1 is best.
+    probabilities are not finite, none count. images: how many different ones these are: repeats that predict the same
+    images count as one. Returns 1 if all repeats diverged, or if 1 is best.
     """
     finite = [(probabilities, labels) for probabilities, labels in predictions if np.isfinite(probabilities).all()]
     if not finite:

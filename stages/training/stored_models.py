@@ -5,8 +5,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from stages.artifacts.features import FeaturesRecord
-from stages.artifacts.models import MODELS_FOLDER, ModelRecord, read_model_record
+from stages.artifacts.models import MODELS_FOLDER, ModelRecord, read_model_record, read_predictions
 from stages.artifacts.weights import WEIGHTS_FOLDER, read_weights_record
 from stages.backbones.layer_names import find_layer
 from stages.backbones.layer_table import layers_of
@@ -54,6 +56,19 @@ def find_model(command: str, name: str) -> ModelRecord:
     if PARAMS.exists() and (sentence := outdated_settings(record, params)):
         print(f"{command}: {sentence}", file=sys.stderr)
     return record
+
+
+def check_ensemble(record: ModelRecord) -> None:
+    """Raise a `UserError` if the repeats of a model cannot be averaged: there is only one, or one has diverged."""
+    probabilities = read_predictions(record.name)["test"].probabilities
+    diverged = [str(number) for number, part in enumerate(probabilities) if not np.isfinite(part).all()]
+    if record.repeats == 1:
+        raise UserError(f"--ensemble: {record.name} has one repeat. Leave --ensemble out.")
+    if diverged:
+        raise UserError(
+            f"--ensemble: the training of {record.name} diverged in repeat {', '.join(diverged)} (counted from 0). "
+            "Leave --ensemble out."
+        )
 
 
 def outdated_settings(record: ModelRecord, params: Params) -> str:
