@@ -8,7 +8,7 @@ from stages.artifacts.features import FEATURES_FOLDER
 from stages.artifacts.models import ModelRecord, ModelResult, Predictions, Provenance, write_model
 from stages.artifacts.seen_images import read_seen_images
 from stages.artifacts.tasks import SPLITS, read_task
-from stages.backbones.cached_features import read_features
+from stages.backbones.cached_features import read_joined_features
 from stages.config.parsing import model_settings, parse_entry, parse_training
 from stages.config.probes import ProbeConfig
 from stages.core.measurement import process_peak_memory
@@ -29,7 +29,7 @@ TRAINING_KEYS = ("max_train_per_class", "train_fraction", "class_weights")
 def main(params: Params, name: str) -> str:
     entry = parse_entry(params, "probes", name, ProbeConfig)
     settings = parse_training(params, entry)
-    task, features = read_task(entry.task), read_features(entry.features, entry.cut)
+    task, features = read_task(entry.task), read_joined_features(entry.features, entry.cuts, f"probes.{name}.cut")
     features.check_images(task)
     clean = clean_folds(task, read_seen_images(FEATURES_FOLDER / entry.features), f"probes.{name}")
     folds = repeat_folds(clean, min(settings.repeats, len(clean)))  # a second solution for a fold would be the same

@@ -30,7 +30,7 @@ def main(params: Params, task: str) -> str:
             "model": name,
             "kind": record.kind,
             "backbone": record.provenance.backbone,
-            "cut": None if record.kind == "network" else record.provenance.cut,
+            "cut": None if record.kind == "network" else " + ".join(record.provenance.cuts),
         }
         if problem:  # the run goes on to its report
             (folder / "model.keras").unlink()

@@ -56,13 +56,23 @@ def write_study(project):
                 "pooling": POOLING.get(name, "average"),
             }
             for name in backbones
+        }
+        | {
+            "dinov2-blocks": {
+                "dataset": "digits",
+                "backbone": "dinov2",
+                "classes": TASK["include"],
+                "cut": ["block1", "block2", "top"],
+                "pooling": "class_token",
+            }
         },
         "heads": {f"{name}-head": {"task": "three", "features": name} for name in backbones},
         "probes": {
             f"{name}-{ending}": {"task": "three", "features": name, "kind": kind}
             for name in backbones
             for ending, kind in (("knn", "nearest_neighbors"), ("linear", "logistic"))
-        },
+        }
+        | {"joined": {"task": "three", "features": "dinov2-blocks", "cut": ["top", "block1"], "kind": "ridge"}},
         "fine_tunes": {
             name: {
                 "task": "three",
@@ -151,7 +161,7 @@ from pathlib import Path
 from stages import export, predict
 
 printed = {}
-for model in ["vit-knn", "updates", "top-blocks"]:
+for model in ["vit-knn", "joined", "updates", "top-blocks"]:
     images = argparse.Namespace(model=model, images=[Path("photo.png")], top=3, format="csv", ensemble=False)
     texts = [io.StringIO() for _ in range(3)]
     for text, (command, arguments) in zip(

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,8 @@ from sklearn.linear_model import Ridge
 
 from stages import probe
 from stages.artifacts.models import read_result, weights_file
+from stages.artifacts.tasks import read_task
+from stages.backbones.cached_features import read_features, read_joined_features
 from stages.config.probes import ProbeConfig
 from stages.core.errors import UserError
 from stages.core.params import Params
@@ -27,7 +30,7 @@ from stages.probes.ridge import solve_ridge
 from stages.probes.selection import choose_probe
 from stages.probes.standardization import StandardizedFeatures, channel_statistics
 from stages.probes.weights import ProbeWeights, read_probe, write_probe
-from stages.training.batches import Examples, class_weights
+from stages.training.batches import Examples, class_weights, split_examples
 from stages.training.pca import project_features
 from stages.training.probe_repeats import solve_probe
 from tests.pipeline import ROOT
@@ -167,6 +170,43 @@ def test_nearest_neighbors_are_rebuilt_and_exported_in_keras(edit, candidates, h
     (images,) = session.get_inputs()
     predictors = keras_predictor(tmp_path / "model.keras"), lambda x: session.run(None, {images.name: x})[0]
     assert export.compare(*predictors)[1] == ""
+
+
+def test_joined_cuts_are_side_by_side_from_the_lowest_up(here):
+    parts = [read_features("vectors", cut) for cut in ("flatten", "fc1")]
+    joined = read_joined_features("vectors", ["fc1", "flatten"], "probes.joined.cut")  # in another order
+    rows = np.array([5, 0, 7])
+    np.testing.assert_array_equal(joined.array[rows], np.hstack([part.array[rows] for part in parts]))
+    assert joined.array.shape == (len(parts[0].array), parts[0].array.shape[1] + parts[1].array.shape[1])
+    assert (joined.array.dtype, joined.record.shape) == (np.float32, [joined.array.shape[1]])
+    assert (joined.record.cuts, joined.record.parameters) == (["flatten", "fc1"], parts[1].record.parameters)
+
+
+@pytest.mark.parametrize("kind", ["ridge", "logistic", "nearest_neighbors"])
+def test_a_probe_on_joined_cuts_is_that_on_their_features_side_by_side(kind, here):
+    entry = {**STUDY["probes"]["joined"], "kind": kind, "max_train_per_class": None}
+    probe.main(Params({**STUDY, "probes": {"joined": entry}}), "joined")
+    result, joined = read_result("joined"), read_joined_features("vectors", ["flatten", "fc1"], "")
+    in_memory = replace(joined, array=np.hstack([read_features("vectors", cut).array for cut in joined.record.cuts]))
+    task, settings = read_task("high"), SimpleNamespace(max_train_per_class=None, train_fraction=None)
+    examples = split_examples(task, in_memory.array, joined.positions, settings, 0)
+    config = ProbeConfig(**{**entry, "cut": None})
+    expected = solve_probe(config, in_memory, examples, config.choices, balanced=False)
+    np.testing.assert_array_equal(result.predictions["test"].probabilities[0], expected.probabilities["test"])
+    assert result.record.provenance.cuts == ["flatten", "fc1"]
+
+
+@pytest.mark.parametrize(
+    ("features", "cuts", "message"),
+    [
+        ("vectors", ["top", "fc1", "dropout"], "has no cut layer 'top'"),
+        ("vectors", ["fc1", "flatten", "fc1"], "^probes.p.cut: two of fc1, flatten, fc1 are the same layer. Leave one"),
+        ("several", ["fc1", "conv3"], "^probes.p.cut: several cuts are joined as vectors, but features.several has po"),
+    ],
+)
+def test_the_stage_refuses_cuts_that_cannot_be_joined(features, cuts, message, here):
+    with pytest.raises(UserError, match=message):
+        read_joined_features(features, cuts, "probes.p.cut")
 
 
 def test_more_neighbors_than_training_rows_are_an_error(here):

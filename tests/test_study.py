@@ -65,6 +65,13 @@ TUNED = {
     "fine_tunes/b-top-conv/features": "b-flatten",
 }
 
+# The default probe, and a head, on features with two cuts.
+SEVERAL_CUTS = {
+    "probes/b-ridge/features": "b-fc1",
+    "features/b-fc1/cut": ["fc1", "flatten"],
+    "heads/b-one-layer/cut": "fc1",
+}
+
 BAD_STUDIES = [
     # Sections.
     (
@@ -740,6 +747,48 @@ BAD_STUDIES = [
         "a probe without one of several cuts",
         {"probes/b-ridge/features": "b-fc1", "features/b-fc1/cut": ["fc1", "flatten"], "heads/b-one-layer/cut": "fc1"},
         "probes.b-ridge.cut: the key is missing, and features.b-fc1 has several cuts. Give one of fc1, flatten.",
+    ),
+    (
+        "a joined cut that the features do not have",
+        {**SEVERAL_CUTS, "probes/b-ridge/cut": ["fc1", "flaten"]},
+        "probes.b-ridge.cut: 'flaten' is not a cut of features.b-fc1 (did you mean 'flatten'?). Cuts: fc1, flatten.",
+    ),
+    (
+        "one layer joined with itself",
+        {**SEVERAL_CUTS, "probes/b-ridge/cut": ["fc1", "flatten", "fc1"]},
+        "probes.b-ridge.cut: 'fc1' and 'fc1' are the same layer, fc1. Leave one of them out.",
+    ),
+    (
+        "one layer joined with itself by another name",
+        {
+            **SEVERAL_CUTS,
+            "features/b-fc1/cut": ["top", "flatten"],
+            "heads/b-one-layer/cut": "top",
+            "probes/b-ridge/cut": ["top", "flatten", "dropout"],
+        },
+        "probes.b-ridge.cut: 'top' and 'dropout' are the same layer, dropout. Leave one of them out.",
+    ),
+    (
+        "joined cuts whose features are images",
+        {**SEVERAL_CUTS, "features/b-fc1/cut": ["fc1", "pool1"], "probes/b-ridge/cut": ["fc1", "pool1"]},
+        "probes.b-ridge.cut: several cuts are joined as vectors, but features.b-fc1 has pooling: none. Set its "
+        "pooling, or give one cut.",
+    ),
+    (
+        "an empty list of joined cuts",
+        {"probes/b-ridge/cut": []},
+        "probes.b-ridge.cut: [] is not valid. Give the name of a layer or block, a list of them, or null.",
+    ),
+    (
+        "joined cuts of a head",
+        {**SEVERAL_CUTS, "probes/b-ridge/cut": "fc1", "heads/b-one-layer/cut": ["fc1", "flatten"]},
+        "heads.b-one-layer.cut: ['fc1', 'flatten'] is not valid. Give the name of a layer or block, or null.",
+    ),
+    (
+        "a fine-tune of a probe that joins cuts",
+        {**SEVERAL_CUTS, "probes/b-ridge/cut": ["fc1", "flatten"], "fine_tunes/b-top-conv/head": "b-ridge"},
+        "fine_tunes.b-top-conv.head: 'b-ridge' joins several cuts, but training continues from one. Use a probe, or a "
+        "head, of one cut.",
     ),
     (
         "a probe and a fine-tune with one name",

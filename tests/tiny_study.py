@@ -47,6 +47,13 @@ STUDY = {
             "views": [{"flip": "horizontal"}, {"rotation": 15}],
             "storage": "float32",
         },
+        "vectors": {
+            "dataset": "digits",
+            "classes": [7, 8, 9],
+            "backbone": "base",
+            "cut": ["fc1", "flatten"],
+            "storage": "float32",
+        },
         "rough": {"dataset": "digits", "backbone": "base", "cut": "top", "precision": "bfloat16"},
     },
     "heads": {
@@ -61,7 +68,10 @@ STUDY = {
             "l2": [0.0, 0.001],
         },
     },
-    "probes": {"probe": {"task": "high", "features": "several", "cut": "conv3", "views": 1}},
+    "probes": {
+        "probe": {"task": "high", "features": "several", "cut": "conv3", "views": 1},
+        "joined": {"task": "high", "features": "vectors", "cut": ["fc1", "flatten"]},
+    },
     "fine_tunes": {
         "cached": {
             "dataset": "digits",
@@ -112,8 +122,8 @@ STUDY = {
 ORDER = [
     *(("download", "digits"), ("prepare", "digits"), ("split", "low"), ("split", "high"), ("weights", "new")),
     *(("train", "base"), ("train", "top"), ("train", "part"), ("train", "frozen")),
-    *(("features", "exact"), ("features", "upper"), ("features", "several")),
-    *(("head", "fresh"), ("head", "above"), ("head", "choice"), ("probe", "probe")),
+    *(("features", "exact"), ("features", "upper"), ("features", "several"), ("features", "vectors")),
+    *(("head", "fresh"), ("head", "above"), ("head", "choice"), ("probe", "probe"), ("probe", "joined")),
     *(("fine_tune", "cached"), ("fine_tune", "uncached"), ("fine_tune", "changed"), ("fine_tune", "from-probe")),
 ]
 

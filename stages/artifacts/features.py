@@ -6,7 +6,7 @@ images that the backbone has seen (see `stages.artifacts.seen_images`); and per 
 `above.weights.h5`, the weights of the backbone above the cut layer; `record.json`.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,8 @@ class FeaturesRecord:
     belongs to the architecture. precision: of the computation. storage: dtype of the array. views: how the images were
     changed in each view but the first, which holds the images as they are. shape: of the features of one image.
     parameters: weights of the backbone up to the cut layer. multiply_adds: of one image up to the cut layer. bits: of
-    16-bit gray images, see `PreparedImages`. preset: of a backbone of KerasHub, see `WeightsRecord`.
+    16-bit gray images, see `PreparedImages`. preset: of a backbone of KerasHub, see `WeightsRecord`. joined: of
+    features of several cut layers side by side, those below `cut`, lowest first.
     """
 
     name: str
@@ -51,6 +52,12 @@ class FeaturesRecord:
     multiply_adds: int
     bits: int | None = None
     preset: dict[str, Any] | None = None
+    joined: list[str] = field(default_factory=list)
+
+    @property
+    def cuts(self) -> list[str]:
+        """The cut layers, lowest first."""
+        return [*self.joined, self.cut]
 
     def views_used(self, limit: int | None) -> int:
         """The number of views that a model trains on; limit: its setting, None for all views."""
@@ -59,15 +66,36 @@ class FeaturesRecord:
 
 
 @dataclass(frozen=True)
-class CachedFeatures:
-    """The features at one cut layer.
+class JoinedArray:
+    """Features of several cut layers side by side, read as an array (m, sum of c). parts: (m, c), memory-mapped."""
 
-    array: (views * n, ...), memory-mapped. index: (n,) int64 rows of the dataset. folder: of the cut layer.
+    parts: list[np.ndarray]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The rows, and the features of all cut layers."""
+        return len(self.parts[0]), sum(part.shape[1] for part in self.parts)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """That of every part."""
+        return self.parts[0].dtype
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+        """Some rows, in memory."""
+        return np.concatenate([part[rows] for part in self.parts], axis=1)
+
+
+@dataclass(frozen=True)
+class CachedFeatures:
+    """The features at one cut layer, or at several, joined.
+
+    array: (views * n, ...), memory-mapped. index: (n,) int64 rows of the dataset. folder: of the (highest) cut layer.
     """
 
     folder: Path
     record: FeaturesRecord
-    array: np.ndarray
+    array: np.ndarray | JoinedArray
     index: np.ndarray
 
     def positions(self, rows: np.ndarray) -> np.ndarray:

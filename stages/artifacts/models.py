@@ -77,9 +77,9 @@ class Provenance:
 
     images_sha256: of the prepared images. task_settings: what the split was made by. backbone, architecture,
     backbone_sha256: the backbone and its weights file, None if they were random. cut, pooling: where the head joins
-    the backbone. lowest_trained_layer: of the backbone, None if the whole backbone is frozen. features: what a head or
-    a probe was trained on; of a fine-tune, the features that training started from, None if it started from images.
-    head: of a fine-tune. preset: of a backbone of KerasHub, see `WeightsRecord`.
+    the backbone; of several cut layers the highest. lowest_trained_layer: of the backbone, None if the whole backbone
+    is frozen. features: what a head or a probe was trained on; of a fine-tune, the features that training started from,
+    None if it started from images. head: of a fine-tune. preset: of a backbone of KerasHub, see `WeightsRecord`.
     """
 
     images_sha256: str
@@ -93,6 +93,11 @@ class Provenance:
     features: FeaturesRecord | None = None
     head: HeadProvenance | None = None
     preset: dict[str, Any] | None = None
+
+    @property
+    def cuts(self) -> list[str]:
+        """The cut layers, lowest first: more than one of a probe that joins them."""
+        return [*(self.features.joined if self.features else []), self.cut]
 
     @classmethod
     def on_features(cls, task: Task, features: FeaturesRecord) -> "Provenance":

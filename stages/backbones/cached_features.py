@@ -1,9 +1,12 @@
-"""Choosing the cut layer among cached features: the one a head is trained at, and the one a fine-tune starts from."""
+"""Choosing among the cut layers of cached features: for heads and probes, and for a fine-tune that starts from one."""
 
-from stages.artifacts.features import CachedFeatures, read_all_features
+from dataclasses import replace
+
+from stages.artifacts.features import CachedFeatures, JoinedArray, read_all_features
 from stages.backbones.layer_names import find_layer, starting_cut
 from stages.backbones.layer_table import LayerTraits, layers_of
 from stages.core.errors import UserError
+from stages.core.wording import listing
 
 
 def read_features(name: str, cut: str | None = None) -> CachedFeatures:
@@ -19,6 +22,27 @@ def read_features(name: str, cut: str | None = None) -> CachedFeatures:
     raise UserError(f"data/features/{name} has no cut layer {cut!r}, only {cuts}. Run `dvc repro`.")
 
 
+def read_joined_features(name: str, cuts: list[str | None], where: str) -> CachedFeatures:
+    """The features of an entry at one cut layer, or at several side by side, lowest first.
+
+    where: the setting that names them. `UserError` as in `read_features`; also for a layer that is named twice, and for
+    several cut layers whose features are not vectors.
+    """
+    parts = [read_features(name, cut) for cut in cuts]
+    if len(parts) == 1:
+        return parts[0]
+    order = list(_layers(parts[0]))
+    parts.sort(key=lambda part: order.index(part.record.cut))
+    layers = [part.record.cut for part in parts]
+    if len(set(layers)) < len(layers):
+        raise UserError(f"{where}: two of {listing(cuts)} are the same layer. Leave one of them out.")
+    if any(len(part.record.shape) > 1 for part in parts):
+        raise UserError(not_vectors(where, name))
+    array = JoinedArray([part.array for part in parts])
+    record = replace(parts[-1].record, joined=layers[:-1], shape=[array.shape[1]])
+    return replace(parts[-1], record=record, array=array)
+
+
 def starting_features(features: list[CachedFeatures], lowest_trained: str) -> CachedFeatures | None:
     """The cached features that a training can start from instead of the images, or None; see `starting_cut`.
 
@@ -26,6 +50,14 @@ def starting_features(features: list[CachedFeatures], lowest_trained: str) -> Ca
     """
     cuts = {candidate.record.cut: candidate for candidate in features}
     return cuts.get(starting_cut(_layers(features[0]), cuts, features[0].record.pooling, lowest_trained))
+
+
+def not_vectors(where: str, features: str) -> str:
+    """The sentence for cuts that cannot be joined. features: their entry."""
+    return (
+        f"{where}: several cuts are joined as vectors, but features.{features} has pooling: none. Set its pooling, or "
+        "give one cut."
+    )
 
 
 def _layers(features: CachedFeatures) -> dict[str, LayerTraits]:

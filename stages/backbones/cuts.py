@@ -27,6 +27,15 @@ def up_to_cut(backbone: keras.Model, cut: str, pooling: str = "none", prefix: in
     return keras.Model(backbone.input, _pool(x, pooling, prefix, f"{cut}_pooling"), name="below")
 
 
+def up_to_cuts(backbone: keras.Model, cuts: list[str], pooling: str = "none", prefix: int = 0) -> keras.Model:
+    """Return the backbone from the images to one or several cut layers, whose vectors it joins; see `up_to_cut`."""
+    parts = [up_to_cut(backbone, cut, pooling, prefix) for cut in cuts]
+    if len(parts) == 1:
+        return parts[0]
+    joined = layers.Concatenate(name="joined_cuts")([part.output for part in parts])
+    return keras.Model(backbone.input, joined, name="below")
+
+
 def _pool(x: keras.KerasTensor, pooling: str, prefix: int, name: str) -> keras.KerasTensor:
     if pooling == "none":
         return x

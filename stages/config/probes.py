@@ -20,8 +20,8 @@ class ProbeConfig(ModelConfig):
 
     features: Reference
     """The features that the probe is solved on."""
-    cut: LayerOrNull = None
-    """The cut of the features; required if they have several."""
+    cut: LayerOrNull | Annotated[list[str], Field(min_length=1)] = None
+    """The cut of the features; required if they have several. A list joins the pooled features of several cuts."""
     kind: Literal["ridge", "logistic", "nearest_neighbors"] = "ridge"
     """`ridge`, the fastest, is ridge regression of the classes (Hoerl & Kennard 1970); `logistic` is multinomial
     logistic regression, with the loss and the penalty of a linear head; `nearest_neighbors` lets the
@@ -42,6 +42,11 @@ class ProbeConfig(ModelConfig):
     """The share of the training images of each class that is used."""
     max_train_per_class: PositiveOrNull = None
     """The largest number of training images of each class."""
+
+    @property
+    def cuts(self) -> list[str | None]:
+        """The cuts as a list; None stands for the only one of the features."""
+        return self.cut if isinstance(self.cut, list) else [self.cut]
 
     @property
     def choices(self) -> list[float]:

@@ -40,6 +40,7 @@ def _settings(record: ModelRecord) -> dict[str, Any]:
         return model_settings(record, {"unfreeze", "trainable", "features"})
     features = record.provenance.features
     return {
-        **model_settings(record, {"features", "cut"}),
+        **model_settings(record, {"features", "cut", "cuts"}),
         "features": [features.dataset, features.backbone, features.pooling, features.precision, features.views],
+        "joined": features.joined,
     }

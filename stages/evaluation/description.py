@@ -62,7 +62,7 @@ def _describe_model(study: StudyResults, model: str) -> dict[str, Any]:
         "kind": record.kind,
         "task": record.task,
         "backbone": record.provenance.backbone,
-        "cut": record.provenance.cut,
+        "cut": " + ".join(record.provenance.cuts),
         "best_repeat": record.best_repeat,
         "folds": record.folds,
         "limits": {key: record.training[key] for key in sorted(AMOUNT) if record.training.get(key) is not None},

@@ -42,7 +42,7 @@ def model_settings(record: ModelRecord, ignored: Collection[str]) -> dict[str, A
     """
     own = {key: value for key, value in record.settings.items() if value is not None or key not in record.training}
     # The study may give one layer several names.
-    settings = {**record.training, **own, "kind": record.kind, "cut": record.provenance.cut}
+    settings = {**record.training, **own, "kind": record.kind, "cuts": record.provenance.cuts}
     return {key: value for key, value in settings.items() if key not in {*ignored, "repeats"}}
 
 

@@ -77,7 +77,7 @@ def task_mistakes(study: StudyResults, task: str) -> pd.DataFrame:
 
 
 def pca_table(tasks: dict[str, Task], results: dict[str, ModelResult]) -> pd.DataFrame:
-    """Validation images in the principal components of the features of every task, each cut layer once.
+    """Validation images in the principal components of the features of every task, each cut once.
 
     One row for every image. share_x, share_y: share of the variance that the axis explains.
     """
@@ -85,7 +85,8 @@ def pca_table(tasks: dict[str, Task], results: dict[str, ModelResult]) -> pd.Dat
     for result in results.values():
         if result.pca:
             features = result.record.provenance.features
-            projections[result.record.task, features.name, features.cut] = result.pca
+            cuts = " + ".join(result.record.provenance.cuts)
+            projections[result.record.task, features.name, cuts] = result.pca
     tables = [pd.DataFrame(columns=PCA_COLUMNS)]
     for (task, features, cut), pca in projections.items():
         classes = tasks[task].table.set_index("index")["class"].loc[pca.index].to_numpy()

@@ -10,7 +10,7 @@ import keras
 
 from stages.artifacts.models import MODELS_FOLDER, HeadProvenance, ModelRecord, weights_file
 from stages.backbones.building import build_backbone
-from stages.backbones.cuts import freeze_batch_normalization, freeze_below, pool_output, up_to_cut
+from stages.backbones.cuts import freeze_batch_normalization, freeze_below, pool_output, up_to_cuts
 from stages.backbones.pooling import prefix_tokens
 from stages.backbones.pretrained import load_backbone, load_weights
 from stages.backbones.runtime import computing_in
@@ -99,7 +99,7 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
             backbone = build_backbone(provenance.architecture, record.image_size, provenance.preset)
         prefix = prefix_tokens(provenance.preset)
         pooling = "none" if record.kind == "network" else provenance.pooling
-        lower = up_to_cut(backbone, provenance.cut, pooling, prefix)
+        lower = up_to_cuts(backbone, provenance.cuts, pooling, prefix)
     with computing_in(precision or above):
         if record.kind in ("head", "probe"):
             return join_head(record.name, load_head(HeadProvenance.of(record), record.best_repeat, classes), lower)

@@ -149,16 +149,20 @@ def _prefixed(model: str, params: Params) -> Iterator[tuple[str, str]]:
         yield f"{model} {trained}", f"{model} {now}"
 
 
-def _feature_differences(features: FeaturesRecord, cut: str | None, params: Params) -> Iterator[tuple[str, str]]:
-    """Differences of features at one cut layer. cut: as params.yaml names it, None for features with one cut layer."""
+def _feature_differences(
+    features: FeaturesRecord, cut: str | list[str] | None, params: Params
+) -> Iterator[tuple[str, str]]:
+    """Differences of features. cut: as params.yaml names it, or them; None for features with one cut layer."""
     entry = parse_entry(params, "features", features.name, FeaturesConfig)
     layers = layers_of(features.architecture, features.preset)
     available = [find_layer(layers, name, "highest") for name in entry.cuts]
-    wanted = find_layer(layers, cut, "highest") if cut else available[0]
-    now = {**entry.model_dump(), "cut": wanted if wanted in available else listing(entry.cuts)}
+    named = cut if isinstance(cut, list) else [cut or entry.cuts[0]]
+    wanted = sorted((find_layer(layers, name, "highest") for name in named), key=[*layers, None].index)
+    now = {**entry.model_dump(), "cut": " + ".join(wanted) if {*wanted} <= {*available} else listing(entry.cuts)}
     if entry.precision == "auto":
         now["precision"] = features.precision
-    recorded = {key: getattr(features, key) for key in ("backbone", "cut", "pooling", "precision", "storage", "views")}
+    recorded = {key: getattr(features, key) for key in ("backbone", "pooling", "precision", "storage", "views")}
+    recorded["cut"] = " + ".join(features.cuts)
     yield from _compare(recorded, now)
 
 

@@ -10,6 +10,7 @@ from pydantic import BaseModel
 from stages.config.augmentation import AugmentationConfig
 from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
+from stages.config.probes import ProbeConfig
 
 CLASSES = "a list of class numbers or names, such as [0, 1] or [cat, dog]"
 HELD_OUT = (
@@ -41,6 +42,7 @@ BY_KEY = {
 }
 BY_CLASS = {
     FeaturesConfig: {"cut": f"{BY_KEY['cut']}, or a list of them", "views": f"a list of augmentations: {AUGMENTATION}"},
+    ProbeConfig: {"cut": f"{BY_KEY['cut']}, a list of them"},
     FineTuneConfig: {"head": "the name of a head or a probe"},
 }
 

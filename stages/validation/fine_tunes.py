@@ -33,6 +33,11 @@ def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
             f"{where}.head: {fine_tune.head!r} is a probe of nearest neighbors, which has no layers to train. Use a "
             "probe of kind ridge or logistic, or a head."
         )
+    elif isinstance(head.cut, list):
+        yield (
+            f"{where}.head: {fine_tune.head!r} joins several cuts, but training continues from one. Use a probe, or a "
+            "head, of one cut."
+        )
     head_features = entries["features"].get(head.features)
     # A backbone that differs from both features is one problem; its layers are not checked then.
     for features_name, entry in ((head.features, head_features), (fine_tune.features, features)):

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from stages.backbones.cached_features import not_vectors
 from stages.backbones.known_presets import known_presets, transformer_layers
 from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, selectable_layers
 from stages.backbones.layer_table import layers_of
@@ -60,6 +61,8 @@ def find_cut(layers: Layers | None, features: FeaturesConfig, head: HeadConfig |
     cuts = [find_layer(layers, cut, "highest") if layers else cut for cut in features.cuts]
     if head.cut is None:
         return cuts[0] if len(cuts) == 1 else None
+    if isinstance(head.cut, list):
+        return None  # a probe that joins several
     layer = find_layer(layers, head.cut, "highest") if layers else head.cut
     return layer if layer in cuts else None
 
@@ -103,7 +106,7 @@ def features_problems(entries: Entries, name: str) -> Iterator[str]:
         if layer is None:
             yield missing_layer(f"{where}.cut", cut, architecture, selectable_layers(layers))
         elif layer in names:
-            yield f"{where}.cut: {names[layer]!r} and {cut!r} are the same layer, {layer}. Leave one of them out."
+            yield _same_layer(f"{where}.cut", names[layer], cut, layer)
         elif features.pooling != "none" and layers[layer].shape == "vector":
             poolable = [layer for layer, traits in layers.items() if traits.shape != "vector"]
             yield (
@@ -134,11 +137,10 @@ def head_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
             f"{where}.cut: the key is missing, and features.{head.features} has several cuts. Give one of "
             f"{listing(features.cuts)}."
         )
+    elif isinstance(head.cut, list):
+        yield from _joined_cuts(f"{where}.cut", head, features, backbone)
     elif head.cut is not None and backbone and cut is None:
-        yield (
-            f"{where}.cut: {head.cut!r} is not a cut of features.{head.features}"
-            f"{did_you_mean(head.cut, features.cuts)}. Cuts: {listing(features.cuts)}."
-        )
+        yield _no_cut(f"{where}.cut", head.cut, head.features, features)
     views = len(features.views) + 1
     if head.views is not None and head.views > views:
         yield (
@@ -147,6 +149,30 @@ def head_problems(entries: Entries, section: str, name: str) -> Iterator[str]:
         )
     if section == "heads" and head.start_from == "backbone":
         yield from _start_from_backbone(where, head.features, features, backbone, cut)
+
+
+def _joined_cuts(
+    where: str, probe: ProbeConfig, features: FeaturesConfig, backbone: ResolvedBackbone | None
+) -> Iterator[str]:
+    """Cuts of a probe that do not exist, are the same layer, or cannot be joined, because they are not vectors."""
+    layers = backbone.layers if backbone else None
+    available = {find_layer(layers, cut, "highest") if layers else cut for cut in features.cuts}
+    names = {}
+    for cut in probe.cut:
+        layer = find_layer(layers, cut, "highest") if layers else cut
+        if layer is None or layer not in available:
+            yield _no_cut(where, cut, probe.features, features)
+        elif layer in names:
+            yield _same_layer(where, names[layer], cut, layer)
+        names[layer] = cut
+    flat = features.pooling != "none" or all(layers[layer].shape == "vector" for layer in names if layers and layer)
+    if len(probe.cut) > 1 and not flat:
+        yield not_vectors(where, probe.features)
+
+
+def _no_cut(where: str, cut: str, name: str, features: FeaturesConfig) -> str:
+    suggestion = did_you_mean(cut, features.cuts)
+    return f"{where}: {cut!r} is not a cut of features.{name}{suggestion}. Cuts: {listing(features.cuts)}."
 
 
 def _start_from_backbone(
@@ -204,6 +230,10 @@ def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]
             f"{size} {entry.backbone!r} was trained on {backbone.image_size}, and {backbone.architecture} works with "
             f"one size only. Use a dataset with image_size: {backbone.image_size}."
         )
+
+
+def _same_layer(where: str, first: str, second: str, layer: str) -> str:
+    return f"{where}: {first!r} and {second!r} are the same layer, {layer}. Leave one of them out."
 
 
 def _wrong_pooling(where: str, pooling: str, cut: str, backbone: ResolvedBackbone) -> Iterator[str]:
