@@ -52,18 +52,20 @@ HEADS = ("default head", "my_images")
 PROBES = ("ridge", "logistic")
 
 
+def file_in(files: Path, name: str) -> Path:
+    """The file of this name in a folder or its subfolders."""
+    path = next(files.resolve().rglob(name), None)
+    if path is None:
+        raise SystemExit(f"{files} has no {name}.")
+    return path
+
+
 def study_of(files: Path) -> dict[str, Any]:
     """A study with all data sets, and for each size two heads and two probes, each trained once."""
 
-    def file(name: str) -> dict[str, str]:
-        path = next(files.resolve().rglob(name), None)
-        if path is None:
-            raise SystemExit(f"{files} has no {name}.")
-        return {"path": str(path), "sha256": sha256_of(path)}
-
     def archive(name: str) -> dict[str, Any]:
-        found = file(name)
-        return {"source": "archive", "url": found["path"], "sha256": found["sha256"], "image_size": 160}
+        path = file_in(files, name)
+        return {"source": "archive", "url": str(path), "sha256": sha256_of(path), "image_size": 160}
 
     own = read_yaml(STUDY)
     datasets = {name: archive(path) for name, path in ARCHIVES.items()}
@@ -83,8 +85,8 @@ def study_of(files: Path) -> dict[str, Any]:
         **{"heads": {}, "probes": {}, "fine_tunes": {}},
         "training": {**own["training"], "repeats": 1},
     }
-    weights = file(WEIGHTS)
-    study["backbones"]["imagenet"] |= {"weights": weights["path"], "sha256": weights["sha256"]}
+    weights = file_in(files, WEIGHTS)
+    study["backbones"]["imagenet"] |= {"weights": str(weights), "sha256": sha256_of(weights)}
     recipe = {key: value for key, value in own["heads"]["frozen"].items() if key != "cut"}
     for name in datasets:
         for size in SIZES:

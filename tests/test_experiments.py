@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.experiments import PAGE, run_command
 from benchmarks.pages import commands, fill_outputs
-from tests.pipeline import dvc, read_yaml, run
+from tests.pipeline import commit, dvc, edit_study, read_yaml, run, stages_run
 from tests.small_project import small_project
 
 RATE = "heads.b-one-layer.learning_rate"
@@ -171,3 +171,23 @@ def test_values_keep_their_types(project):
             value = value[key]
         assert value == expected and type(value) is type(expected), setting
     assert "epochs" not in study["heads"]["b-one-layer"]
+
+
+def test_branches_that_each_add_a_model_merge(project):
+    run(project, "git", "config", "--local", "include.path", "../.gitconfig")
+    base = run(project, "git", "rev-parse", "HEAD").stdout.strip()
+    for branch, kind in (("one", "logistic"), ("two", "nearest_neighbors")):
+        run(project, "git", "checkout", "-q", "-B", branch, base)
+        dvc(project, "checkout", "-q")
+        entry = {"task": "digits-b", "features": "b-fc1", "kind": kind}
+        edit_study(project, lambda study, name=f"of-{branch}", entry=entry: study["probes"].update({name: entry}))
+        dvc(project, "repro", "evaluate")
+        commit(project)
+    merged = run(project, "git", "merge", "-q", "--no-edit", "one")
+    assert "dvc.lock: both branches ran evaluate, check. `dvc repro` runs what is in no cache." in merged.stdout
+    assert {"of-one", "of-two", "b-ridge"} == set(read_yaml((project / "params.yaml").read_text())["probes"])
+    dvc(project, "checkout", "-q", "--allow-missing")
+    assert stages_run(dvc(project, "repro", "evaluate")) == {"evaluate"}
+    metrics = json.loads((project / "reports/metrics.json").read_text())
+    assert {"of-one", "of-two"} <= set(metrics)
+    run(project, "git", "checkout", "-qf", base)
