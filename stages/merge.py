@@ -1,43 +1,38 @@
 """Merges dvc.lock, or params.yaml, of two branches: `python -m stages.merge {lock,params} BASE OURS THEIRS`.
 
 Git runs it for a file that both branches have changed, once the command in docs/sharing.md has told it to. The result
-is written into OURS. What cannot be merged gets git's own conflict marks, and exit code 1.
+is written into OURS. What cannot be merged is left as it is, with exit code 1; then git merges lines as usual.
 
 dvc.lock: of a stage that both branches ran, neither result is right, so it is left out, and `dvc repro` runs it.
 params.yaml: entries that both branches added are kept. Git alone takes them for two changes of one place.
 """
 
 import argparse
-import subprocess
 from pathlib import Path
 
 import yaml
 
 from stages.core.command import run_command
+from stages.core.errors import UserError
 from stages.core.wording import listing
-from stages.core.yaml import Yaml12Loader
+from stages.core.yaml import Yaml12Loader, parse_yaml
 
 # Section, and stage or entry -> its lines, with the comments above it. "" stands for what is before the first entry.
 Parts = dict[str, dict[str, str]]
 
 
-class Conflict(Exception):
-    """Both branches have changed one thing."""
-
-
 def main(arguments: argparse.Namespace) -> int:
     files = [arguments.base, arguments.ours, arguments.theirs]
     try:
-        versions = [split_parts(file.read_text(encoding="utf-8")) for file in files]
-        merged, both = merge_parts(*versions)
-        if both and arguments.kind == "params":
-            raise Conflict
-        content = yaml.load(merged, Loader=Yaml12Loader)
-        if arguments.kind == "lock" and not content["stages"]:
-            merged = merged.replace("stages:", "stages: {}")  # DVC refuses an empty value
-    except (Conflict, ValueError, yaml.YAMLError):
-        return merge_lines(*files)
+        merged, both = merge_parts(*(split_parts(file.read_text(encoding="utf-8")) for file in files))
+        content = parse_yaml(merged)
+    except (UserError, ValueError, yaml.YAMLError):
+        return 1
+    if both and arguments.kind == "params":
+        return 1
     if both:
+        if not content["stages"]:
+            merged = merged.replace("stages:", "stages: {}")  # DVC refuses an empty value
         print(f"dvc.lock: both branches ran {listing(both)}. `dvc repro` runs what is in no cache.")
     arguments.ours.write_text(merged, encoding="utf-8", newline="\n")
     return 0
@@ -81,12 +76,6 @@ def merge_parts(base: Parts, ours: Parts, theirs: Parts) -> tuple[str, list[str]
             else:
                 both.append(name or section)
     return merged, both
-
-
-def merge_lines(base: Path, ours: Path, theirs: Path) -> int:
-    """Merge as git does without this command: the result is in `ours`; 0, or 1 if it has conflict marks."""
-    labels = [word for label in ("ours", "base", "theirs") for word in ("-L", label)]
-    return int(subprocess.run(["git", "merge-file", *labels, ours, base, theirs], check=False).returncode != 0)
 
 
 def _start(lines: list[str], key: yaml.ScalarNode) -> int:

@@ -1,7 +1,6 @@
 """Merging dvc.lock and params.yaml of two branches, without a hand-edit."""
 
 import subprocess
-import sys
 
 import pytest
 import yaml
@@ -9,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stages.merge import merge_parts, split_parts
-from tests.pipeline import ROOT, read_yaml
+from tests.pipeline import ROOT, environment, read_yaml, run
 
 PARAMS = """# A study.
 seed: 0
@@ -54,11 +53,16 @@ NETWORKS = "networks:\n  n:\n    task: t\n"
 
 
 def merge(folder, kind, base, ours, theirs):
-    """The exit code of the command, its output and the merged text."""
+    """The exit code of the driver that git starts, its output and the merged text."""
     for name, text in (("base", base), ("ours", ours), ("theirs", theirs)):
         (folder / name).write_text(text)
-    command = [sys.executable, "-m", "stages.merge", kind, *(folder / name for name in ("base", "ours", "theirs"))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    driver = run(ROOT, "git", "config", "-f", ".gitconfig", f"merge.{'lock' if kind == 'lock' else 'study'}.driver")
+    command = driver.stdout.strip()
+    for mark, name in (("%O", "base"), ("%A", "ours"), ("%B", "theirs")):
+        command = command.replace(mark, str(folder / name))
+    done = subprocess.run(
+        ["sh", "-c", command], cwd=ROOT, env=environment(), capture_output=True, text=True, check=False
+    )
     return done.returncode, done.stdout + done.stderr, (folder / "ours").read_text()
 
 
