@@ -2,11 +2,12 @@
 
     python -m benchmarks.features [--files folder] [--rounds 3] [--seconds 4] [architecture@size ...]
 
-files: a folder with photographs (flowers_160.zip) and ImageNet weights (<architecture>_imagenet_notop.weights.h5).
-Without a file, images or weights are random. Images are in memory; decoding is not measured. The methods run in turns,
-and the table has medians over the rounds: images a second, and the speed as a multiple of the first method. It also has
-the smallest cosine of a pooled feature vector with that of the first method, and the arithmetic a second relative to
-the peak of the machine in float32 (`measuring.peak`). PyTorch is optional (see `benchmarks.peer`).
+architecture: as in docs/backbones.md, or a transformer of `measuring.TRANSFORMERS`. files: a folder with photographs
+(flowers_160.zip) and ImageNet weights (<architecture>_imagenet_notop.weights.h5). Without a file, images or weights are
+random. Images are in memory; decoding is not measured. The methods run in turns, and the table has medians over the
+rounds: images a second, and the speed as a multiple of the first method. It also has the smallest cosine of a pooled
+feature vector with that of the first method, and the arithmetic a second relative to the peak of the machine in float32
+(`measuring.peak`). PyTorch is optional (see `benchmarks.peer`).
 """
 
 import statistics

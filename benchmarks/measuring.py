@@ -16,16 +16,35 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras
 import numpy as np
-from keras import layers
 
 from stages.backbones.building import build_backbone, layer_names
 from stages.backbones.cuts import up_to_cut
 from stages.backbones.extraction import BATCH
 from stages.backbones.inference import Inference, has_bfloat16
+from stages.backbones.multiply_adds import multiply_adds
+from stages.backbones.preset_models import prefix_tokens
 from stages.backbones.pretrained import load_weights
 from stages.backbones.runtime import computing_in
 
 PHOTOGRAPHS = "flowers_160.zip"
+SMALL = {"num_layers": 12, "num_heads": 6, "hidden_dim": 384}
+# Transformers of size S, or T of Swin, as published: the class of KerasHub and its configuration.
+TRANSFORMERS = {
+    "vit_small": ("ViTBackbone", {**SMALL, "mlp_dim": 1536, "patch_size": 16}),
+    "deit_small": ("DeiTBackbone", {**SMALL, "intermediate_dim": 1536, "patch_size": 16}),
+    "dinov2_small": (
+        "DINOV2Backbone",
+        {**SMALL, "intermediate_dim": 1536, "patch_size": 14, "position_embedding_shape": (518, 518, 3)},
+    ),
+    "dinov3_small": (
+        "DINOV3Backbone",
+        {**SMALL, "intermediate_dim": 1536, "patch_size": 16, "num_register_tokens": 4},
+    ),
+    "swin_tiny": (
+        "SwinTransformerBackbone",
+        {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24), "window_size": 7, "patch_size": 4},
+    ),
+}
 
 
 def images_of(files: Path | None, count: int, size: int) -> np.ndarray:
@@ -49,15 +68,27 @@ def weights_of(architecture: str, files: Path | None) -> Path | None:
     return file if file and file.exists() else None
 
 
+def transformer(architecture: str, size: int) -> dict[str, Any]:
+    """Return what `build_preset` needs of a transformer; scale and offset are those of most."""
+    class_name, config = TRANSFORMERS[architecture]
+    scale, offset = 1 / 127.5, -1.0
+    return {
+        **{"class_name": class_name, "scale": scale, "offset": offset, "class_token": True, "image_size": size},
+        **{"config": {"image_shape": (size, size, 3), **config}, "prefix_tokens": prefix_tokens(class_name, config)},
+    }
+
+
 def backbone_of(architecture: str, size: int, files: Path | None, precision: str = "float32") -> keras.Model:
     """Return a backbone with pooled output and with ImageNet weights if the folder has them, otherwise random ones."""
     keras.utils.clear_session(free_memory=False)
     keras.utils.set_random_seed(0)
     with computing_in(precision):
-        backbone = build_backbone(architecture, size)
+        preset = transformer(architecture, size) if architecture in TRANSFORMERS else None
+        backbone = build_backbone(architecture, size, preset)
         if weights := weights_of(architecture, files):
             load_weights(backbone, weights, "weights")
-        return up_to_cut(backbone, layer_names(backbone)[-1], "average")
+        prefix = preset["prefix_tokens"] if preset else 0
+        return up_to_cut(backbone, layer_names(backbone)[-1], "average", prefix)
 
 
 def in_batches(run: Inference, images: np.ndarray, index: np.ndarray) -> np.ndarray:
@@ -98,14 +129,9 @@ def ratio(reference: list[float], seconds: list[float]) -> float:
     return statistics.median(slower / own for slower, own in zip(reference, seconds, strict=True))
 
 
-def operations(model: keras.Model) -> float:
-    """Return the multiplications and additions for an image in convolutions and dense layers."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)):
-            positions = np.prod(layer.output.shape[1:-1], dtype=float)
-            total += 2 * positions * sum(np.prod(weight.shape) for weight in layer.weights if len(weight.shape) > 1)
-    return total
+def operations(model: keras.Model) -> int:
+    """Return the multiplications and additions for an image in convolutions, dense layers and attention."""
+    return 2 * multiply_adds(model)
 
 
 def peak(repeats: int = 5) -> float:
