@@ -15,8 +15,10 @@ report when the features are there.
 """
 
 import argparse
+import contextlib
 import io
 import os
+import sys
 import tempfile
 import zipfile
 from collections import defaultdict
@@ -168,8 +170,9 @@ def winners(files: Path, folder: Path) -> None:
     ):
         for name in study[section]:
             run(params, stage, name, f"{output}/{name}")
-    evaluate.main(params)
-    compare.main(params)
+    with contextlib.redirect_stdout(sys.stderr):
+        evaluate.main(params)
+        compare.main(params)
     metrics, comparisons = read_json(Path("reports/metrics.json")), read_json(Path("reports/comparisons.json"))
     rows, places = [], []
     for task in study["tasks"]:
