@@ -3,7 +3,6 @@
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -49,16 +48,15 @@ def main(arguments: argparse.Namespace) -> int:
 
 def keras_predictor(record: ModelRecord, images: int, ensemble: bool) -> Callable[[np.ndarray], np.ndarray]:
     """The predictions of the model in Keras. images: how many it will predict. ensemble: the mean of all repeats."""
-    from stages.training.full_model import load_calibrated_model  # imports TensorFlow, which takes seconds
+    # It imports TensorFlow, which takes seconds.
+    from stages.training.full_model import load_calibrated_model, load_ensemble
 
-    repeats = range(record.repeats) if ensemble else [record.best_repeat]
     if ensemble:
         check_ensemble(record)
-    models = [load_calibrated_model(replace(record, best_repeat=repeat)) for repeat in repeats]
+    model = load_ensemble(record) if ensemble else load_calibrated_model(record)
     if images > BATCH:
-        return lambda pixels: np.mean([model.predict_on_batch(pixels) for model in models], axis=0)
-    # To compile a function would not pay.
-    return lambda pixels: np.mean([np.asarray(model(pixels, training=False)) for model in models], axis=0)
+        return model.predict_on_batch
+    return lambda pixels: np.asarray(model(pixels, training=False))  # to compile a function would not pay
 
 
 def find_images(paths: Iterable[Path]) -> list[SourceImage]:

@@ -22,7 +22,7 @@ from stages.evaluation.study_results import read_study
 from stages.training import stored_models
 from stages.training.batches import Examples
 from stages.training.calibration import at_temperature
-from stages.training.full_model import load_full_model
+from stages.training.full_model import load_ensemble, load_full_model
 from stages.training.repeats import train_repeats
 from stages.training.specification import BuiltModel, ModelDescription, TrainingData, TrainingSpec
 from tests.example_results import change_test_predictions, model_record, write_result, write_study
@@ -77,6 +77,15 @@ def test_an_ensemble_averages_calibrated_probabilities_and_costs_as_much_as_its_
     assert row["to_mean"][0] == pytest.approx(correct.mean() - repeats, abs=1e-6)
     assert all(low <= difference <= high for difference, low, high in (row["to_used"], row["to_mean"]))
     assert row["multiply_adds"] == 2 * record.multiply_adds
+
+
+def test_the_repeats_of_a_head_share_their_frozen_backbone(params):
+    record = replace(read_model_record("b-head"), multiply_adds=700, total_parameters=5_000_000)
+    features = replace(record.provenance.features, multiply_adds=600, parameters=4_000_000)
+    record = replace(record, provenance=replace(record.provenance, features=features))
+    write_result(replace(read_result("b-head"), record=record))
+    row = rows_of(params)["b-head", "ensemble"]
+    assert (row["multiply_adds"], row["megabytes"]) == (600 + 2 * 100, 4 * (4 + 2 * 1))
 
 
 def test_a_soup_costs_as_much_as_one_repeat(params):
@@ -199,6 +208,13 @@ def test_predict_averages_the_repeats_on_demand(here, capsys, name):
     expected = at_temperature(test.probabilities[:, 0], result.record.temperature).mean(axis=0)
     told = {each["class"]: each["probability"] for each in answer["classes"]}
     np.testing.assert_allclose([told[name] for name in result.record.classes], expected, atol=5e-3)
+
+
+def test_an_ensemble_of_a_head_has_its_backbone_once(here):
+    record = read_model_record("above")
+    own = load_full_model(record).layers[-1].count_params()
+    assert load_ensemble(record).count_params() == record.total_parameters + (record.repeats - 1) * own
+    assert load_ensemble(read_model_record("cached")).count_params() == 2 * read_model_record("cached").total_parameters
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,9 @@ def combined_repeats(study: StudyResults, models: list[str], metrics: dict[str, 
             split: at_temperature(predictions[split].probabilities, record.temperature).mean(axis=0)
             for split in held_out
         }
+        # The repeats of a head, or a probe, have one frozen backbone.
+        features = record.provenance.features if record.kind in ("head", "probe") else None
+        shared_work, shared_weights = (features.multiply_adds, features.parameters) if features else (0, 0)
         for kind, probabilities, times in (("ensemble", ensemble, record.repeats), ("soup", soup, 1)):
             if not probabilities:
                 continue
@@ -47,8 +50,8 @@ def combined_repeats(study: StudyResults, models: list[str], metrics: dict[str, 
                     "repeats": record.repeats,
                     **_on_test(correct["test"], predictions["test"], record.best_repeat),
                     "validation": rounded(correct["validation"].mean()) if "validation" in correct else None,
-                    "multiply_adds": times * record.multiply_adds,
-                    "megabytes": rounded(times * metrics[model]["cost"]["megabytes"]),
+                    "multiply_adds": shared_work + times * (record.multiply_adds - shared_work),
+                    "megabytes": rounded((shared_weights + times * (record.total_parameters - shared_weights)) * 4e-6),
                 }
             )
     return rows

@@ -4,6 +4,7 @@ The trainings build their models here. `load_full_model` rebuilds a trained one 
 `load_calibrated_model` also applies the temperature that was fitted after its training.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -87,23 +88,12 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
     tuning = record.settings.get("tuning") if record.kind == "fine-tune" else None
     weights = checked_weights(record.name, record.best_repeat, record.weights_sha256[record.best_repeat])
     below, above = record.precisions
-    with computing_in(precision or below):
-        if record.kind in ("head", "probe") or tuning:
-            backbone, used = load_backbone(provenance.backbone, record.image_size)
-            if used.sha256 != provenance.backbone_sha256:
-                raise UserError(
-                    f"models/{record.name} does not belong to data/weights/{provenance.backbone}: it was trained with "
-                    "other weights of this backbone. Run `dvc checkout`, or `dvc repro` to train it again."
-                )
-        else:  # its own file holds all weights
-            backbone = build_backbone(provenance.architecture, record.image_size, provenance.preset)
-        prefix = prefix_tokens(provenance.preset)
-        pooling = "none" if record.kind == "network" else provenance.pooling
-        lower = up_to_cuts(backbone, provenance.cuts, pooling, prefix)
+    lower = _load_lower(record, precision or below)
     with computing_in(precision or above):
         if record.kind in ("head", "probe"):
             return join_head(record.name, load_head(HeadProvenance.of(record), record.best_repeat, classes), lower)
         if record.kind == "network":
+            prefix = prefix_tokens(provenance.preset)
             model = build_network(record.name, NetworkConfig(**record.settings), lower, classes, prefix=prefix)
         else:
             model = join_head(record.name, build_untrained_head(provenance.head, classes), lower)
@@ -116,14 +106,57 @@ def load_full_model(record: ModelRecord, precision: str | None = None) -> keras.
         return model
 
 
+def _load_lower(record: ModelRecord, precision: str) -> keras.Model:
+    """The backbone of a model up to its cut, or cuts; with random weights if the model's own file has all weights."""
+    provenance = record.provenance
+    with computing_in(precision):
+        if record.kind in ("head", "probe") or (record.kind == "fine-tune" and record.settings.get("tuning")):
+            backbone, used = load_backbone(provenance.backbone, record.image_size)
+            if used.sha256 != provenance.backbone_sha256:
+                raise UserError(
+                    f"models/{record.name} does not belong to data/weights/{provenance.backbone}: it was trained with "
+                    "other weights of this backbone. Run `dvc checkout`, or `dvc repro` to train it again."
+                )
+        else:  # its own file holds all weights
+            backbone = build_backbone(provenance.architecture, record.image_size, provenance.preset)
+        pooling = "none" if record.kind == "network" else provenance.pooling
+        return up_to_cuts(backbone, provenance.cuts, pooling, prefix_tokens(provenance.preset))
+
+
 def load_calibrated_model(record: ModelRecord, precision: str | None = None) -> keras.Model:
     """A trained model as it is used: `load_full_model` with its logits divided by the temperature of the record."""
     model = load_full_model(record, precision)
+    _calibrate(model, record.temperature)
+    return model
+
+
+def load_ensemble(record: ModelRecord) -> keras.Model:
+    """All repeats of a trained model, of whose calibrated probabilities it is the mean; see `load_full_model`.
+
+    The frozen backbone of heads and probes is in it once.
+    """
+    if record.kind in ("head", "probe"):
+        below, above = record.precisions
+        lower = _load_lower(record, below)
+        images, x = lower.input, lower.output
+        with computing_in(above):
+            head = HeadProvenance.of(record)
+            models = [load_head(head, repeat, len(record.classes)) for repeat in range(record.repeats)]
+        for model in models:
+            _calibrate(model, record.temperature)
+    else:
+        models = [load_calibrated_model(replace(record, best_repeat=repeat)) for repeat in range(record.repeats)]
+        images = x = keras.Input(models[0].input.shape[1:], dtype="uint8")
+    for number, model in enumerate(models):
+        model.name = f"repeat{number}"
+    return keras.Model(images, keras.layers.Average(dtype="float32")([model(x) for model in models]), name=record.name)
+
+
+def _calibrate(model: keras.Model, temperature: float) -> None:
     output = model.layers[-1]
     while isinstance(output, keras.Model):  # a head
         output = output.layers[-1]
-    output.set_weights([weights / record.temperature for weights in output.get_weights()])
-    return model
+    output.set_weights([weights / temperature for weights in output.get_weights()])
 
 
 def checked_weights(model: str, repeat: int, sha256: str) -> Path:
