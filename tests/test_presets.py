@@ -264,13 +264,6 @@ def test_folders_without_a_usable_preset_are_refused(tmp_path, write, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_format_for_which_kerashub_has_no_image_converter_is_refused(tmp_path, monkeypatch):
-    save_preset("vit", tmp_path / "mine")
-    monkeypatch.setattr(keras_hub.layers.ImageConverter, "from_preset", lambda folder: None)
-    with pytest.raises(UserError, match=r"does not say how pixels are scaled \(KerasHub has no image converter for"):
-        convert_preset(tmp_path / "mine", tmp_path / "backbone.weights.h5", "mine", "backbones.x.weights")
-
-
 def test_the_record_of_a_backbone_is_plain_json(saved):
     for family in FAMILY_NAMES:
         text = (saved[0] / WEIGHTS_FOLDER / family / "backbone.json").read_text()

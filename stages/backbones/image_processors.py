@@ -96,8 +96,10 @@ def _pixels(
     """(pixels * factor - mean) / std as scale and offset. values: factor, mean and std. place: setting and file."""
     channels = [_channels(value) for value in values]
     for name, value, numbers in zip(names, values, channels, strict=True):
-        if numbers is None or (name.endswith("std") and 0 in numbers):
-            what = "is missing" if value is None else f"is {json.dumps(value)}, not a number for each color"
+        is_divisor = name.endswith("std")
+        if numbers is None or (is_divisor and 0 in numbers):
+            number = "a number other than 0" if is_divisor else "a number"
+            what = "is missing" if value is None else f"is {json.dumps(value)}, not {number} for each color"
             problems.append(f"{name} {what}")
     if problems:
         raise _unusable(*place, problems)

@@ -5,12 +5,12 @@ computes something else: what it ignores is checked here, before weights are rea
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from stages.backbones.image_processors import square_side
 from stages.core.errors import UserError
-from stages.core.wording import did_you_mean
 
 KERAS, TRANSFORMERS, TIMM = "keras", "transformers", "timm"
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")  # of the last two, in one file or in several
@@ -68,10 +68,10 @@ def transformers_config(folder: Path, config: dict[str, Any], where: str) -> dic
 
     config: the content of config.json. `UserError` if KerasHub converts no such model, or to another network.
     """
-    kind = config["model_type"]
+    kind = str(config["model_type"])
     if kind not in MODEL_TYPES:
         raise _not_convertible(where, "model_type", kind, MODEL_TYPES)
-    config = {**MODEL_TYPES[kind], **config}
+    config = {**MODEL_TYPES[kind], **{key: value for key, value in config.items() if value is not None}}
     problems = [
         f"{key} is {json.dumps(config[key])}, and KerasHub computes {json.dumps(MODEL_TYPES[kind][key])}"
         for key in FIXED[kind]
@@ -110,8 +110,8 @@ def _check(folder: Path, problems: list[str], where: str) -> None:
         )
 
 
-def _not_convertible(where: str, key: str, value: Any, possible: Any) -> UserError:
+def _not_convertible(where: str, key: str, value: str, possible: Iterable[str]) -> UserError:
     return UserError(
-        f"{where}: config.json has {key} {value!r}{did_you_mean(value, possible)}, which cannot be converted here. "
+        f"{where}: config.json has {key} {value!r}, which cannot be converted here. "
         f"Give a preset that KerasHub saved, or a model with one of {key}: {', '.join(possible)}."
     )
