@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,8 @@ def _from_transformers(folder: Path, config: dict[str, Any]) -> keras.Model:
 def _image_backbone(load: Callable[[], keras.Model], where: str) -> keras.Model:
     """The backbone that `load` reads; of one for images and text, the tower for images."""
     try:
-        backbone = load()
+        with redirect_stdout(None):  # the converter of MobileNet prints each weight
+            backbone = load()
     except Exception as error:  # KerasHub reads several formats, and raises many types of errors
         raise UserError(
             f"{where}: KerasHub cannot read the preset ({_first_line(error)}). Give a preset of an image backbone."
