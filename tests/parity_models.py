@@ -28,10 +28,12 @@ TRANSFORMERS = {
     "dinov3": ("DINOv3ViTModel", DINOV3, "DINOv3ViT", {}, 3),
     "dinov3_gated": ("DINOv3ViTModel", {**DINOV3, **GATED, "key_bias": True, "rope_theta": 50.0}, "DINOv3ViT", {}, 3),
     "swin": ("SwinModel", SWIN, "ViT", {"image_mean": [0.4, 0.5, 0.6]}, 0),
+    "swin_one_window": ("SwinModel", {**SWIN, "window_size": 8}, "ViT", {}, 0),
     "swin_with_a_head": ("SwinForImageClassification", {**SWIN, "qkv_bias": False}, "ViT", {}, 0),
 }
-# Of these, timm's features after the last layer.
-TIMM = ("resnet18", "resnet50", "resnetv2_50", "mobilenetv3_small_050", "efficientnet_b0", "cspdarknet53", "darknet53")
+# Of timm, some of each family; the other architectures differ in numbers only.
+TIMM = ("resnet18", "resnet50", "resnetv2_50", "mobilenetv3_small_050", "mobilenetv3_large_100", "efficientnet_b0")
+TIMM += ("efficientnet_lite0", "cspdarknet53", "cspresnet50", "cspresnext50", "darknet53")
 
 
 def images() -> np.ndarray:

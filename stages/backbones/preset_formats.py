@@ -45,8 +45,15 @@ FIXED = {
     "dinov3_vit": (),
     "swin": ("hidden_act", "layer_norm_eps", "use_absolute_embeddings"),
 }
-# The architectures of timm that KerasHub converts to families of this project start with these.
-ARCHITECTURES = ("csp", "dark", "efficientnet", "mobilenetv3", "resnet")
+# The architectures of timm whose features were equal to timm's after the conversion. KerasHub converts others too: of
+# these, efficientnetv2_rw_t computes other values, and efficientnet_es is a network that it cannot build again.
+ARCHITECTURES = (
+    *("resnet18", "resnet26", "resnet34", "resnet50", "resnet101", "resnet152"),
+    *("resnetv2_50", "resnetv2_101", "resnetv2_152"),
+    *("cspdarknet53", "cspresnet50", "cspresnext50", "darknet53"),
+    *("efficientnet_b0", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "efficientnet_b5"),
+    *("efficientnet_lite0", "mobilenetv3_small_050", "mobilenetv3_small_100", "mobilenetv3_large_100"),
+)
 OF_HEAD = ("num_classes", "global_pool")  # arguments of timm's models
 
 
@@ -91,8 +98,8 @@ def transformers_config(folder: Path, config: dict[str, Any], where: str) -> dic
 def check_timm(folder: Path, config: dict[str, Any], where: str) -> None:
     """Refuse a model of timm that KerasHub does not convert to what it computes. config: that of config.json."""
     architecture = str(config["architecture"])
-    if not architecture.startswith(ARCHITECTURES):
-        raise _not_convertible(where, "architecture", architecture, [f"{start}..." for start in ARCHITECTURES])
+    if architecture not in ARCHITECTURES:
+        raise _not_convertible(where, "architecture", architecture, ARCHITECTURES)
     arguments = config.get("model_args") or {}
     arguments = {
         key: value for key, value in arguments.items() if (key, value) != ("in_chans", 3) and key not in OF_HEAD
