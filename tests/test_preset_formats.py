@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
@@ -79,9 +80,13 @@ def in_two_files(folder):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": files}))
 
 
-def in_half_precision(folder):
+def in_half_precision(folder, dtype=np.float16):
     tensors = load_file(folder / "model.safetensors")
-    save_file({name: values.astype(np.float16) for name, values in tensors.items()}, folder / "model.safetensors")
+    save_file({name: values.astype(dtype) for name, values in tensors.items()}, folder / "model.safetensors")
+
+
+def in_bfloat16(folder):
+    in_half_precision(folder, ml_dtypes.bfloat16)
 
 
 def with_other_files(folder):
@@ -98,7 +103,13 @@ def sizes_as_lists(folder):
 @pytest.mark.numeric
 @pytest.mark.parametrize(
     ("change", "tolerance"),
-    [(in_two_files, 1e-4), (in_half_precision, 5e-3), (with_other_files, 1e-4), (sizes_as_lists, 1e-4)],
+    [
+        (in_two_files, 1e-4),
+        (in_half_precision, 5e-3),
+        (in_bfloat16, 5e-2),
+        (with_other_files, 1e-4),
+        (sizes_as_lists, 1e-4),
+    ],
 )
 @pytest.mark.parametrize("kind", ["vit", "dinov2"])
 def test_the_same_model_may_be_saved_otherwise(mine, kind, change, tolerance):
@@ -159,6 +170,7 @@ def test_pixels_are_scaled_as_the_image_processor_says(mine, processor, scale, o
             "image_std is [0.5, 0, 0.5], not a number other than 0 for each color",
         ),
         ({**HALVES, "rescale_factor": None}, "rescale_factor is missing"),
+        ({**HALVES, "rescale_factor": 0}, "rescale_factor is 0, not a number other than 0 for each color"),
         (
             {**HALVES, "size": {"height": 224, "width": 192}},
             'size {"height": 224, "width": 192} is not the side of a square',

@@ -96,9 +96,9 @@ def _pixels(
     """(pixels * factor - mean) / std as scale and offset. values: factor, mean and std. place: setting and file."""
     channels = [_channels(value) for value in values]
     for name, value, numbers in zip(names, values, channels, strict=True):
-        is_divisor = name.endswith("std")
-        if numbers is None or (is_divisor and 0 in numbers):
-            number = "a number other than 0" if is_divisor else "a number"
+        may_be_zero = name.endswith("mean")
+        if numbers is None or (0 in numbers and not may_be_zero):
+            number = "a number" if may_be_zero else "a number other than 0"
             what = "is missing" if value is None else f"is {json.dumps(value)}, not {number} for each color"
             problems.append(f"{name} {what}")
     if problems:
