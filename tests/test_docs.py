@@ -5,6 +5,7 @@ import copy
 import errno
 import importlib
 import io
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -25,6 +26,8 @@ from stages import check
 from stages.artifacts.models import ModelResult
 from stages.artifacts.tasks import SPLITS, Task, read_task
 from stages.backbones.building import build_backbone
+from stages.backbones.image_processors import transformers_pixels
+from stages.backbones.preset_formats import transformers_config
 from stages.backbones.pretrained import load_weights
 from stages.backbones.tuning import tune
 from stages.config.training import TrainingConfig
@@ -343,6 +346,12 @@ def weights_of_another_architecture() -> str:
     return error_of(load_weights, build_backbone("four_conv", 16), Path("mine.weights.h5"), "backbones.mine.weights")
 
 
+def odd_image_processor() -> str:
+    processor = {"image_processor_type": "EfficientNetImageProcessor", "image_std": [0.5, 0.5, 0.5]}
+    Path("preprocessor_config.json").write_text(json.dumps(processor))
+    return error_of(transformers_pixels, Path(), "backbones.mine.weights")
+
+
 def weights_of_another_commit() -> str:
     write_tree("models/scratch", {"weights/repeat-0.weights.h5": b"weights"})
     return error_of(full_model.checked_weights, "scratch", 0, "0" * 64)
@@ -425,6 +434,10 @@ ERRORS = {
     "large probe": large_probe,
     "tuning without its parts": tuning_without_normalization,
     "weights of another architecture": weights_of_another_architecture,
+    "image processor that cannot be followed": odd_image_processor,
+    "model that cannot be converted": lambda: error_of(
+        transformers_config, Path(), {"model_type": "clip"}, "backbones.mine.weights"
+    ),
     "weights of another commit": weights_of_another_commit,
     "features of other images": features_of_other_images,
     "full disk": full_disk,

@@ -12,8 +12,11 @@ from huggingface_hub import constants
 from kagglehub import exceptions
 from kagglesdk import KaggleEnv, kaggle_env
 
+from stages import weights
 from stages.core.errors import UserError
+from stages.core.params import Params
 from stages.sources.preset_files import preset_folder
+from tests.transformers_models import write_model
 
 WHERE, SECRET = "backbones.mine.weights", "hf_thisisnobodystoken"
 KAGGLE, HUGGING_FACE = "kaggle://some-owner/net/keras/small/3", "hf://some-owner/net"
@@ -22,7 +25,13 @@ PAGES = {
     HUGGING_FACE: "https://huggingface.co/some-owner/net",
 }
 CREDENTIALS = {KAGGLE: "KAGGLE_API_TOKEN", HUGGING_FACE: "HF_TOKEN"}
-FILES = {"config.json": b'{"registered_name": "net"}', "model.weights.h5": b"weights" * 1000, "notes.txt": b"-"}
+FILES = {
+    "config.json": b'{"registered_name": "net"}',
+    "model.weights.h5": b"weights" * 1000,
+    "notes.txt": b"-",
+    "pytorch_model.bin": b"PyTorch",
+    "tf_model.h5": b"TensorFlow",
+}
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -111,6 +120,19 @@ def test_only_files_of_a_preset_are_taken_from_hugging_face(server):
         "config.json",
         "model.weights.h5",
     ]
+
+
+@pytest.mark.parametrize("source", [HUGGING_FACE, f"{HUGGING_FACE}@{COMMIT}"])
+@pytest.mark.parametrize("kind", ["vit", "dinov2"])
+def test_a_model_of_transformers_is_converted_from_hugging_face(server, tmp_path, monkeypatch, source, kind):
+    write_model(tmp_path / "saved", kind)
+    for file in (tmp_path / "saved").iterdir():
+        monkeypatch.setitem(FILES, file.name, file.read_bytes())
+    params = Params({"backbones": {"x": {"architecture": "preset", "weights": source}}})
+    assert weights.main(params, "x").startswith(f"x-preset, {source}, model.safetensors sha256 ")
+    server.shutdown()
+    server.server_close()
+    assert weights.main(params, "x").startswith("x-preset")  # without a connection
 
 
 @pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE])

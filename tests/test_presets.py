@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, write_weights_record
+from stages.backbones import preset_conversion
 from stages.backbones.building import inner_layers
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.inference import onnx_inference
@@ -17,6 +18,7 @@ from stages.backbones.layer_table import layers_of
 from stages.backbones.multiply_adds import multiply_adds
 from stages.backbones.pooling import possible_poolings
 from stages.backbones.preset_conversion import convert_preset
+from stages.backbones.preset_models import build_preset
 from stages.backbones.presets import CLASS_TOKENS, CONVOLUTIONAL, TRANSFORMERS
 from stages.backbones.pretrained import load_backbone
 from stages.core.errors import UserError
@@ -187,8 +189,6 @@ def test_sizes_that_a_transformer_cannot_take_are_refused(load, family, size, re
 def test_a_vision_transformer_has_the_published_multiply_adds():
     # Dosovitskiy et al. 2021 do not give them; 17.6 billion is the number in the code of DeiT and of timm.
     config = {"image_shape": (224, 224, 3), "patch_size": 16, "num_layers": 1, "num_heads": 12, "hidden_dim": 768}
-    from stages.backbones.preset_models import build_preset
-
     preset = {"class_name": "ViTBackbone", "config": {**config, "mlp_dim": 3072}, "scale": 1.0, "offset": 0.0}
     backbone = build_preset(preset, 224, "vit")
     embedding = multiply_adds(up_to_cut(backbone, "embedding"))
@@ -264,11 +264,27 @@ def test_folders_without_a_usable_preset_are_refused(tmp_path, write, message):
     assert "\n" not in str(error.value)
 
 
-def test_a_format_for_which_kerashub_has_no_image_converter_is_refused(tmp_path, monkeypatch):
+def fails(*_):
+    raise ValueError("Inputs have incompatible shapes.")
+
+
+def of_other_numbers(name, image_size, preset):
+    return build_preset({**preset, "offset": [1.0, 1.0, 1.0]}, image_size, name)
+
+
+def of_another_width(name, image_size, preset):
+    return build_preset({**preset, "config": {**preset["config"], "mlp_dim": 8}}, image_size, name)
+
+
+@pytest.mark.parametrize("build", [fails, of_other_numbers, of_another_width])
+def test_a_preset_whose_description_leads_to_another_network_is_refused(tmp_path, monkeypatch, build):
     save_preset("vit", tmp_path / "mine")
-    monkeypatch.setattr(keras_hub.layers.ImageConverter, "from_preset", lambda folder: None)
-    with pytest.raises(UserError, match=r"does not say how pixels are scaled \(KerasHub has no image converter for"):
+    monkeypatch.setattr(preset_conversion, "build_backbone", build)
+    with pytest.raises(UserError) as error:
         convert_preset(tmp_path / "mine", tmp_path / "backbone.weights.h5", "mine", "backbones.x.weights")
+    assert str(error.value) == (
+        "backbones.x.weights: the network built from its description computes other values. Give another preset."
+    )
 
 
 def test_the_record_of_a_backbone_is_plain_json(saved):

@@ -1,8 +1,9 @@
-"""Writes the weights of a preset of KerasHub into data/weights/<backbone>."""
+"""Writes the weights of a preset into data/weights/<backbone>."""
 
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, write_weights_record
 from stages.backbones.known_presets import known_presets
 from stages.backbones.layer_table import parse_layers
+from stages.backbones.preset_formats import KERAS, preset_format
 from stages.backbones.presets import PRESET
 from stages.config.backbones import BackboneConfig
 from stages.core.errors import UserError
@@ -10,11 +11,9 @@ from stages.core.files import atomic_directory, sha256_of
 from stages.core.wording import counted
 from stages.sources.preset_files import preset_folder
 
-FORMATS = (".h5", ".safetensors")  # of weights that KerasHub reads
-
 
 def write_preset(name: str, entry: BackboneConfig) -> str:
-    """Fetch a preset of KerasHub, and write it as the weights of backbone `name`; returns a summary.
+    """Fetch a preset, and write it as the weights of backbone `name`; returns a summary.
 
     `UserError` if it cannot be fetched, or is not what the entry says.
     """
@@ -22,7 +21,9 @@ def write_preset(name: str, entry: BackboneConfig) -> str:
     known = known_presets().get(entry.architecture)
     source = known.handle if entry.weights == PRESET else entry.weights
     files = preset_folder(source, where)
-    checksums = {path.name: sha256_of(path) for path in sorted(files.iterdir()) if path.suffix in FORMATS}
+    # Those that are read: models of transformers have others beside them, such as tf_model.h5.
+    pattern = "*.h5" if preset_format(files)[0] == KERAS else "*.safetensors"
+    checksums = {path.name: sha256_of(path) for path in sorted(files.glob(pattern))}
     if entry.sha256 and entry.sha256 not in checksums.values():
         what = ", ".join(f"{file} has {sha256}" for file, sha256 in checksums.items()) or "it has no such file"
         raise UserError(

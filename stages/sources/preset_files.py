@@ -1,4 +1,4 @@
-"""The files of a preset of KerasHub: in a folder, or fetched from Kaggle or Hugging Face."""
+"""The files of a preset: in a folder, or fetched from Kaggle or Hugging Face."""
 
 import errno
 import re
@@ -8,8 +8,8 @@ from stages.core.errors import UserError
 from stages.sources.urls import local_path
 
 KAGGLE, HUGGING_FACE = "kaggle://", "hf://"
-# Configurations, and weights in the formats that KerasHub reads.
-FILES = ["*.json", "*.h5", "*.safetensors"]
+# Configurations, and weights in the formats that KerasHub reads; not TensorFlow's tf_model.h5.
+FILES = ["*.json", "*.weights.h5", "*.safetensors"]
 # Errors of the disk, which are reported as they are.
 ON_THIS_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EPERM, errno.EROFS}
 
@@ -30,7 +30,7 @@ def preset_folder(source: str, where: str) -> Path:
         reason = "it has no config.json" if folder.is_dir() else "there is no such folder"
         raise UserError(
             f"{where}: {source!r} is not a preset of KerasHub ({reason}). Give the folder that save_to_preset wrote, "
-            "or correct the path."
+            "or save_pretrained of transformers, or correct the path."
         )
     return folder
 
