@@ -10,7 +10,7 @@ import pytest
 
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, write_weights_record
 from stages.backbones import preset_conversion
-from stages.backbones.building import inner_layers
+from stages.backbones.building import build_backbone, inner_layers
 from stages.backbones.cuts import above_cut, freeze_below, up_to_cut
 from stages.backbones.inference import onnx_inference
 from stages.backbones.known_presets import FAMILIES, PRESETS_FILE, known_presets, transformer_layers
@@ -20,7 +20,7 @@ from stages.backbones.pooling import possible_poolings
 from stages.backbones.preset_conversion import convert_preset
 from stages.backbones.preset_models import build_preset
 from stages.backbones.presets import CLASS_TOKENS, CONVOLUTIONAL, TRANSFORMERS
-from stages.backbones.pretrained import load_backbone
+from stages.backbones.pretrained import bicubic_matrix, load_backbone, load_weights, save_weights
 from stages.core.errors import UserError
 from tests import presets
 from tests.presets import BLOCKS, OFFSET, PATCH, SCALE, SIZE, save_preset
@@ -162,7 +162,37 @@ def test_position_embeddings_are_interpolated_for_other_sizes(load, family):
     assert large.predict_on_batch(pixels_of(64)).shape[0] == 3
 
 
-@pytest.mark.parametrize("family", ["dinov2", "dinov3", "swin", "resnet"])
+@pytest.mark.parametrize(
+    ("new_side", "expected"),  # torch.nn.functional.interpolate(..., mode="bicubic") of 0, 0, 1, 0
+    [
+        (6, [0.0, -0.09375, 0.1608796, 0.9432871, 0.59375, -0.0868053]),
+        (3, [-0.0173612, 0.59375, 0.1608795]),
+        (4, [0.0, 0.0, 1.0, 0.0]),
+    ],
+)
+def test_rows_are_interpolated_as_by_pytorch(new_side, expected):
+    np.testing.assert_allclose(bicubic_matrix(4, new_side) @ [0, 0, 1, 0], expected, atol=1e-6)
+
+
+@pytest.mark.numeric
+@pytest.mark.parametrize("family", ["dinov2", "dinov2_with_registers"])
+@pytest.mark.parametrize(("size", "side"), [(64, 8), (24, 3), (48, 6)])
+def test_dinov2_interpolates_its_trained_positions_once(load, tmp_path, family, size, side):
+    small, record = load(family)
+    trained = small.get_layer("embedding").position_embeddings.numpy()[0]  # for 48 pixels, in a preset for 32
+    matrix = bicubic_matrix(6, side)
+    expected = np.einsum("ai,bj,ijc->abc", matrix, matrix, trained[1:].reshape(6, 6, 16)).reshape(-1, 16)
+    model, _ = load(family, size)
+    positions = model.get_layer("embedding").interpolated_position_embeddings.numpy()[0]
+    assert np.array_equal(positions[0], trained[0])
+    np.testing.assert_allclose(positions[1:], expected, atol=1e-6)
+    save_weights(model, tmp_path / "saved.weights.h5")
+    rebuilt = build_backbone(family, size, record.preset)
+    load_weights(rebuilt, tmp_path / "saved.weights.h5", "saved")
+    assert np.array_equal(rebuilt.predict_on_batch(pixels_of(size)), model.predict_on_batch(pixels_of(size)))
+
+
+@pytest.mark.parametrize("family", ["dinov3", "swin", "resnet"])
 def test_other_sizes_give_what_kerashub_gives_for_them(saved, load, family):
     backbone, _ = load(family, 64)
     published = keras_hub.models.Backbone.from_preset(str(saved[0] / family), image_shape=(64, 64, 3))

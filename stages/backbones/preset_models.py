@@ -29,6 +29,9 @@ def build_preset(preset: dict[str, Any], image_size: int, name: str) -> keras.Mo
 
 def new_backbone(class_name: str, config: dict[str, Any], image_size: int) -> keras.Model:
     """A backbone of KerasHub with random weights, for images (image_size, image_size, 3)."""
+    if "position_embedding_shape" in config and config["image_shape"][0] != image_size:
+        # Of DINOv2. `copy_interpolated` then fills them, and they stay as they are when the model is saved.
+        config = {**config, "position_embedding_shape": (image_size, image_size)}
     if "image_shape" in config:
         config = {**config, "image_shape": (image_size, image_size, 3)}
     return getattr(keras_hub.models, class_name)(**config)

@@ -27,8 +27,10 @@ CLASS_TOKENS = {
     "DINOV3Backbone": 1,
     "CLIPVisionEncoder": 1,
 }
-# Transformers with an embedding of each position, which belongs to one image size. DINOv2 interpolates its own.
-LEARNED_POSITIONS = frozenset({"ViTBackbone", "DeiTBackbone", "CLIPVisionEncoder", "SigLIPVisionEncoder"})
+# Transformers with an embedding of each position, which belongs to one image size.
+LEARNED_POSITIONS = frozenset(
+    {"ViTBackbone", "DeiTBackbone", "DINOV2Backbone", "CLIPVisionEncoder", "SigLIPVisionEncoder"}
+)
 
 
 def patch_size(config: dict[str, Any]) -> int:

@@ -47,26 +47,55 @@ def copy_interpolated(source: keras.Model, target: keras.Model, prefix: int) -> 
     """Give a transformer the weights of the same one for another image size.
 
     Position embeddings of the patches (t, c) are interpolated over the image (Dosovitskiy et al. 2021, section 3.2),
-    bicubic; those of the `prefix` tokens before them are copied.
+    bicubic; those of the tokens before them are copied. prefix: the number of these tokens, registers included.
+    DINOv2 has no positions of registers, says by `antialias_in_interpolation` how it was published, and has two tables:
+    the trained one, and the one for the size of its images.
     """
+    antialias = getattr(source.get_layer("embedding"), "antialias_in_interpolation", None)
+    trained = next((weight for weight in source.weights if weight.path.endswith("/position_embeddings")), None)
     for old, new in zip(source.weights, target.weights, strict=True):
+        if new.path.endswith("/interpolated_position_embeddings"):
+            old = trained
         values = keras.ops.convert_to_numpy(old)
         if old.shape != new.shape:
             if values.dtype.kind == "i":  # the numbers of the positions
                 values = np.arange(np.prod(new.shape)).reshape(new.shape)
             else:
-                values = _interpolate(values, tuple(new.shape), prefix)
+                own = prefix if antialias is None else 1
+                values = _interpolate(values, tuple(new.shape), own, antialias)
         new.assign(values)
 
 
-def _interpolate(values: np.ndarray, shape: tuple[int, ...], prefix: int) -> np.ndarray:
+def _interpolate(values: np.ndarray, shape: tuple[int, ...], prefix: int, antialias: bool | None) -> np.ndarray:
+    """antialias: None for only where the image becomes smaller."""
     table = values.reshape(-1, values.shape[-1])
     own, patches = table[:prefix], table[prefix:]
     side, new_side = (math.isqrt(count - prefix) for count in (len(table), math.prod(shape[:-1])))
     grid = patches.reshape(side, side, -1)
-    resized = keras.ops.image.resize(grid, (new_side, new_side), "bicubic", antialias=new_side < side)
+    if antialias is False:
+        matrix = bicubic_matrix(side, new_side)
+        resized = np.einsum("ai,bj,ijc->abc", matrix, matrix, grid)
+    else:
+        smooth = new_side < side if antialias is None else antialias
+        resized = keras.ops.image.resize(grid, (new_side, new_side), "bicubic", antialias=smooth)
     resized = keras.ops.convert_to_numpy(resized).reshape(new_side**2, -1)
     return np.concatenate([own, resized]).reshape(shape)
+
+
+def bicubic_matrix(side: int, new_side: int) -> np.ndarray:
+    """The matrix (new_side, side) that interpolates a row as PyTorch does, with which DINOv2 was published.
+
+    Keys 1981 with a = -0.75, where Keras has -0.5.
+    """
+    a, places = -0.75, (np.arange(new_side) + 0.5) * side / new_side - 0.5
+    matrix = np.zeros((new_side, side))
+    for offset in (-1, 0, 1, 2):
+        columns = np.floor(places).astype(int) + offset
+        distance = np.abs(places - columns)
+        near = (a + 2) * distance**3 - (a + 3) * distance**2 + 1
+        far = a * (distance**3 - 5 * distance**2 + 8 * distance - 4)
+        np.add.at(matrix, (np.arange(new_side), columns.clip(0, side - 1)), np.where(distance <= 1, near, far))
+    return matrix
 
 
 def load_weights(model: keras.Model, file: Path, what: str) -> None:
