@@ -340,28 +340,24 @@ def test_stages_of_a_lost_node_and_of_killed_workers_run_again(on_cluster, nodes
         for name in ("left", "alone"):
             wait_for(log / f"{name}.started")
         stages = [int((log / f"{name}.started").read_text()) for name in ("left", "alone")]
-        for worker in workers(nodes):
+        for worker in workers():
             worker.kill()
         assert all(map(has_ended, stages))
         nodes.lose()
     finally:
         (log / "go").write_text("go")
     printed, _ = process.communicate(timeout=120)
-    (log / "go").unlink()
     nodes.add()
     assert process.returncode == 0, printed
     assert json.loads((log / "left.json").read_text())["settings"]["HOME"] == str(nodes.homes["a"])
     assert equals_that_of_dvc(folder, tmp_path)
+    (log / "go").unlink()
 
 
-def workers(nodes):
+def workers():
     """The processes of Ray that run stages."""
-    processes = [psutil.Process(int(line)) for line in children()]
-    return [process for process in processes if process.name().startswith("ray::") and "IDLE" not in process.name()]
-
-
-def children():
-    return [str(child.pid) for child in psutil.Process().children(recursive=True)]
+    names = {f"ray::{name}" for name in OTHERS}
+    return [child for child in psutil.Process().children(recursive=True) if child.name() in names]
 
 
 @needs_ray
