@@ -7,6 +7,7 @@ final `dvc repro` runs the rest: `evaluate`, which reads every model, and the st
 
 import argparse
 import json
+import re
 import signal
 from pathlib import Path
 from types import ModuleType
@@ -33,7 +34,6 @@ def main(arguments: argparse.Namespace) -> int:
     if plan.first and (code := run(dvc("repro", *sorted(plan.first - needed)))[0]):
         return code
     run_outdated(ray, plan, arguments, snapshot)
-    check_unchanged(snapshot, plan.files)
     return run(dvc("repro", "--pull"))[0]
 
 
@@ -72,6 +72,8 @@ def run_outdated(ray: ModuleType, plan: Plan, arguments: argparse.Namespace, sna
         finished, failed = run_stages(ray, graph, outdated, work, request)
     finally:
         ray.shutdown()
+    if snapshot:
+        check_unchanged(snapshot, plan.files)
     if failed:
         if snapshot and finished:
             run(dvc("repro", "--quiet", "--pull", "--single-item", *finished))
@@ -88,10 +90,12 @@ if __name__ == "__main__":
     parser.add_argument("--jobs", type=int, default=max(2, CORES // 2), help=jobs)
     gpus = "GPUs of a stage that trains or computes features, if there are any; 0.5 lets two share one (%(default)g)"
     parser.add_argument("--gpus", type=float, default=1, help=gpus)
-    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379; `auto` finds one on this machine")
+    parser.add_argument("--address", help="of a Ray cluster, such as 10.0.0.1:6379")
     clones = f"~/.cache/{Path.cwd().name}-clones"
     parser.add_argument("--clones", default=clones, help="folder of the clones on each node (%(default)s)")
     given = parser.parse_args()
+    if given.address and not re.fullmatch(r".+:\d{1,5}", given.address):
+        parser.error("--address: give the host and the port of the head of a Ray cluster, such as 10.0.0.1:6379")
     if given.jobs < 1:
         parser.error("--jobs: give a whole number from 1 up")
     if not (given.gpus > 0 and (given.gpus <= 1 or given.gpus.is_integer())):

@@ -209,13 +209,17 @@ def test_cores_are_divided_among_the_stages_that_can_run_in_parallel():
     ("options", "sentence"),
     [
         (["--jobs", "0"], "--jobs: give a whole number from 1 up"),
+        (
+            ["--address", "auto"],
+            "--address: give the host and the port of the head of a Ray cluster, such as 10.0.0.1:6379",
+        ),
         (["--gpus", "0"], "--gpus: give a whole number, or a part of a GPU, such as 0.5"),
         (["--gpus", "-1"], "--gpus: give a whole number, or a part of a GPU, such as 0.5"),
         (["--gpus", "1.5"], "--gpus: give a whole number, or a part of a GPU, such as 0.5"),
         (["--gpus", "nan"], "--gpus: give a whole number, or a part of a GPU, such as 0.5"),
     ],
 )
-def test_a_wrong_number_is_refused_in_one_sentence(options, sentence):
+def test_a_wrong_option_is_refused_in_one_sentence(options, sentence):
     result = run(ROOT, "python", "-m", "stages.run", *options, fails=True)
     assert result.stderr.strip().splitlines()[-1].endswith(f"error: {sentence}")
 
@@ -379,7 +383,7 @@ def test_a_stage_that_finds_a_disk_full_moves_to_another_node(on_cluster, nodes,
 @needs_ray
 def test_a_file_that_changes_while_the_study_runs_does_not_mix_with_its_results(on_cluster, nodes):
     folder, log, _ = on_cluster
-    seed(folder, left="1", alone="wait 2")
+    seed(folder, left="1", on_left="1", alone="wait 2")
     (log / "alone.started").unlink(missing_ok=True)
     before = (folder / "dvc.lock").read_text()
     process = subprocess.Popen(nodes.command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from stages.core.yaml import parse_yaml, read_yaml
 ATTEMPTS_AFTER_LOSS = 10  # of a stage whose worker was killed or whose node was lost; Ray starts them
 DISK_FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
 POLLING_SECONDS = 1
+CONNECTION_SECONDS = 10
 SMALLEST_STORE = 80 * 2**20  # bytes of shared memory for Ray's objects; stages exchange files instead
 
 
@@ -65,12 +67,14 @@ def connect(ray: ModuleType, address: str | None) -> list[dict]:
     """Join the cluster at this address, or start Ray on this machine; return the nodes that can run stages."""
     try:
         if address:
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS).close()  # Ray tries for minutes
             ray.init(address, logging_level="ERROR")
         else:
             # "local": not a cluster that runs on this machine, or whose files are left from an earlier one.
             options = {"include_dashboard": False, "object_store_memory": SMALLEST_STORE}
             ray.init("local", num_cpus=CORES, logging_level="ERROR", **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
         what = f"--address: cannot join the Ray cluster at {address!r}" if address else "Ray did not start"
         raise UserError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
     nodes = [node for node in ray.nodes() if Request(1, 0).fits(node)]
