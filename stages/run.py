@@ -15,7 +15,7 @@ from types import ModuleType
 from stages.cluster.node import Snapshot
 from stages.cluster.plan import NEURAL_NETWORKS, Plan, read_plan
 from stages.cluster.programs import dvc, run
-from stages.cluster.scheduling import InClones, InProject, Request, connect, import_ray, run_stages
+from stages.cluster.scheduling import InClones, InProject, Request, check_address, connect, import_ray, run_stages
 from stages.cluster.snapshot import ask_dvc, check_unchanged, take_snapshot
 from stages.core.command import run_command
 from stages.core.errors import UserError
@@ -28,6 +28,7 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.address:
         run_outdated(ray, plan, arguments, None)
         return run(dvc("repro"))[0]
+    check_address(arguments.address)
     snapshot = take_snapshot(plan.files, arguments.clones)
     # Only the last of these stages: each name costs DVC time.
     needed = set().union(*(plan.graph.dependencies[stage] for stage in plan.first))

@@ -10,12 +10,15 @@ import threading
 import time
 from importlib.util import find_spec
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import psutil
 import pytest
 from dvc.lock import Lock
 
+from stages.cluster.scheduling import Request, check_address, run_stages
 from stages.core import stage_graph
+from stages.core.errors import UserError
 from stages.core.stage_graph import StageGraph
 from stages.core.yaml import read_yaml
 from tests.pipeline import ROOT, commit, copy_of_project, dvc, run, stages_run
@@ -283,7 +286,7 @@ def on_cluster(nodes, tmp_path_factory):
     """A project with a remote, the folder of its log, and the result of its first run on the cluster."""
     folder, log = project(tmp_path_factory.mktemp("cluster"), {})
     dvc(folder, "remote", "add", "-d", "team", "../storage")
-    commit(folder)
+    seed(folder, left="full on b", alone="full on b")
     return folder, log, run(folder, *nodes.command)
 
 
@@ -312,6 +315,7 @@ def test_a_cluster_gives_the_artifacts_and_the_lock_of_dvc(on_cluster, nodes, tm
     homes = {name: Path(entries[name]["settings"]["HOME"]) for name in OTHERS}
     assert set(homes.values()) == set(nodes.homes.values())
     assert all(Path(entries[name]["folder"]).is_relative_to(homes[name] / ".cache") for name in OTHERS)
+    assert homes["left"] == homes["alone"] == nodes.homes["a"]
     assert homes["train"] == nodes.homes["b"] and entries["train"]["settings"]["CUDA_VISIBLE_DEVICES"] == "0"
     assert all(entries[name]["settings"].items() >= dict.fromkeys(THREADS, "1").items() for name in OTHERS)
     assert stages_run(result) == {"first", "evaluate"}  # in the project
@@ -319,17 +323,16 @@ def test_a_cluster_gives_the_artifacts_and_the_lock_of_dvc(on_cluster, nodes, tm
 
 
 @needs_ray
-def test_a_failure_on_a_cluster_skips_what_depends_on_it_and_keeps_the_rest(on_cluster, nodes):
+def test_what_depends_on_a_failed_stage_is_skipped_and_a_stage_moves_from_a_full_disk(on_cluster, nodes):
     folder, *_ = on_cluster
-    seed(folder, left="fail", alone="1")
+    seed(folder, left="full everywhere", train="fail", alone="1")
     result = run(folder, *nodes.command, fails=True)
     assert finished_stages(result) == ["alone"]
-    assert result.stderr.strip().splitlines()[-2:] == [
-        "left: this is why.",
-        "python -m stages.run: left failed and on-left did not run. If no message above says why, run "
-        "`dvc repro left`.",
-    ]
-    assert (folder / "alone.json").read_text() == "10"
+    assert "A disk is full: stage 'left' moves from node" in result.stdout
+    for reason in ("train: this is why.", "OSError: [Errno 28] No space left on device"):
+        assert reason in result.stderr
+    assert re.search(r"\n.*: (left, train|train, left) failed and on-left did not run. If no .*\n$", result.stderr)
+    assert (folder / "alone.json").read_text() == "1" + (folder / "first.json").read_text()
     assert "changed" not in dvc(folder, "status", "alone").stdout
 
 
@@ -338,7 +341,7 @@ def test_stages_of_a_lost_node_and_of_killed_workers_run_again(on_cluster, nodes
     folder, log, _ = on_cluster
     for name in ("left", "alone"):
         (log / f"{name}.started").unlink(missing_ok=True)
-    seed(folder, left="wait 1", alone="wait 1")
+    seed(folder, left="wait 1", alone="wait 1", train="1")
     process = subprocess.Popen(nodes.command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
         for name in ("left", "alone"):
@@ -362,22 +365,6 @@ def workers():
     """The processes of Ray that run stages."""
     names = {f"ray::{name}" for name in OTHERS}
     return [child for child in psutil.Process().children(recursive=True) if child.name() in names]
-
-
-@needs_ray
-@pytest.mark.parametrize(("text", "node"), [("full on b", "a"), ("full everywhere", None)])
-def test_a_stage_that_finds_a_disk_full_moves_to_another_node(on_cluster, nodes, text, node):
-    folder, log, _ = on_cluster
-    seed(folder, left=text, on_left=text)
-    result = run(folder, *nodes.command, fails=node is None)
-    if node:
-        assert json.loads((log / "left.json").read_text())["settings"]["HOME"] == str(nodes.homes[node])
-        assert finished_stages(result) == ["left", "on-left"]
-        assert stages_run(dvc(folder, "repro")) == set()
-    else:
-        assert "A disk is full: stage 'left' moves" in result.stdout
-        assert "No space left on device" in result.stderr
-        assert "left failed and on-left did not run" in result.stderr.splitlines()[-1]
 
 
 @needs_ray
@@ -407,6 +394,24 @@ def test_a_file_that_changes_while_the_study_runs_does_not_mix_with_its_results(
     assert not (log / "alone.json").exists()  # it came from the run-cache
 
 
+@pytest.mark.parametrize(
+    ("node", "gpus", "asks"),
+    [
+        ({"Alive": False, "Resources": {"CPU": 8.0}}, 0, "2 processor cores"),
+        ({"Alive": True, "Resources": {"CPU": 1.0}}, 0, "2 processor cores"),
+        ({"Alive": True, "Resources": {"CPU": 8.0}}, 0.5, "2 processor cores and 0.5 GPUs"),
+        ({"Alive": True, "Resources": {"CPU": 8.0, "GPU": 1.0}}, 2, "2 processor cores and 2 GPUs"),
+    ],
+)
+def test_a_stage_that_no_node_can_run_ends_the_study(node, gpus, asks):
+    ray = MagicMock(nodes=lambda: [{"NodeID": "a", **node}], wait=lambda *_, **__: ([], []))
+    with pytest.raises(
+        UserError, match=f"no node of the cluster can run train, which asks for {asks}: nodes were lost"
+    ):
+        run_stages(ray, StageGraph({"train": set()}), {"train"}, MagicMock(), lambda _: Request(2, gpus))
+    ray.cancel.assert_called_once()
+
+
 REFUSED = {
     "no remote": (lambda folder: dvc(folder, "config", "--unset", "core.remote"), "this project has no default one."),
     "changed code": (lambda folder: (folder / "low.seed").write_text("1"), "low.seed: not as in the last commit"),
@@ -417,7 +422,6 @@ REFUSED = {
         ],
         "low.seed: not as in the last commit",
     ),
-    "no cluster": (lambda folder: None, "--address: cannot join the Ray cluster at '127.0.0.1:1'"),
 }
 
 
@@ -432,3 +436,9 @@ def test_what_a_cluster_needs_is_missing(tmp_path, kind):
     stderr = run(folder, *COMMAND, "--address", "127.0.0.1:1", fails=True).stderr
     assert sentence in stderr.splitlines()[-1]
     assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nobody.invalid:6379", "127.0.0.1:99999"])
+def test_an_address_without_a_cluster_is_refused(address):
+    with pytest.raises(UserError, match=f"--address: cannot join the Ray cluster at '{address}': "):
+        check_address(address)

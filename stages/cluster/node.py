@@ -41,11 +41,13 @@ class Outcome:
 
 def run_in_project(folder: str, stage: str, settings: dict[str, str]) -> Outcome:
     """Run a stage in the project folder."""
-    # Waits for the processes of an earlier attempt, whose worker was killed.
-    with Path(folder, f".dvc/tmp/{stage}.running").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        problem = _run_all([dvc("repro", "--quiet", "--single-item", stage)], Path(folder), settings, lock)
-    return Outcome(_node(), problem)
+    try:
+        with Path(folder, f".dvc/tmp/{stage}.running").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # waits for the processes of an earlier attempt, whose worker was killed
+            problem = _run_all([dvc("repro", "--quiet", "--single-item", stage)], Path(folder), settings, lock)
+            return Outcome(_node(), problem)
+    except OSError as error:
+        return Outcome(_node(), f"{error}\n")
 
 
 def run_in_clone(snapshot: Snapshot, stage: str, inputs: list[str], lock: str, settings: dict[str, str]) -> Outcome:

@@ -63,24 +63,32 @@ def import_ray() -> ModuleType:
     return ray
 
 
+def check_address(address: str) -> None:
+    """Raise `UserError` if nothing answers at this address: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS).close()
+    except (OSError, OverflowError, ValueError) as error:
+        raise _cannot_join(address, error) from None
+
+
 def connect(ray: ModuleType, address: str | None) -> list[dict]:
     """Join the cluster at this address, or start Ray on this machine; return the nodes that can run stages."""
+    # "local": not a cluster that runs on this machine, or whose files are left from an earlier one.
+    own = {"num_cpus": CORES, "include_dashboard": False, "object_store_memory": SMALLEST_STORE}
     try:
-        if address:
-            host, _, port = address.rpartition(":")
-            socket.create_connection((host.strip("[]"), int(port)), CONNECTION_SECONDS).close()  # Ray tries for minutes
-            ray.init(address, logging_level="ERROR")
-        else:
-            # "local": not a cluster that runs on this machine, or whose files are left from an earlier one.
-            options = {"include_dashboard": False, "object_store_memory": SMALLEST_STORE}
-            ray.init("local", num_cpus=CORES, logging_level="ERROR", **options)
+        ray.init(address or "local", logging_level="ERROR", **({} if address else own))
     except (OSError, RuntimeError, ValueError) as error:
-        what = f"--address: cannot join the Ray cluster at {address!r}" if address else "Ray did not start"
-        raise UserError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from None
+        raise _cannot_join(address, error) from None
     nodes = [node for node in ray.nodes() if Request(1, 0).fits(node)]
     if not nodes:
         raise UserError(f"--address: no node of the Ray cluster at {address!r} has a processor core for stages.")
     return nodes
+
+
+def _cannot_join(address: str | None, error: Exception) -> UserError:
+    what = f"--address: cannot join the Ray cluster at {address!r}" if address else "Ray did not start"
+    return UserError(f"{what}: {(str(error).strip() or type(error).__name__).splitlines()[0]}")
 
 
 class InProject:
@@ -180,7 +188,7 @@ def _outcome(ray: ModuleType, task: object) -> Outcome:
     try:
         return ray.get(task)
     except ray.exceptions.RayError as error:
-        return Outcome("", f"Ray gave up after {ATTEMPTS_AFTER_LOSS} attempts: {str(error).splitlines()[0]}\n")
+        return Outcome("", f"Ray could not finish a stage: {str(error).splitlines()[0]}\n")
 
 
 def _disk_is_full(outcome: Outcome) -> bool:
