@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -75,10 +76,11 @@ def on_nodes(work: Path, name: str, count: int, options: argparse.Namespace, kil
             process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         while process.poll() is None:
             time.sleep(random.uniform(0, LONGEST_PAUSE) if kills else 0.2)
-            workers = [child for child in psutil.Process().children(recursive=True) if "@" in child.name()]
-            if killed < kills and workers:
-                random.choice(workers).kill()
-                killed += 1
+            with suppress(psutil.NoSuchProcess):  # it has ended in the meantime
+                workers = [child for child in psutil.Process().children(recursive=True) if "@" in child.name()]
+                if killed < kills and workers:
+                    random.choice(workers).kill()
+                    killed += 1
         seconds = time.perf_counter() - start
     finally:
         cluster.shutdown()

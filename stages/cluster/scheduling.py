@@ -144,7 +144,8 @@ def run_stages(
     try:
         while ready or running:
             for stage in ready:
-                running[_submit(work, stage, request(stage), full)] = stage, frozenset(full)
+                avoided = frozenset(full if _nodes(ray, request(stage), full) else ())
+                running[_submit(work, stage, request(stage), avoided)] = stage, avoided
             ready = []
             for task in ray.wait(list(running), timeout=POLLING_SECONDS)[0]:
                 stage, _ = running.pop(task)
@@ -177,10 +178,10 @@ def run_stages(
         ray.wait(list(running), num_returns=len(running), timeout=30) if running else None
 
 
-def _submit(work: InProject | InClones, stage: str, needs: Request, full: set[str]) -> object:
+def _submit(work: InProject | InClones, stage: str, needs: Request, avoided: frozenset[str]) -> object:
     options = {"name": stage, "num_cpus": needs.cores, "num_gpus": needs.gpus, "max_retries": ATTEMPTS_AFTER_LOSS}
-    if full:
-        options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(full))})"}
+    if avoided:
+        options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
     return work.task.options(**options).remote(*work.arguments(stage), needs.settings())
 
 
