@@ -20,6 +20,7 @@ from stages.core.yaml import parse_yaml, read_yaml
 ATTEMPTS_AFTER_LOSS = 10  # of a stage whose worker was killed or whose node was lost; Ray starts them
 DISK_FULL = [os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT)]
 POLLING_SECONDS = 1
+ENDING_SECONDS = 30  # that stages have to end after an interruption
 CONNECTION_SECONDS = 10
 SMALLEST_STORE = 80 * 2**20  # bytes of shared memory for Ray's objects; stages exchange files instead
 
@@ -164,18 +165,13 @@ def run_stages(
                     failed.append(stage)
                     print(outcome.problem, end="", file=sys.stderr, flush=True)
             for stage, avoided in running.values():
-                needs = request(stage)
-                if not _nodes(ray, needs, avoided):
-                    gpus = f" and {needs.gpus:g} GPUs" if needs.gpus else ""
-                    raise UserError(
-                        f"no node of the cluster can run {stage}, which asks for {needs.cores} processor cores{gpus}: "
-                        "nodes were lost, or their disks are full. Start nodes, then run this command again."
-                    )
+                _check_that_a_node_is_left(ray, stage, request(stage), avoided)
         return finished, failed
     finally:
         for task in running:
             ray.cancel(task)
-        ray.wait(list(running), num_returns=len(running), timeout=30) if running else None
+        if running:
+            ray.wait(list(running), num_returns=len(running), timeout=ENDING_SECONDS)
 
 
 def _submit(work: InProject | InClones, stage: str, needs: Request, avoided: frozenset[str]) -> object:
@@ -183,6 +179,16 @@ def _submit(work: InProject | InClones, stage: str, needs: Request, avoided: fro
     if avoided:
         options["label_selector"] = {"ray.io/node-id": f"!in({','.join(sorted(avoided))})"}
     return work.task.options(**options).remote(*work.arguments(stage), needs.settings())
+
+
+def _check_that_a_node_is_left(ray: ModuleType, stage: str, needs: Request, avoided: frozenset[str]) -> None:
+    """Raise `UserError` if no node can run the stage: Ray would wait for one."""
+    if not _nodes(ray, needs, avoided):
+        gpus = f" and {needs.gpus:g} GPUs" if needs.gpus else ""
+        raise UserError(
+            f"no node of the cluster can run {stage}, which asks for {needs.cores} processor cores{gpus}: nodes were "
+            "lost, or their disks are full. Start nodes, then run this command again."
+        )
 
 
 def _outcome(ray: ModuleType, task: object) -> Outcome:
