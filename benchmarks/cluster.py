@@ -26,7 +26,7 @@ from stages.core.files import sha256_of
 from tests.pipeline import commit, run, write_study
 
 ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
-LONGEST_PAUSE = 20  # seconds between two kills
+LONGEST_PAUSE = 24  # seconds between two kills
 
 
 def copy_of_study(work: Path, name: str, models: int) -> Path:
@@ -34,7 +34,7 @@ def copy_of_study(work: Path, name: str, models: int) -> Path:
     study = study_of(DEFAULT)
     cached = {"task": "digits-b", "features": "some"}
     study |= {
-        "networks": {"base": study["networks"]["a-scratch"] | {"epochs": 2, "repeats": 1}},
+        "networks": {"base": study["networks"]["a-scratch"] | {"epochs": 1, "repeats": 1}},
         "features": {"some": study["features"]["b-flatten"] | {"backbone": "base"}},
         "probes": {f"ridge-{n:02}": {**cached, "l2": [0.01 * (n + 1)]} for n in range(models // 2)},
         "heads": {f"head-{n:02}": {**cached, "learning_rate": 1e-4 * (n + 1)} for n in range(models - 1 - models // 2)},
