@@ -28,8 +28,8 @@ def main(arguments: argparse.Namespace) -> int:
     if not arguments.address:
         run_outdated(ray, plan, arguments, None)
         return run(dvc("repro"))[0]
-    check_address(arguments.address)
     snapshot = take_snapshot(plan.files, arguments.clones)
+    check_address(arguments.address)
     # Only the last of these stages: each name costs DVC time.
     needed = set().union(*(plan.graph.dependencies[stage] for stage in plan.first))
     if plan.first and (code := run(dvc("repro", *sorted(plan.first - needed)))[0]):
