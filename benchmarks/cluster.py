@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from stages.core.files import sha256_of
 from tests.pipeline import commit, run, write_study
 
 ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1")
+MOST_KILLS = 5  # of one stage in a run: after more, it fails
 LONGEST_PAUSE = 24  # seconds between two kills
 
 
@@ -67,7 +69,7 @@ def nodes(work: Path, name: str, count: int) -> Cluster:
 
 def on_nodes(work: Path, name: str, count: int, options: argparse.Namespace, kills: int = 0) -> tuple[Path, float, int]:
     """Run the study on so many nodes, and kill workers; return its folder, its seconds and the number of kills."""
-    folder, killed = copy_of_study(work, name, options.models), 0
+    folder, killed = copy_of_study(work, name, options.models), Counter()
     cluster = nodes(work, name, count)
     try:
         start = time.perf_counter()
@@ -77,16 +79,18 @@ def on_nodes(work: Path, name: str, count: int, options: argparse.Namespace, kil
         while process.poll() is None:
             time.sleep(random.uniform(0, LONGEST_PAUSE) if kills else 0.2)
             with suppress(psutil.NoSuchProcess):  # it has ended in the meantime
-                workers = [child for child in psutil.Process().children(recursive=True) if "@" in child.name()]
-                if killed < kills and workers:
-                    random.choice(workers).kill()
-                    killed += 1
+                names = {child: child.name() for child in psutil.Process().children(recursive=True)}
+                workers = [child for child, stage in names.items() if "@" in stage and killed[stage] < MOST_KILLS]
+                if killed.total() < kills and workers:
+                    worker = random.choice(workers)
+                    worker.kill()
+                    killed[names[worker]] += 1
         seconds = time.perf_counter() - start
     finally:
         cluster.shutdown()
     if process.returncode:
         sys.exit((work / f"{name}.log").read_text()[-3000:])
-    return folder, seconds, killed
+    return folder, seconds, killed.total()
 
 
 def compare(work: Path, options: argparse.Namespace, runs: dict[str, tuple[Path, float, int]]) -> list[tuple]:
