@@ -7,7 +7,7 @@ The second command changes a quick and then a slow head of a finished run of stu
 folder, and times `dvc repro`. Everything else runs in temporary copies of the project. There are two studies: the
 default study, and one of many ridge probes on digits. Probes take almost no time, so its time is that of the
 pipeline. Repeated commands run in turns, and the tables have medians over the rounds. Processor seconds are those of
-all threads: other work on the machine changes them less than seconds.
+all threads: other work on the machine changes them less than seconds. `side-by-side` needs requirements-ray.txt.
 """
 
 import argparse
@@ -312,7 +312,7 @@ def side_by_side(work: Path, jobs: int) -> None:
     for study in STUDIES:
         folder, seconds, _ = ran(work, study)
         parallel = project(work, "side-by-side-" + study.replace(" ", "-"), study)
-        command = [sys.executable, "-m", "stages.side_by_side", "--jobs", str(jobs)]
+        command = [sys.executable, "-m", "stages.run", "--jobs", str(jobs)]
         start = time.perf_counter()
         run(parallel, *command)
         parallel_seconds = time.perf_counter() - start

@@ -1,7 +1,7 @@
 """The stages of the pipeline, one module per stage: `python -m stages.<stage> [entry]`.
 
-`dvc.yaml` is the map; docs/architecture.md describes the packages. The modules `predict`, `export` and `side_by_side`
-are commands of their own.
+`dvc.yaml` is the map; docs/architecture.md describes the packages. The modules `predict`, `export`,
+`interim_report` and `run` are commands of their own.
 """
 
 import os

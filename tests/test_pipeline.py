@@ -22,11 +22,11 @@ STAGE_MODULES = [module for module in MODULES if module.count("/") == 1 and not 
 # Each package imports only those listed before it.
 PACKAGES = [
     "core", "config", "artifacts", "sources", "splitting", "backbones", "probes", "training", "evaluation",
-    "reporting", "validation",
+    "reporting", "validation", "cluster",
 ]  # fmt: skip
 DEEP_LEARNING = {"keras", "tensorflow", "tf2onnx", "keras_hub"}
 WITHOUT_DEEP_LEARNING = [
-    "check", "download", "prepare", "split", "probe", "evaluate", "compare", "mistakes", "report", "side_by_side",
+    "check", "download", "prepare", "split", "probe", "evaluate", "compare", "mistakes", "report", "run",
     "interim_report",
 ]  # fmt: skip
 

@@ -48,7 +48,7 @@ ARGUMENTS = {"shell": True, "allow_pickle": True, "safe_mode": False, "verify": 
 
 
 # The only module that starts other programs.
-STARTS_PROGRAMS = "stages/side_by_side.py"
+STARTS_PROGRAMS = "stages/cluster/programs.py"
 
 
 def safe_yaml(call: ast.Call) -> bool:

@@ -32,11 +32,18 @@ class StageGraph:
             reached |= new
         return reached
 
+    def with_dependencies(self, stages: Iterable[str]) -> set[str]:
+        """Return the stages and every stage that they depend on, directly or not."""
+        reached = set(stages)
+        while new := set().union(*(self.dependencies[stage] for stage in reached)) - reached:
+            reached |= new
+        return reached
+
     def without(self, stages: set[str]) -> "StageGraph":
         """Return the graph without these stages."""
         return StageGraph({stage: below for stage, below in self.dependencies.items() if stage not in stages})
 
-    def threads(self, stage: str, jobs: int) -> int:
+    def threads(self, stage: str, jobs: int, cores: int) -> int:
         """Return the number of threads for a stage: the cores, divided among the stages that can run beside it.
 
         The number depends on the graph only, not on what happens to run: the last digits of weights depend on the
@@ -47,4 +54,4 @@ class StageGraph:
             for candidate in self.dependencies
             if candidate not in self.with_dependents([stage]) and stage not in self.with_dependents([candidate])
         ]
-        return max(1, CORES // min(jobs, len(independent) + 1))
+        return max(1, cores // min(jobs, len(independent) + 1))
