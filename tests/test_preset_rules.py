@@ -80,6 +80,33 @@ CASES = [
         "Give datasets.digits.image_size a multiple of 14; it was trained on 518.",
     ),
     (
+        "siglip2_so400m_patch14_384",
+        "preset",
+        {"cut": "block3"},
+        "features.fx.dataset: the images of 'digits' are 32 pixels wide, but siglip2_so400m_patch14_384 has patches of "
+        "14 pixels. Give datasets.digits.image_size 384, on which it was trained, or a multiple of 14.",
+    ),
+    *[
+        (architecture, place, {"cut": ["a", "b", "a"]}, "features.fx.cut: 'a' and 'a' are the same layer, a. Leave one")
+        for architecture, place in (
+            ("preset", f"hf://a/b@{COMMIT}"),
+            ("preset", "my_presets/net"),
+            ("resnet_18_imagenet", "preset"),
+        )
+    ],
+    *[
+        (
+            architecture,
+            "preset",
+            {"cut": "a", "pooling": pooling},
+            f"features.fx.pooling: {pooling} is not possible at a, whose activations are an image. Give none, ",
+        )
+        for architecture, pooling in (
+            ("resnet_18_imagenet", "class_token"),
+            ("efficientnet_b0_ra_imagenet", "class_token_and_average"),
+        )
+    ],
+    (
         "swin_tiny_patch4_window7_224",
         "preset",
         {},
@@ -121,7 +148,8 @@ def problems(architecture, place, **features):
     study = copy.deepcopy(STUDY)
     study["backbones"]["x"] = {"architecture": architecture, "weights": place}
     study["features"]["fx"] = {"dataset": "digits", "backbone": "x", "cut": "top", "pooling": "average", **features}
-    study["heads"]["hx"] = {"task": "digits-b", "features": "fx"}
+    cut = study["features"]["fx"]["cut"]
+    study["heads"]["hx"] = {"task": "digits-b", "features": "fx", "cut": cut if isinstance(cut, str) else cut[0]}
     return validate_study(study)[1]
 
 
@@ -143,6 +171,51 @@ def test_the_check_refuses_what_cannot_be(architecture, place, features, start):
 )
 def test_the_check_accepts_layers_that_only_the_preset_knows(architecture, place, features):
     assert problems(architecture, place, **features) == []
+
+
+START = "fine_tunes.mx.features: training "
+IMAGES = "the features of the head, to start from the images"
+
+
+@pytest.mark.parametrize(
+    ("features", "fine_tune", "message"),
+    [
+        ({}, {"tuning": "bias"}, f"{START}cannot start from 'lower' with tuning, which trains"),
+        (
+            {},
+            {"unfreeze": "b", "augmentation": {"rotation": 5}},
+            f"{START}cannot start from 'lower' with augmentation.",
+        ),
+        (
+            {"pooling": "max"},
+            {"unfreeze": "b"},
+            f"{START}from 'b' upward cannot start from 'lower' (cut a, pooling max). Give {IMAGES}.",
+        ),
+        (
+            {},
+            {"unfreeze": "all"},
+            f"{START}from 'all' upward cannot start from 'lower' (cut a, pooling none). Give {IMAGES}.",
+        ),
+        (
+            {},
+            {"unfreeze": "a"},
+            f"{START}from 'a' upward cannot start from 'lower' (cut a, pooling none). Give {IMAGES}.",
+        ),
+        ({}, {"unfreeze": "b"}, None),
+        ({}, {"unfreeze": 2}, None),
+    ],
+)
+@pytest.mark.parametrize("architecture", ["preset", "resnet_18_imagenet"])
+def test_rules_of_fine_tunes_that_need_no_names_of_layers(features, fine_tune, message, architecture):
+    study = copy.deepcopy(STUDY)
+    place = f"hf://a/b@{COMMIT}" if architecture == "preset" else "preset"
+    study["backbones"]["x"] = {"architecture": architecture, "weights": place}
+    own = {"dataset": "digits", "backbone": "x"}
+    study["features"] |= {"fx": {**own, "cut": "c", "pooling": "average"}, "lower": {**own, "cut": "a", **features}}
+    study["heads"]["hx"] = {"task": "digits-b", "features": "fx"}
+    study["fine_tunes"]["mx"] = {**own, "task": "digits-b", "features": "lower", "head": "hx", **fine_tune}
+    problems = validate_study(study)[1]
+    assert [problem[: len(message or "")] for problem in problems] == ([message] if message else [])
 
 
 def convert(architecture, **entry):

@@ -110,11 +110,21 @@ def lowest_trained_layer(layers: Layers, trainable: str | int, cut: str | None =
     return layer if layer in names else None
 
 
+def untrainable(
+    where: str, trainable: str | int, layers: Layers, cut: str, architecture: str, others: Iterable[str] = ()
+) -> str:
+    """The message about layers to train that a model does not have. cut: its highest. others: values beside layers."""
+    names, note = selectable_layers(layers), ""
+    if cut != list(layers)[-1]:
+        names, note = list(layers)[: list(layers).index(cut) + 1], f" up to the cut {cut!r}"
+    return missing_layer(where, trainable, architecture, [*others, *names], note)
+
+
 def first_trained_layer(layers: Layers, trainable: str | int, cut: str, where: str, architecture: str) -> str:
     """As `lowest_trained_layer`, but `UserError` if it does not exist; see `cut_layer`."""
     layer = lowest_trained_layer(layers, trainable, cut)
     if layer is None:
-        raise UserError(missing_layer(where, trainable, architecture, selectable_layers(layers)))
+        raise UserError(untrainable(where, trainable, layers, cut, architecture))
     return layer
 
 

@@ -14,10 +14,11 @@ from stages.backbones.layer_names import (
     missing_layer,
     same_layer,
     selectable_layers,
+    untrainable,
 )
 from stages.backbones.layer_table import LayerTraits, layers_of
 from stages.backbones.pooling import pooling_problem
-from stages.backbones.presets import CLASS_TOKENS, TRANSFORMERS
+from stages.backbones.presets import CLASS_TOKENS, TRANSFORMERS, possible_sizes
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.features import FeaturesConfig
 from stages.config.heads import HeadConfig
@@ -93,8 +94,7 @@ def network_problems(entries: Entries, name: str) -> Iterator[str]:
     if network.trainable == "all":
         return
     if layers and network.trainable != "head" and lowest_trained_layer(layers, network.trainable, cut) is None:
-        names = ["all", "head", *selectable_layers(layers)]
-        yield missing_layer(f"{where}.trainable", network.trainable, architecture, names)
+        yield untrainable(f"{where}.trainable", network.trainable, layers, cut, architecture, ["all", "head"])
     elif _is_random(entries, network.backbone):
         yield f"{where}.trainable: {network.trainable!r} would freeze random weights. Use all."
 
@@ -230,7 +230,7 @@ def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]
     elif known and dataset.image_size % known.multiple and dataset.image_size != known.image_size:
         yield (
             f"{size} {backbone.architecture} has patches of {known.multiple} pixels. Give datasets.{entry.dataset}."
-            f"image_size a multiple of {known.multiple}; it was trained on {known.image_size}."
+            f"image_size {possible_sizes(known.multiple, known.image_size)}."
         )
     elif not known and backbone.image_size and not architecture.any_size and dataset.image_size != backbone.image_size:
         yield (
