@@ -149,7 +149,7 @@ def problems(architecture, place, **features):
     study["backbones"]["x"] = {"architecture": architecture, "weights": place}
     study["features"]["fx"] = {"dataset": "digits", "backbone": "x", "cut": "top", "pooling": "average", **features}
     cut = study["features"]["fx"]["cut"]
-    study["heads"]["hx"] = {"task": "digits-b", "features": "fx", "cut": cut if isinstance(cut, str) else cut[0]}
+    study["heads"]["hx"] = {"task": "digits-b", "features": "fx", "cut": None if isinstance(cut, str) else cut[0]}
     return validate_study(study)[1]
 
 
