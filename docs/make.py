@@ -123,6 +123,8 @@ def backbones() -> Iterator[str]:
                 blocks = " + ".join(map(str, preset.blocks)) or "-"
                 limits = f"from {preset.smallest_image}"
                 limits = f"multiples of {preset.multiple}, {limits}" if preset.multiple > 1 else limits
+                if preset.image_size % preset.multiple:
+                    limits = f"{preset.image_size}, and {limits}"
                 sizes = f"{millions(preset.parameters)} | {preset.image_size} | {limits}"
                 yield f"| `{name}` | {sizes} | {blocks} | {preset.handle} |"
     yield ""

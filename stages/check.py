@@ -17,6 +17,7 @@ from stages.core.errors import UserError
 from stages.core.files import write_text
 from stages.core.params import PARAMS, Params
 from stages.core.yaml import read_yaml
+from stages.validation.preset_folders import preset_folder_problems
 from stages.validation.published_splits import unused_splits
 from stages.validation.study import check_study
 
@@ -26,8 +27,8 @@ OUTPUT = Path("data/check")
 def main(arguments: argparse.Namespace) -> int:
     content = read_yaml(arguments.study)
     study = check_study(content, arguments.study)
-    if missing := list(missing_folders(study.folders)):
-        raise UserError(*missing)
+    if problems := [*missing_folders(study.folders), *preset_folder_problems(study.backbones)]:
+        raise UserError(*problems)
     print(f"check: {arguments.study} is valid (models: {len(study.models)}, features: {len(study.features)})")
     for sentence in unused_splits(study.tasks, {**study.datasets, **study.folders}):
         print(f"check: {sentence}")

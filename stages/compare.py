@@ -53,6 +53,9 @@ def compare(params: Params, reports: Path) -> str:
     for task, content in comparisons.items():
         for warning in content["warnings"]:
             print(f"Warning, {task}: {warning}")
+        if not content["screen"]:
+            for sentence in content["screen_sentences"]:
+                print(f"{task}: {sentence}")
     return "recommended " + (", ".join(f"{model} for {task}" for task, model in recommended.items()) or "nothing")
 
 
@@ -105,10 +108,7 @@ def task_outcomes(study: StudyResults, models: list[str], split: str) -> dict[st
 
 
 def identify(model: str | None) -> dict[str, Any]:
-    """A model and the SHA-256 of its record and weights; None for a task without models.
-
-    The record holds the checksums of what the model was made from.
-    """
+    """A model and the SHA-256 of its weights, and of its record, which has the checksums of what it was made from."""
     if model is None:
         return {"model": None, "sha256": {}}
     with reading(MODELS_FOLDER / model):

@@ -18,7 +18,7 @@ from stages.backbones.augmentation import view_function
 from stages.backbones.cuts import up_to_cut, write_above_cut
 from stages.backbones.extraction import BATCH, FeaturesWriter, extract
 from stages.backbones.inference import fastest_inference, resolve_precision
-from stages.backbones.layer_names import cut_layer
+from stages.backbones.layer_names import cut_layer, same_layer
 from stages.backbones.layer_table import layers_of
 from stages.backbones.multiply_adds import multiply_adds
 from stages.backbones.pooling import check_pooling, prefix_tokens
@@ -27,6 +27,7 @@ from stages.backbones.runtime import computing_in, make_deterministic
 from stages.config.features import FeaturesConfig
 from stages.config.parsing import parse_entry
 from stages.core import measurement
+from stages.core.errors import UserError
 from stages.core.files import atomic_directory
 from stages.core.params import Params
 from stages.core.stage import run_stage
@@ -99,8 +100,10 @@ def find_cuts(name: str, entry: FeaturesConfig, weights: WeightsRecord) -> list[
     """The cut layers of an entry; `UserError` if one does not exist or cannot be pooled as the entry says."""
     layers, where = layers_of(weights.architecture, weights.preset), f"features.{name}"
     cuts = [cut_layer(layers, cut, f"{where}.cut", weights.architecture) for cut in entry.cuts]
-    for cut in cuts:
+    for number, cut in enumerate(cuts):
         check_pooling(f"{where}.pooling", entry.pooling, cut, layers[cut], weights.preset)
+        if cut in cuts[:number]:
+            raise UserError(same_layer(f"{where}.cut", entry.cuts[cuts.index(cut)], entry.cuts[number], cut))
     return cuts
 
 

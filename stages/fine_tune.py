@@ -45,7 +45,8 @@ def main(params: Params, name: str) -> str:
     lowest_trained = first_trained_layer(
         layers, entry.unfreeze or "all", cut, f"{where}.unfreeze", weights.architecture
     )
-    start = None if entry.augmentation else starting_features(features, lowest_trained)
+    other = f"{where}.features" if entry.features != head.features.name else None
+    start = None if entry.augmentation else starting_features(features, lowest_trained, other)
 
     def build(repeat: int, l2: float) -> BuiltModel:
         backbone, _ = load_backbone(entry.backbone, images.image_size)

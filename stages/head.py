@@ -7,8 +7,11 @@ from stages.artifacts.models import Provenance
 from stages.artifacts.seen_images import read_seen_images
 from stages.artifacts.tasks import read_task
 from stages.backbones.cached_features import read_features
+from stages.backbones.layer_names import bypassed_cut
+from stages.backbones.layer_table import layers_of
 from stages.config.heads import HeadConfig
 from stages.config.parsing import model_settings, parse_entry, parse_training
+from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.core.stage import run_stage
 from stages.probes.standardization import channel_statistics
@@ -26,6 +29,10 @@ def main(params: Params, name: str) -> str:
     task, features = read_task(entry.task), read_features(entry.features, entry.cut)
     features.check_images(task)
     record = features.record
+    if entry.start_from == "backbone":  # the check does not know the layers of every preset
+        layers = layers_of(record.architecture, record.preset)
+        if problem := bypassed_cut(f"heads.{name}", entry.features, record.cut, layers, record.architecture):
+            raise UserError(problem)
     clean = clean_folds(task, read_seen_images(FEATURES_FOLDER / entry.features), f"heads.{name}")
     folds = repeat_folds(clean, settings.repeats)
     data, statistics = {}, {}

@@ -13,6 +13,8 @@ from datetime import date
 from pathlib import Path
 from unittest.mock import Mock
 
+import huggingface_hub
+import kagglehub
 import keras
 import numpy as np
 import pandas as pd
@@ -39,6 +41,7 @@ from stages.evaluation.metrics import compute_metrics, split_metrics
 from stages.evaluation.predictions import SplitPredictions
 from stages.evaluation.sanity import model_warnings
 from stages.sources import fetch
+from stages.sources.preset_files import preset_folder
 from stages.splitting.summary import split_warnings
 from stages.training import full_model
 from stages.training.batches import Examples
@@ -307,6 +310,35 @@ def examples_of(array: np.ndarray) -> Examples:
     return Examples(array, rows, rows.astype(np.int32) % 2, rows, 2)
 
 
+def preset_problem(place: str, class_name: str | None = None, **keys) -> str:
+    """The problem of a preset that is saved in a folder, if its class is given."""
+    if class_name:
+        config = {"registered_name": f"keras_hub>{class_name}", "class_name": class_name, "config": {}}
+        write_tree(place, {"config.json": json.dumps(config).encode()})
+    study = changed_study({"backbones": {"mine": {"architecture": "preset", "weights": place, **keys}}})
+    pipeline.write_study(Path(), study)
+    return error_of(check.main, check.arguments_parser().parse_args([]))
+
+
+def failed_preset(place: str, status: int | None) -> str:
+    """The error of a download; status: of the response, None without a connection."""
+    error = requests.ConnectionError() if status is None else requests.HTTPError(response=Mock(status_code=status))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fetch, "BACKOFF", 0)
+        patch.setattr(kagglehub, "model_download", Mock(side_effect=error))
+        patch.setattr(huggingface_hub, "snapshot_download", Mock(side_effect=error))
+        return error_of(preset_folder, place, "backbones.mine.weights")
+
+
+def features_problem(architecture: str, image_size: int, **keys) -> str:
+    features = {"dataset": "digits", "backbone": "mine", "cut": "block3", **keys}
+    return study_problem(
+        datasets={"digits": {"image_size": image_size}},
+        backbones={"mine": {"architecture": architecture, "weights": "preset"}},
+        features={"top": features},
+    )
+
+
 def diverged_training() -> str:
     examples = examples_of(np.ones((4, 2), np.float32))
     settings = TrainingConfig(**SMALLEST["training"] | {"repeats": 1})
@@ -430,6 +462,15 @@ ERRORS = {
     "group without match": lambda: folder_error(images(cat=3, dog=3), group=r"patient\d+"),
     "no connection": download_without_connection,
     "no disk space": download_without_disk_space,
+    "preset that can change": lambda: preset_problem("hf://keras/dinov2_small"),
+    "preset without checksum": lambda: preset_problem("my_presets/dinov2", "ViTBackbone"),
+    "changed preset": lambda: preset_problem("my_presets/dinov2", "ViTBackbone", sha256="0" * 64),
+    "missing preset": lambda: preset_problem("my_presets/dinov2", sha256="0" * 64),
+    "preset of texts": lambda: preset_problem("my_presets/bert", "BertBackbone", sha256="0" * 64),
+    "denied preset": lambda: failed_preset("kaggle://keras/dinov3/keras/dinov3_vit_small_lvd1689m/1", 403),
+    "preset without connection": lambda: failed_preset("hf://keras/dinov2_small", None),
+    "size without whole patches": lambda: features_problem("siglip_so400m_patch14_384", 16),
+    "token that is not there": lambda: features_problem("siglip_so400m_patch14_384", 384, pooling="class_token"),
     "diverged training": diverged_training,
     "large probe": large_probe,
     "tuning without its parts": tuning_without_normalization,

@@ -3,22 +3,19 @@
 import base64
 import contextlib
 import hashlib
-import http.server
 import io
 import json
 import random
 import re
 import stat
-import threading
 import zipfile
 from pathlib import Path
 
-import kagglehub  # noqa: F401 - its log goes to the output of the moment it is imported, which must not be the captured output of one test
 import pytest
-from kagglesdk import KaggleEnv, kaggle_env
 
 from stages.core.errors import UserError
 from stages.sources.kaggle import fetch_kaggle
+from tests.imitated_kaggle import Answering, imitated_kaggle
 
 HANDLE, VERSION = "some-owner/some-birds", 2
 DATASET = "'some-owner/some-birds' version 2"
@@ -49,7 +46,7 @@ def zipped(files):
 ARCHIVE = zipped({f"birds/{color}/1.jpg": random.Random(color).randbytes(2**20) for color in ("black", "blue")})
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Answering):
     """Kaggle's API and, on another host name, the storage that it sends its clients to."""
 
     def do_POST(self):
@@ -79,26 +76,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             self.wfile.write(content[start : len(content) * 3 // 4 if self.server.breaks else None])
 
-    def answer(self, status, body):
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
 
 @pytest.fixture
 def kaggle(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / ".kaggle"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-    for name in ("API_TOKEN", "USERNAME", "KEY", "API_ENVIRONMENT", "KERNEL_RUN_TYPE"):
-        monkeypatch.delenv(f"KAGGLE_{name}", raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+    with imitated_kaggle(Handler, tmp_path, monkeypatch) as server:
         server.archive, server.hashed_content, server.checksum, server.status, server.breaks = (
             ARCHIVE,
             None,
@@ -107,11 +88,7 @@ def kaggle(tmp_path, monkeypatch):
             False,
         )
         server.requests, server.authorizations, server.storage_authorizations, server.starts = [], [], [], []
-        # No setting of the client names another server than Kaggle's own.
-        monkeypatch.setitem(kaggle_env._env_to_endpoint, KaggleEnv.PROD, f"http://127.0.0.1:{server.server_port}")
-        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
         yield server
-        server.shutdown()
 
 
 def files():

@@ -11,6 +11,7 @@ from PIL import Image
 
 from stages.backbones.building import build_backbone
 from stages.core.files import sha256_of
+from stages.sources.preset_files import preset_checksum
 from tests.pipeline import copy_of_project, dvc, run, run_in_one_process, stages_run
 from tests.presets import save_preset
 
@@ -33,7 +34,8 @@ def write_study(project):
         }
     for name in PRESETS:
         save_preset(name, files / name)
-        backbones[name] = {"architecture": "preset", "weights": f"files/{name}"}
+        sha256 = preset_checksum(files / name)
+        backbones[name] = {"architecture": "preset", "weights": f"files/{name}", "sha256": sha256}
     fine_tunes = {
         "top-blocks": {"backbone": "dinov2", "unfreeze": 2, "layer_decay": 0.5},
         "updates": {"backbone": "vit", "tuning": "lora", "rank": 2},

@@ -1,21 +1,23 @@
 """Presets from Kaggle and Hugging Face: the real clients against a local server that imitates both."""
 
 import errno
-import http.server
 import json
-import threading
+import logging
+import math
+import sys
+import time
 
 import huggingface_hub
 import kagglehub
 import pytest
 from huggingface_hub import constants
-from kagglehub import exceptions
-from kagglesdk import KaggleEnv, kaggle_env
+from kagglehub import clients, exceptions
 
 from stages import weights
 from stages.core.errors import UserError
 from stages.core.params import Params
 from stages.sources.preset_files import preset_folder
+from tests.imitated_kaggle import Answering, imitated_kaggle
 from tests.transformers_models import write_model
 
 WHERE, SECRET = "backbones.mine.weights", "hf_thisisnobodystoken"
@@ -35,20 +37,28 @@ FILES = {
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
+class Handler(Answering):
     """The interfaces of Kaggle (POST) and of Hugging Face (GET and HEAD)."""
+
+    def fails(self):
+        """Whether this request fails, as the next `failing` ones do if there is a status."""
+        self.server.requests += 1
+        self.server.failing -= 1
+        return self.server.status and self.server.failing >= 0
 
     def do_POST(self):
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        if self.server.status:
-            return self.answer(self.server.status, json.dumps({"code": self.server.status, "message": "No."}).encode())
+        if self.fails():
+            error = json.dumps({"code": self.server.status, "message": "No."}).encode()
+            return self.answer(self.server.status, error, **self.server.headers)
         if self.path.endswith("/ListModelInstanceVersionFiles"):
-            return self.answer(200, json.dumps({"files": [{"name": name} for name in FILES]}).encode())
+            listed = json.dumps({"files": [{"name": name} for name in FILES]}).encode()
+            return self.answer(200, listed, **self.server.headers)
         return self.answer(200, FILES[request["path"]], "application/octet-stream")
 
     def do_GET(self):
-        if self.server.status:
-            return self.answer(self.server.status, b'{"error": "No."}')
+        if self.fails():
+            return self.answer(self.server.status, b'{"error": "No."}', **self.server.headers)
         if self.path.startswith(f"/api/models/some-owner/net/tree/{COMMIT}"):
             files = [
                 {"type": "file", "path": name, "size": len(content), "oid": name} for name, content in FILES.items()
@@ -66,42 +76,27 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     do_HEAD = do_GET
 
-    def answer(self, status, body, kind="application/json", **headers):
-        self.send_response(status)
-        for name, value in headers.items():
-            self.send_header(name, value)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body[: len(body) // 2] if self.server.breaks and body in FILES.values() else body)
-
-    def log_message(self, *_):
-        pass
+    def sent(self, body):
+        if body not in FILES.values():
+            return body
+        self.server.breaks -= 1
+        return body[: len(body) // 2] if self.server.breaks >= 0 else body
 
 
 @pytest.fixture
 def server(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("KAGGLEHUB_CACHE", str(tmp_path / "kaggle"))
-    monkeypatch.setenv("KAGGLE_CONFIG_DIR", str(tmp_path / ".kaggle"))
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
     monkeypatch.setenv("HF_TOKEN", SECRET)
-    for name in ("API_TOKEN", "USERNAME", "KEY", "API_ENVIRONMENT", "KERNEL_RUN_TYPE"):
-        monkeypatch.delenv(f"KAGGLE_{name}", raising=False)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as local:
-        local.status, local.breaks = 0, False
-        address = f"http://127.0.0.1:{local.server_port}"
-        # No setting of the clients names another server once they are imported.
-        monkeypatch.setitem(kaggle_env._env_to_endpoint, KaggleEnv.PROD, address)
-        monkeypatch.setattr(constants, "ENDPOINT", address)
-        template = address + "/{repo_id}/resolve/{revision}/{filename}"
+    pauses = []
+    monkeypatch.setattr(time, "sleep", pauses.append)  # of the clients too
+    with imitated_kaggle(Handler, tmp_path, monkeypatch) as local:
+        local.status, local.failing, local.breaks, local.requests = 0, math.inf, 0, 0
+        local.headers, local.pauses = {}, pauses
+        # As for Kaggle's client.
+        monkeypatch.setattr(constants, "ENDPOINT", local.address)
+        template = local.address + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-        threading.Thread(target=local.serve_forever, args=(0.01,), daemon=True).start()
         yield local
-        local.shutdown()
 
 
 @pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE, f"{HUGGING_FACE}@{COMMIT}"])
@@ -171,11 +166,81 @@ def test_without_a_connection_the_way_by_hand_is_told(server, source):
 
 @pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE])
 def test_an_interrupted_download_is_told_and_then_repeated(server, source):
-    server.breaks = True
+    server.breaks = math.inf
     with pytest.raises(UserError, match=r"cannot be downloaded \(.*\)\. Run again, or download its files by hand"):
         preset_folder(source, WHERE)
-    server.breaks = False
+    server.breaks = 0
     assert (preset_folder(source, WHERE) / "model.weights.h5").read_bytes() == FILES["model.weights.h5"]
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE, f"{HUGGING_FACE}@{COMMIT}"])
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_temporary_failure_is_tried_again(server, source, status):
+    server.status, server.failing = status, 2
+    assert (preset_folder(source, WHERE) / "model.weights.h5").read_bytes() == FILES["model.weights.h5"]
+    assert server.pauses
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE])
+@pytest.mark.parametrize("broken", [1, 3])
+def test_a_dropped_connection_is_tried_again(server, source, broken):
+    server.breaks = broken
+    folder = preset_folder(source, WHERE)
+    for name in ("config.json", "model.weights.h5"):
+        assert (folder / name).read_bytes() == FILES[name]
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE])
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_final_answer_is_not_asked_for_again(server, source, status):
+    server.status = status
+    with pytest.raises(UserError):
+        preset_folder(source, WHERE)
+    assert (server.requests, server.pauses) == (1, [])
+
+
+@pytest.mark.parametrize(
+    ("headers", "pauses"), [({}, [1, 2]), ({"Retry-After": "7"}, [7, 7]), ({"Retry-After": "3600"}, [60, 60])]
+)
+def test_the_pause_is_as_long_as_the_server_asks(server, headers, pauses):
+    server.status, server.failing, server.headers = 503, 2, headers
+    preset_folder(KAGGLE, WHERE)
+    assert server.pauses == pauses
+
+
+@pytest.mark.parametrize("source", [KAGGLE, HUGGING_FACE])
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_only_a_terminal_has_bars_and_notes_of_the_clients(server, source, is_terminal, monkeypatch, capfd):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", SECRET)
+    monkeypatch.setattr(clients, "already_printed_version_warning", False)
+    server.headers = {"X-Kaggle-HubVersion": "99.0"}
+    logger = logging.getLogger("kagglehub")
+    logger.setLevel(logging.INFO)  # as the client does when it is imported, with this handler
+    monkeypatch.setattr(logger, "handlers", [logging.StreamHandler(sys.stdout)])
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    preset_folder(source, WHERE)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert ("outdated `kagglehub`" in err) == (is_terminal and source == KAGGLE)
+    assert bool(err) == is_terminal
+
+
+@pytest.mark.parametrize("source", [HUGGING_FACE, f"{HUGGING_FACE}@{COMMIT}"])
+def test_a_client_that_is_told_to_stay_offline_is_reported_as_such(server, source, monkeypatch):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError) as error:
+        preset_folder(source, WHERE)
+    assert str(error.value) == (
+        f"{WHERE}: {source!r} cannot be downloaded (HF_HUB_OFFLINE or TRANSFORMERS_OFFLINE is set). Unset it and run "
+        f"again, or download its files by hand from {PAGES[HUGGING_FACE]} into a folder, and give the folder."
+    )
+    assert (server.requests, server.pauses) == (0, [])
+
+
+def test_a_client_that_is_told_to_stay_offline_uses_what_it_has(server, monkeypatch):
+    folder = preset_folder(HUGGING_FACE, WHERE)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    assert preset_folder(HUGGING_FACE, WHERE) == folder
 
 
 @pytest.mark.parametrize(

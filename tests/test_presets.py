@@ -19,7 +19,7 @@ from stages.backbones.multiply_adds import multiply_adds
 from stages.backbones.pooling import possible_poolings
 from stages.backbones.preset_conversion import convert_preset
 from stages.backbones.preset_models import build_preset
-from stages.backbones.presets import CLASS_TOKENS, CONVOLUTIONAL, TRANSFORMERS
+from stages.backbones.presets import CLASS_TOKENS, CONVOLUTIONAL, TRANSFORMERS, image_size_problem
 from stages.backbones.pretrained import bicubic_matrix, load_backbone, load_weights, save_weights
 from stages.core.errors import UserError
 from tests import presets
@@ -202,18 +202,36 @@ def test_other_sizes_give_what_kerashub_gives_for_them(saved, load, family):
 @pytest.mark.parametrize(
     ("family", "size", "reason"),
     [
-        ("vit", 36, "its patches have 8 pixels a side, and 36 is not a multiple"),
-        ("dinov2", 30, "its patches have 8 pixels a side, and 30 is not a multiple"),
-        ("swin", 14, "its windows need images of at least 16 pixels"),
+        (
+            "vit",
+            36,
+            "its patches have 8 pixels a side. Give the dataset as image_size a multiple of 8; it was trained on",
+        ),
+        ("dinov2", 30, "its patches have 8 pixels a side. Give the dataset as image_size a multiple of 8; it was"),
+        ("swin", 14, "its windows need images of at least 16 pixels. Increase image_size of the dataset."),
     ],
 )
 def test_sizes_that_a_transformer_cannot_take_are_refused(load, family, size, reason):
     with pytest.raises(UserError) as error:
         load(family, size)
-    assert str(error.value) == (
-        f"backbones.{family}: {family} does not take images of {size} pixels, because {reason}. Change image_size of "
-        "the dataset."
+    assert str(error.value).startswith(
+        f"backbones.{family}: {family} does not take images of {size} pixels, because {reason}"
     )
+
+
+@pytest.mark.parametrize(
+    ("published", "size", "sizes"),
+    [
+        (384, 224, None),  # 16 patches
+        (384, 384, None),  # as published, with 6 pixels that no patch covers
+        (384, 256, "384, on which it was trained, or a multiple of 14."),
+        (518, 384, "a multiple of 14; it was trained on 518."),
+    ],
+)
+def test_the_published_size_is_possible_also_if_it_is_no_multiple_of_the_patch(published, size, sizes):
+    preset = {"class_name": "SigLIPVisionEncoder", "config": {"patch_size": 14}, "image_size": published}
+    problem = image_size_problem(preset, size)
+    assert problem == (sizes and f"its patches have 14 pixels a side. Give the dataset as image_size {sizes}")
 
 
 def test_a_vision_transformer_has_the_published_multiply_adds():

@@ -704,6 +704,20 @@ def test_mean_curves_end_with_the_shortest_repeat():
 # The stage report
 
 
+def test_why_backbones_are_not_ranked_is_in_the_log_and_in_both_reports(params, monkeypatch, capsys):
+    sentence = "The backbones are not ranked, because their probes are of different kinds (...)."
+    monkeypatch.setattr(compare, "screen", lambda *_: {"screen": [], "screen_sentences": [sentence]})
+    evaluate_and_compare(params)
+    tasks = [*read("comparisons")]
+    out = capsys.readouterr().out.splitlines()
+    assert [line for line in out if sentence in line] == [f"{task}: {sentence}" for task in tasks]
+    report.main(params)
+    for page in (read_page(), read_markdown()):
+        assert "Which backbone first" in page
+        assert page.count(sentence) == len(tasks)
+        assert LEGENDS["screen"] not in page
+
+
 def test_the_report_reads_only_what_evaluate_and_compare_wrote(params):
     evaluate_and_compare(params)
     for folder in ("models", "data/tasks", "data/costs"):

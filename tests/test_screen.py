@@ -9,6 +9,7 @@ from stages.evaluation.folds import Outcomes
 from stages.evaluation.screen import FIRST, LINEAR, NEIGHBORS, screen, screen_backbones, screen_sentences
 
 IMAGES = 400
+SHARE = 0.3  # of images that two probes of a backbone see differently
 
 
 def record(backbone, kind="ridge", cost=1_000):
@@ -44,14 +45,6 @@ def test_backbones_are_ranked_by_the_mean_of_both_kinds_of_probes():
     assert best.probes == {NEIGHBORS: "b-nearest_neighbors", LINEAR: "b-ridge"}
     assert (best.architecture, best.images_per_second, best.megabytes) == ("net-b", 100.0, 1.0)
     assert best.low < best.score < best.high
-
-
-def test_of_several_probes_of_a_kind_the_most_accurate_counts():
-    records, outcomes, metrics = study({"a": (0.6, 0.8), "b": (0.5, 0.6)})
-    records["a-logistic"], outcomes["a-logistic"] = record("a", "logistic"), outcome(0.85)
-    metrics["a-logistic"] = metrics["a-ridge"]
-    first, _ = screen_backbones(records, outcomes, metrics, seed=0)
-    assert first.probes[LINEAR] == "a-logistic"
 
 
 def test_a_kind_that_a_backbone_lacks_does_not_count():
@@ -126,19 +119,98 @@ def test_three_backbones_are_few_enough():
     assert sentences == ["All 2 backbones are few enough to fine-tune: a, b, by their probes."]
 
 
-def test_the_first_three_of_twelve_backbones_are_the_best_about_as_often_as_stated():
-    """Simulated studies with 200 validation images and backbones whose true accuracies are known."""
+KINDS = "Probes of kind {} do not count, because some backbones have none ({})."
+
+
+@pytest.mark.parametrize(
+    ("kinds", "sentence"),
+    [
+        (
+            {"a": ["ridge"], "b": ["nearest_neighbors"]},
+            "The backbones are not ranked, because their probes are of different kinds (a without "
+            "nearest_neighbors; b without ridge or logistic). Add probes, so that all backbones have one of the "
+            "same kind.",
+        ),
+        (
+            {"a": ["logistic"], "b": ["nearest_neighbors", "ridge"], "c": ["nearest_neighbors"], "d": ["ridge"]},
+            "The backbones are not ranked, because their probes are of different kinds (a, d without "
+            "nearest_neighbors; c without ridge or logistic). Add probes, so that all backbones have one of the "
+            "same kind.",
+        ),
+        ({"a": ["ridge", "nearest_neighbors"], "b": ["logistic"]}, KINDS.format("nearest_neighbors", "b")),
+        (
+            {"a": ["ridge", "nearest_neighbors"], "b": ["nearest_neighbors"], "c": ["nearest_neighbors"]},
+            KINDS.format("ridge or logistic", "b, c"),
+        ),
+        (
+            {"a": ["ridge", "logistic", "ridge"], "b": ["ridge", "ridge"], "c": ["ridge", "ridge", "logistic"]},
+            "Of the probes of kind ridge or logistic of a, c, only the first 2 in the study count, as many as every "
+            "backbone has: the best of more would also be the luckiest.",
+        ),
+        (
+            {"a": ["nearest_neighbors", "nearest_neighbors"], "b": ["nearest_neighbors"]},
+            "Of the probes of kind nearest_neighbors of a, only the first 1 in the study count, as many as every "
+            "backbone has: the best of more would also be the luckiest.",
+        ),
+        ({"a": ["ridge"], "b": ["logistic"]}, None),
+        ({"a": ["ridge"]}, None),
+    ],
+)
+def test_probes_that_do_not_count_are_told(kinds, sentence):
+    result = screen(*probes(kinds), seed=0)
+    ranked = len(kinds) > 1 and not (sentence or "").startswith("The backbones are not ranked")
+    assert bool(result["screen"]) == ranked
+    assert result["screen_sentences"][ranked:] == ([sentence] if sentence else [])
+
+
+def probes(kinds):
+    """Records, outcomes and metrics of probes; kinds: backbone -> the kinds of its probes."""
+    named = {
+        f"{backbone}{number}": (backbone, kind) for backbone in kinds for number, kind in enumerate(kinds[backbone])
+    }
+    records = {name: record(*of) for name, of in named.items()}
+    metrics = {name: {"cost": {"batch_images_per_second": 1.0}} for name in named}
+    return records, {name: outcome(0.5 + number / 100) for number, name in enumerate(named)}, metrics
+
+
+@pytest.mark.parametrize(
+    ("kinds", "chosen", "score"),
+    [
+        (["ridge", "logistic"], {LINEAR: "a1"}, 0.6),  # the most accurate
+        (["ridge", "logistic", "ridge"], {LINEAR: "a1"}, 0.6),  # not the third, which is more accurate
+        (["logistic", "nearest_neighbors", "ridge"], {LINEAR: "a2"}, 0.9),  # the second of its kind
+    ],
+)
+def test_as_many_probes_of_a_kind_count_as_every_backbone_has(kinds, chosen, score):
+    records, outcomes, metrics = probes({"a": kinds, "b": ["ridge", "logistic"]})
+    outcomes |= {"a0": outcome(0.5), "a1": outcome(0.6), "b0": outcome(0.8), "b1": outcome(0.7)}
+    if "a2" in outcomes:
+        outcomes["a2"] = outcome(0.9)
+    backbones = {entry.backbone: entry for entry in screen_backbones(records, outcomes, metrics, seed=0)}
+    assert (backbones["a"].probes, backbones["a"].score) == (chosen, score)
+    assert (backbones["b"].probes, backbones["b"].score) == ({LINEAR: "b0"}, 0.8)
+
+
+@pytest.mark.parametrize("numbers", [(1, 1), (1, 12), (3, 12), (4, 4)], ids=str)
+def test_the_first_three_of_twelve_backbones_are_the_best_about_as_often_as_stated(numbers):
+    """Simulated studies with 200 validation images and backbones whose true accuracies are known.
+
+    numbers: of the probes of the three best backbones, and of each other one, which more must not help.
+    """
     random, stated, actual = np.random.default_rng(5), 0.0, 0
+    names = [f"b{number}" for number in range(12)]
+    few, many = numbers
+    kinds = {name: ["ridge"] * (few if names.index(name) < FIRST else many) for name in names}
     for _ in range(60):
-        truth = np.sort(random.uniform(0.6, 0.9, 12))[::-1]
-        correct = random.random((12, 200)) < truth[:, None]
-        names = [f"b{number}" for number in range(12)]
-        outcomes = {
-            name: Outcomes(row[None], np.ones((1, 200), bool), np.arange(200))
-            for name, row in zip(names, correct, strict=True)
-        }
-        records = {name: record(name) for name in names}
-        metrics = {name: {"cost": {"batch_images_per_second": 1.0}} for name in names}
+        records, _, metrics = probes(kinds)
+        truth = dict(zip(names, np.sort(random.uniform(0.6, 0.9, 12))[::-1], strict=True))
+        difficulty = {name: random.random(200) for name in names}  # of each image for a backbone
+        outcomes = {}
+        for probe, own in records.items():
+            backbone = own.provenance.backbone
+            differs = random.random(200) < SHARE
+            correct = np.where(differs, random.random(200), difficulty[backbone]) < truth[backbone]
+            outcomes[probe] = Outcomes(correct[None], np.ones((1, 200), bool), np.arange(200))
         first = screen_backbones(records, outcomes, metrics, seed=0)[:FIRST]
         stated += sum(entry.among_first for entry in first)
         actual += sum(names.index(entry.backbone) < FIRST for entry in first)

@@ -19,7 +19,8 @@ class WeightsRecord:
     sha256: checksum of the file. preset: how KerasHub builds the backbone, None if it does not: `class_name` and
     `config`, of its class; `image_size` of the images that it was trained on; `scale` and `offset` of each channel of
     the pixels, which are multiplied, then added; `class_token` and `prefix_tokens`, whether the tokens of a transformer
-    start with that of the class, and how many come before those of the patches; `layers`, see `parse_layers`.
+    start with that of the class, and how many come before those of the patches; `layers`, see `parse_layers`; `sha256`,
+    of the files that the weights were converted from, see `preset_checksum`.
     """
 
     architecture: str

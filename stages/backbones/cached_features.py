@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from stages.artifacts.features import CachedFeatures, JoinedArray, read_all_features
-from stages.backbones.layer_names import find_layer, starting_cut
+from stages.backbones.layer_names import find_layer, starting_cut, starting_cuts, unusable_features
 from stages.backbones.layer_table import LayerTraits, layers_of
 from stages.core.errors import UserError
 from stages.core.wording import listing
@@ -43,13 +43,23 @@ def read_joined_features(name: str, cuts: list[str | None], where: str) -> Cache
     return replace(parts[-1], record=record, array=array)
 
 
-def starting_features(features: list[CachedFeatures], lowest_trained: str) -> CachedFeatures | None:
+def starting_features(
+    features: list[CachedFeatures], lowest_trained: str, where: str | None = None
+) -> CachedFeatures | None:
     """The cached features that a training can start from instead of the images, or None; see `starting_cut`.
 
-    features: of one entry, at one or more cut layers. lowest_trained: the lowest layer that is trained.
+    features: of one entry, at one or more cut layers. lowest_trained: the lowest layer that is trained. where: the
+    setting, if the features serve for nothing else; then `UserError` if training cannot start from them.
     """
-    cuts = {candidate.record.cut: candidate for candidate in features}
-    return cuts.get(starting_cut(_layers(features[0]), cuts, features[0].record.pooling, lowest_trained))
+    cuts, layers = {candidate.record.cut: candidate for candidate in features}, _layers(features[0])
+    record = features[0].record
+    start = cuts.get(starting_cut(layers, cuts, record.pooling, lowest_trained))
+    if where and start is None:
+        found = f"cut {listing(cuts)}, pooling {record.pooling}"
+        raise UserError(
+            unusable_features(where, lowest_trained, record.name, found, starting_cuts(layers, lowest_trained))
+        )
+    return start
 
 
 def not_vectors(where: str, features: str) -> str:

@@ -25,6 +25,36 @@ def missing_layer(where: str, layer: str | int, architecture: str, names: list[s
     return f"{where}: {architecture} {what}{note}{did_you_mean(layer, names)}. Layers: {listing(names)}."
 
 
+def same_layer(where: str, first: str, second: str, layer: str) -> str:
+    """The message about two names of one layer."""
+    return f"{where}: {first!r} and {second!r} are the same layer, {layer}. Leave one of them out."
+
+
+def bypassed_cut(where: str, features: str, cut: str, layers: Layers, architecture: str) -> str | None:
+    """The message about a cut above which the backbone's own layers cannot run, None if they can. where: the head."""
+    if layers[cut].separates:
+        return None
+    separating = [layer for layer, traits in layers.items() if traits.separates]
+    return (
+        f"{where}.start_from: backbone is not valid, because other paths bypass the cut {cut!r} of "
+        f"features.{features}. Use start_from: random, or one of these cuts of {architecture}: {listing(separating)}."
+    )
+
+
+def unusable_features(where: str, lowest: str, features: str, found: str, possible: Iterable[str] = ()) -> str:
+    """The message about features from which training cannot start: their cost would be for nothing.
+
+    where: the setting. lowest: the lowest layer that is trained. found: cuts and pooling of the features. possible:
+    cuts from which training can start.
+    """
+    possible = list(possible)
+    alternative = f"features with pooling: none and one of the cuts {listing(possible)}, or " if possible else ""
+    return (
+        f"{where}: training from {lowest!r} upward cannot start from {features!r} ({found}). Give {alternative}the "
+        "features of the head, to start from the images."
+    )
+
+
 def cut_layer(layers: Layers, name: str, where: str, architecture: str) -> str:
     """The cut layer of this name, `UserError` if it does not exist.
 
@@ -80,12 +110,28 @@ def lowest_trained_layer(layers: Layers, trainable: str | int, cut: str | None =
     return layer if layer in names else None
 
 
+def untrainable(
+    where: str, trainable: str | int, layers: Layers, cut: str, architecture: str, others: Iterable[str] = ()
+) -> str:
+    """The message about layers to train that a model does not have. cut: its highest. others: values beside layers."""
+    names, note = selectable_layers(layers), ""
+    if cut != list(layers)[-1]:
+        names, note = list(layers)[: list(layers).index(cut) + 1], f" up to the cut {cut!r}"
+    return missing_layer(where, trainable, architecture, [*others, *names], note)
+
+
 def first_trained_layer(layers: Layers, trainable: str | int, cut: str, where: str, architecture: str) -> str:
     """As `lowest_trained_layer`, but `UserError` if it does not exist; see `cut_layer`."""
     layer = lowest_trained_layer(layers, trainable, cut)
     if layer is None:
-        raise UserError(missing_layer(where, trainable, architecture, selectable_layers(layers)))
+        raise UserError(untrainable(where, trainable, layers, cut, architecture))
     return layer
+
+
+def starting_cuts(layers: Layers, lowest: str) -> list[str]:
+    """The cuts from whose features training of a layer and those above it can start."""
+    names = list(layers)
+    return [name for name in names[: names.index(lowest)] if layers[name].separates]
 
 
 def starting_cut(layers: Layers, cuts: Iterable[str], pooling: str, lowest: str) -> str | None:

@@ -3,13 +3,12 @@
 from stages.artifacts.weights import WEIGHTS_FOLDER, WeightsRecord, write_weights_record
 from stages.backbones.known_presets import known_presets
 from stages.backbones.layer_table import parse_layers
-from stages.backbones.preset_formats import KERAS, preset_format
 from stages.backbones.presets import PRESET
 from stages.config.backbones import BackboneConfig
 from stages.core.errors import UserError
-from stages.core.files import atomic_directory, sha256_of
+from stages.core.files import atomic_directory
 from stages.core.wording import counted
-from stages.sources.preset_files import preset_folder
+from stages.sources.preset_files import checksum_mismatch, preset_checksum, preset_folder
 
 
 def write_preset(name: str, entry: BackboneConfig) -> str:
@@ -21,14 +20,9 @@ def write_preset(name: str, entry: BackboneConfig) -> str:
     known = known_presets().get(entry.architecture)
     source = known.handle if entry.weights == PRESET else entry.weights
     files = preset_folder(source, where)
-    # Those that are read: models of transformers have others beside them, such as tf_model.h5.
-    pattern = "*.h5" if preset_format(files)[0] == KERAS else "*.safetensors"
-    checksums = {path.name: sha256_of(path) for path in sorted(files.glob(pattern))}
-    if entry.sha256 and entry.sha256 not in checksums.values():
-        what = ", ".join(f"{file} has {sha256}" for file, sha256 in checksums.items()) or "it has no such file"
-        raise UserError(
-            f"{where}: no weights file of {source!r} has the sha256 {entry.sha256} ({what}). Correct weights or sha256."
-        )
+    sha256 = preset_checksum(files)
+    if entry.sha256 and entry.sha256 != sha256:
+        raise UserError(checksum_mismatch(f"backbones.{name}", source, sha256, entry.sha256))
     from stages.backbones.preset_conversion import convert_preset  # KerasHub takes seconds to import
 
     # A name of its own: addresses may end alike, and that of a folder may be the name of another architecture.
@@ -42,6 +36,5 @@ def write_preset(name: str, entry: BackboneConfig) -> str:
                 f"{where}: {source!r} is a {preset['class_name']} of {counted(len(layers), 'layer')} and "
                 f"{counted(parameters, 'weight')}, and not {entry.architecture}. Give architecture: preset."
             )
-        write_weights_record(folder, WeightsRecord(architecture, preset=preset), file)
-    read = "".join(f", {file} sha256 {sha256}" for file, sha256 in checksums.items())
-    return f"{architecture}, {source}{read}"
+        write_weights_record(folder, WeightsRecord(architecture, preset={**preset, "sha256": sha256}), file)
+    return f"{architecture}, {source}, sha256 {sha256}"

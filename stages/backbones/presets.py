@@ -40,12 +40,24 @@ def patch_size(config: dict[str, Any]) -> int:
 
 
 def image_size_problem(preset: dict[str, Any], image_size: int) -> str | None:
-    """Why the backbone of a preset does not take images of this size, or None. preset: see `WeightsRecord`."""
+    """Why the backbone of a preset does not take images of this size, and which it takes; None if it does.
+
+    preset: see `WeightsRecord`.
+    """
     config, patch = preset["config"], patch_size(preset["config"])
     if image_size % patch and image_size != preset["image_size"]:
-        return f"its patches have {patch} pixels a side, and {image_size} is not a multiple"
+        sizes = possible_sizes(patch, preset["image_size"])
+        return f"its patches have {patch} pixels a side. Give the dataset as image_size {sizes}."
     if preset["class_name"] == "SwinTransformerBackbone":
         smallest = patch * config["window_size"] * 2 ** (len(config["depths"]) - 1)
         if image_size < smallest:
-            return f"its windows need images of at least {smallest} pixels"
+            return f"its windows need images of at least {smallest} pixels. Increase image_size of the dataset."
     return None
+
+
+def possible_sizes(patch: int, published: int) -> str:
+    """The image sizes that a transformer takes, in words. published: that on which it was trained, which need not be a
+    multiple of the patch: the rest of such an image is cut off."""
+    if published % patch:
+        return f"{published}, on which it was trained, or a multiple of {patch}"
+    return f"a multiple of {patch}; it was trained on {published}"

@@ -28,8 +28,7 @@ def load_backbone(name: str, image_size: int) -> tuple[keras.Model, WeightsRecor
     record = read_weights_record(name)
     if record.preset and (problem := image_size_problem(record.preset, image_size)):
         raise UserError(
-            f"backbones.{name}: {record.architecture} does not take images of {image_size} pixels, because {problem}. "
-            "Change image_size of the dataset."
+            f"backbones.{name}: {record.architecture} does not take images of {image_size} pixels, because {problem}"
         )
     backbone = build_backbone(record.architecture, image_size, record.preset)
     if record.file:

@@ -11,6 +11,6 @@ class BackboneConfig(Entry):
     names. Its preprocessing is part of it."""
     weights: Location
     """`random`, `imagenet`, or the path or URL of a Keras weights file. Of a preset: `preset`, or the place of one: a
-    folder, `kaggle://owner/model/keras/variation/version` or `hf://owner/model`."""
+    folder, `kaggle://owner/model/keras/variation/version` or `hf://owner/model@commit`."""
     sha256: Sha256 | None = None
-    """The checksum of the weights file."""
+    """The checksum of the weights file, or of all files of a preset, as the check prints it."""

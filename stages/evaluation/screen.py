@@ -18,17 +18,18 @@ from stages.evaluation.formatting import percent, rounded
 
 FIRST = 3  # backbones to fine-tune
 NEIGHBORS, LINEAR = "nearest neighbors", "linear"
+KINDS = {NEIGHBORS: "nearest_neighbors", LINEAR: "ridge or logistic"}  # as a study names them
 
 
 @dataclass(frozen=True)
 class ScreenedBackbone:
     """A backbone with its probes.
 
-    probes: kind -> the most accurate probe of this kind. accuracies: kind -> its validation accuracy, 0 to 1. score:
-    the mean of these. low, high: its 95 % interval, for other images of the same kind. among_first: the probability
-    that its score is among the `FIRST` highest. multiply_adds: of one image up to the features. images_per_second: in
-    batches of 32. megabytes: of its weights in float32. on_front: no other backbone is both cheaper in multiply-adds
-    and more accurate.
+    probes: kind -> the most accurate probe of this kind, of those that count. accuracies: kind -> its validation
+    accuracy, 0 to 1. score: the mean of these. low, high: its 95 % interval, for other images of the same kind.
+    among_first: the probability that its score is among the `FIRST` highest. multiply_adds: of one image up to the
+    features. images_per_second: in batches of 32. megabytes: of its weights in float32. on_front: no other backbone is
+    both cheaper in multiply-adds and more accurate.
     """
 
     backbone: str
@@ -50,20 +51,29 @@ def screen(
 ) -> dict[str, Any]:
     """The part of comparisons.json; see `screen_backbones`."""
     backbones = screen_backbones(records, outcomes, metrics, seed)
-    return {"screen": [asdict(entry) for entry in backbones], "screen_sentences": screen_sentences(backbones)}
+    sentences = [*screen_sentences(backbones), *uncounted_probes(_probes(records, outcomes))]
+    return {"screen": [asdict(entry) for entry in backbones], "screen_sentences": sentences}
 
 
 def screen_backbones(
     records: dict[str, ModelRecord], outcomes: dict[str, Outcomes], metrics: dict[str, Any], seed: int
 ) -> list[ScreenedBackbone]:
-    """The backbones of a task by score, the highest first; none if fewer than two have probes.
+    """The backbones of a task by score, the highest first; none if fewer than two have probes, or share no kind.
 
     records: of the models. outcomes: of each model on the same validation images. metrics: model -> its part of
     metrics.json. seed: of the resampling (Efron 1979), which draws the images for all backbones together.
     """
-    best = _best_probes(records, outcomes)
-    if len(best) < 2:
+    probes = _probes(records, outcomes)
+    numbers = _counted_probes(probes)
+    if len(probes) < 2 or not numbers:
         return []
+    best = {
+        backbone: {
+            kind: max(own[kind][:number], key=lambda probe: outcomes[probe].by_image.mean())
+            for kind, number in numbers.items()
+        }
+        for backbone, own in probes.items()
+    }
     # The score of an image is the mean over the probes of a backbone, so backbones are resampled as models are.
     scores = {
         backbone: np.mean([outcomes[probe].by_image.mean(axis=0) for probe in probes.values()], axis=0)[None]
@@ -128,20 +138,51 @@ def screen_sentences(backbones: list[ScreenedBackbone]) -> list[str]:
     return sentences
 
 
-def _best_probes(records: dict[str, ModelRecord], outcomes: dict[str, Outcomes]) -> dict[str, dict[str, str]]:
-    """Backbone -> kind -> its most accurate probe, for the kinds that all backbones have."""
-    best: dict[str, dict[str, str]] = {}
-    for model, part in outcomes.items():
+def uncounted_probes(probes: dict[str, dict[str, list[str]]]) -> list[str]:
+    """Which probes do not count, and why, or why there is no ranking at all; see `_probes`."""
+    if len(probes) < 2:
+        return []
+    numbers = _counted_probes(probes)
+    lacking = {kind: [backbone for backbone, own in probes.items() if kind not in own] for kind in KINDS}
+    if not numbers:
+        reasons = [f"{listing(backbones)} without {KINDS[kind]}" for kind, backbones in lacking.items()]
+        return [
+            f"The backbones are not ranked, because their probes are of different kinds ({'; '.join(reasons)}). Add "
+            "probes, so that all backbones have one of the same kind."
+        ]
+    sentences = [
+        f"Probes of kind {KINDS[kind]} do not count, because some backbones have none ({listing(backbones)})."
+        for kind, backbones in lacking.items()
+        if kind not in numbers and len(backbones) < len(probes)
+    ]
+    for kind, number in numbers.items():
+        if larger := [backbone for backbone, own in probes.items() if len(own[kind]) > number]:
+            sentences.append(
+                f"Of the probes of kind {KINDS[kind]} of {listing(larger)}, only the first {number} in the study "
+                "count, as many as every backbone has: the best of more would also be the luckiest."
+            )
+    return sentences
+
+
+def _probes(records: dict[str, ModelRecord], outcomes: dict[str, Outcomes]) -> dict[str, dict[str, list[str]]]:
+    """Backbone -> kind -> its probes, in the order of the study."""
+    probes: dict[str, dict[str, list[str]]] = {}
+    for model in outcomes:
         record = records[model]
-        if record.kind != "probe":
-            continue
-        kind = NEIGHBORS if record.settings["kind"] == "nearest_neighbors" else LINEAR
-        probes = best.setdefault(record.provenance.backbone, {})
-        if kind not in probes or part.by_image.mean() > outcomes[probes[kind]].by_image.mean():
-            probes[kind] = model
-    # A score of one kind alone cannot be compared with the mean of both.
-    kinds = [kind for kind in (NEIGHBORS, LINEAR) if all(kind in probes for probes in best.values())]
-    return {backbone: {kind: probes[kind] for kind in kinds} for backbone, probes in best.items()} if kinds else {}
+        if record.kind == "probe":
+            kind = NEIGHBORS if record.settings["kind"] == "nearest_neighbors" else LINEAR
+            probes.setdefault(record.provenance.backbone, {}).setdefault(kind, []).append(model)
+    return probes
+
+
+def _counted_probes(probes: dict[str, dict[str, list[str]]]) -> dict[str, int]:
+    """Kind -> how many probes of a backbone count, for the kinds that all backbones have.
+
+    The most accurate of many probes is also the luckiest, so as many count as the backbone with the fewest has. A
+    score of one kind alone cannot be compared with the mean of both.
+    """
+    numbers = {kind: min((len(own.get(kind, [])) for own in probes.values()), default=0) for kind in KINDS}
+    return {kind: number for kind, number in numbers.items() if number}
 
 
 def _with_front(backbones: list[ScreenedBackbone]) -> list[ScreenedBackbone]:

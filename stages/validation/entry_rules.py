@@ -23,6 +23,7 @@ from stages.config.tasks import TaskConfig
 from stages.config.training import TrainingConfig
 from stages.core.files import sha256_of
 from stages.core.wording import counted, did_you_mean, listing
+from stages.sources.preset_files import HUGGING_FACE, is_commit
 from stages.sources.urls import is_url, local_path
 from stages.validation.credentials import credential_problem
 
@@ -133,7 +134,13 @@ def _preset(where: str, entry: BackboneConfig) -> Iterator[str]:
         own = "" if entry.architecture == PRESET else "preset, or "
         yield (
             f"{where}.weights: {entry.weights!r} is not possible with a preset of KerasHub. Give {own}the place of "
-            "one: a folder, kaggle://owner/model/keras/variation/version or hf://owner/model."
+            "one: a folder, kaggle://owner/model/keras/variation/version or hf://owner/model@commit."
+        )
+    elif entry.weights.startswith(HUGGING_FACE) and entry.sha256 is None and not is_commit(entry.weights):
+        name = entry.weights.removeprefix(HUGGING_FACE).partition("@")[0]
+        yield (
+            f"{where}.weights: {entry.weights!r} can have other files tomorrow. Give {HUGGING_FACE}{name}@ and the 40 "
+            f"digits of a commit on https://huggingface.co/{name}/commits/main, or give sha256."
         )
 
 

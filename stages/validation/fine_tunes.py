@@ -2,7 +2,15 @@
 
 from collections.abc import Iterator
 
-from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, starting_cut
+from stages.backbones.layer_names import (
+    Layers,
+    find_layer,
+    lowest_trained_layer,
+    missing_layer,
+    starting_cut,
+    starting_cuts,
+    unusable_features,
+)
 from stages.backbones.registry import WITHOUT_NORMALIZATION
 from stages.config.features import FeaturesConfig
 from stages.config.fine_tunes import FineTuneConfig
@@ -50,10 +58,10 @@ def fine_tune_problems(entries: Entries, name: str) -> Iterator[str]:
         return
     architecture, layers = backbone.architecture, backbone.layers
     yield from _missing_parts(where, fine_tune, backbone)
-    if layers is None or (cut := find_cut(layers, head_features, head)) is None:
+    if (cut := find_cut(layers, head_features, head)) is None:
         return
-    lowest = lowest_trained_layer(layers, fine_tune.unfreeze or "all", cut)
-    if lowest is None:
+    lowest = lowest_trained_layer(layers, fine_tune.unfreeze or "all", cut) if layers else None
+    if layers and lowest is None:
         names = list(layers)
         names, note = ["all", *names[: names.index(cut) + 1]], f" up to the cut {cut!r} of {section}.{fine_tune.head}"
         yield missing_layer(f"{where}.unfreeze", fine_tune.unfreeze, architecture, names, note)
@@ -81,19 +89,17 @@ def _missing_parts(where: str, fine_tune: FineTuneConfig, backbone: ResolvedBack
 
 
 def _unusable_features(
-    where: str, fine_tune: FineTuneConfig, features: FeaturesConfig, layers: Layers, lowest: str
+    where: str, fine_tune: FineTuneConfig, features: FeaturesConfig, layers: Layers | None, lowest: str | None
 ) -> Iterator[str]:
-    """Features that training cannot start from: they would be computed, and their cost counted, for nothing.
-
-    lowest: the lowest layer that is trained.
-    """
-    cuts = [layer for layer in (find_layer(layers, cut, "highest") for cut in features.cuts) if layer]
-    if not cuts or starting_cut(layers, cuts, features.pooling, lowest):
-        return
-    names = list(layers)
-    possible = [name for name in names[: names.index(lowest)] if layers[name].separates]
-    alternative = f"features with pooling: none and one of the cuts {listing(possible)}, or " if possible else ""
-    yield (
-        f"{where}: training from {lowest!r} upward cannot start from {fine_tune.features!r} (cut {listing(cuts)}, "
-        f"pooling {features.pooling}). Give {alternative}the features of the head, to start from the images."
-    )
+    """Features that training cannot start from. lowest: the lowest layer that is trained; None if it is not known."""
+    if layers is None:
+        if features.pooling == "none" and any(cut != fine_tune.unfreeze != "all" for cut in features.cuts):
+            return  # the stage knows the layers
+        cuts, lowest, possible = features.cuts, str(fine_tune.unfreeze), []
+    else:
+        cuts = [layer for layer in (find_layer(layers, cut, "highest") for cut in features.cuts) if layer]
+        if not cuts or starting_cut(layers, cuts, features.pooling, lowest):
+            return
+        possible = starting_cuts(layers, lowest)
+    found = f"cut {listing(cuts)}, pooling {features.pooling}"
+    yield unusable_features(where, lowest, fine_tune.features, found, possible)

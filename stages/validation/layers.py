@@ -6,10 +6,19 @@ from typing import Any
 
 from stages.backbones.cached_features import not_vectors
 from stages.backbones.known_presets import known_presets, transformer_layers
-from stages.backbones.layer_names import Layers, find_layer, lowest_trained_layer, missing_layer, selectable_layers
-from stages.backbones.layer_table import layers_of
+from stages.backbones.layer_names import (
+    Layers,
+    bypassed_cut,
+    find_layer,
+    lowest_trained_layer,
+    missing_layer,
+    same_layer,
+    selectable_layers,
+    untrainable,
+)
+from stages.backbones.layer_table import LayerTraits, layers_of
 from stages.backbones.pooling import pooling_problem
-from stages.backbones.presets import CLASS_TOKENS, TRANSFORMERS
+from stages.backbones.presets import CLASS_TOKENS, TRANSFORMERS, possible_sizes
 from stages.backbones.registry import ARCHITECTURES
 from stages.config.features import FeaturesConfig
 from stages.config.heads import HeadConfig
@@ -75,17 +84,17 @@ def network_problems(entries: Entries, name: str) -> Iterator[str]:
     if (backbone := resolve_backbone(entries, network.backbone)) is None:
         return
     architecture, layers = backbone.architecture, backbone.layers
-    cut = find_layer(layers, network.cut or "top", "highest") if layers else None
-    if layers and cut is None:
+    cut = network.cut or "top"
+    cut = find_layer(layers, cut, "highest") if layers else cut
+    if cut is None:
         yield missing_layer(f"{where}.cut", network.cut, architecture, selectable_layers(layers))
         return
-    if layers and layers[cut].shape != "vector":
+    if layers is None or layers[cut].shape != "vector":
         yield from _wrong_pooling(f"{where}.pooling", network.pooling, cut, backbone)
     if network.trainable == "all":
         return
     if layers and network.trainable != "head" and lowest_trained_layer(layers, network.trainable, cut) is None:
-        names = ["all", "head", *selectable_layers(layers)]
-        yield missing_layer(f"{where}.trainable", network.trainable, architecture, names)
+        yield untrainable(f"{where}.trainable", network.trainable, layers, cut, architecture, ["all", "head"])
     elif _is_random(entries, network.backbone):
         yield f"{where}.trainable: {network.trainable!r} would freeze random weights. Use all."
 
@@ -98,22 +107,24 @@ def features_problems(entries: Entries, name: str) -> Iterator[str]:
     if _is_random(entries, features.backbone):
         yield f"{where}.backbone: {features.backbone!r} has random weights. Give a network or a trained backbone."
     backbone = resolve_backbone(entries, features.backbone)
-    if backbone is None or backbone.layers is None:
+    if backbone is None:
         return
     architecture, layers, names = backbone.architecture, backbone.layers, {}
+    if layers is None:
+        yield from _wrong_pooling(f"{where}.pooling", features.pooling, features.cuts[0], backbone)
     for cut in features.cuts:
-        layer = find_layer(layers, cut, "highest")
+        layer = find_layer(layers, cut, "highest") if layers else cut
         if layer is None:
             yield missing_layer(f"{where}.cut", cut, architecture, selectable_layers(layers))
         elif layer in names:
-            yield _same_layer(f"{where}.cut", names[layer], cut, layer)
-        elif features.pooling != "none" and layers[layer].shape == "vector":
+            yield same_layer(f"{where}.cut", names[layer], cut, layer)
+        elif layers and features.pooling != "none" and layers[layer].shape == "vector":
             poolable = [layer for layer, traits in layers.items() if traits.shape != "vector"]
             yield (
                 f"{where}.pooling: the activations of {layer} cannot be pooled, because they are vectors. Use pooling: "
                 f"none, or one of these cuts of {architecture}: {listing(poolable)}."
             )
-        else:
+        elif layers:
             yield from _wrong_pooling(f"{where}.pooling", features.pooling, layer, backbone)
         names[layer] = cut
 
@@ -163,7 +174,7 @@ def _joined_cuts(
         if layer is None or layer not in available:
             yield _no_cut(where, cut, probe.features, features)
         elif layer in names:
-            yield _same_layer(where, names[layer], cut, layer)
+            yield same_layer(where, names[layer], cut, layer)
         names[layer] = cut
     flat = features.pooling != "none" or all(layers[layer].shape == "vector" for layer in names if layers and layer)
     if len(probe.cut) > 1 and not flat:
@@ -184,13 +195,9 @@ def _start_from_backbone(
             f"{where}.start_from: backbone is not valid, because features.{features_name} has pooling: "
             f"{features.pooling}. Use features with pooling: none, or start_from: random."
         )
-    elif backbone and cut and (layers := backbone.layers) and not layers[cut].separates:
-        separating = [layer for layer, traits in layers.items() if traits.separates]
-        yield (
-            f"{where}.start_from: backbone is not valid, because other paths bypass the cut {cut!r} of "
-            f"features.{features_name}. Use start_from: random, or one of these cuts of {backbone.architecture}: "
-            f"{listing(separating)}."
-        )
+    elif backbone and cut and backbone.layers:
+        problem = bypassed_cut(where, features_name, cut, backbone.layers, backbone.architecture)
+        yield from [problem] if problem else []
 
 
 def other_dataset(entries: Entries, where: str, entry: Any) -> Iterator[str]:
@@ -223,7 +230,7 @@ def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]
     elif known and dataset.image_size % known.multiple and dataset.image_size != known.image_size:
         yield (
             f"{size} {backbone.architecture} has patches of {known.multiple} pixels. Give datasets.{entry.dataset}."
-            f"image_size a multiple of {known.multiple}; it was trained on {known.image_size}."
+            f"image_size {possible_sizes(known.multiple, known.image_size)}."
         )
     elif not known and backbone.image_size and not architecture.any_size and dataset.image_size != backbone.image_size:
         yield (
@@ -232,13 +239,15 @@ def _wrong_image_size(entries: Entries, where: str, entry: Any) -> Iterator[str]
         )
 
 
-def _same_layer(where: str, first: str, second: str, layer: str) -> str:
-    return f"{where}: {first!r} and {second!r} are the same layer, {layer}. Leave one of them out."
-
-
 def _wrong_pooling(where: str, pooling: str, cut: str, backbone: ResolvedBackbone) -> Iterator[str]:
-    if problem := pooling_problem(where, pooling, cut, backbone.layers[cut], backbone.has_class_token):
-        yield problem
+    """A pooling that is not possible at a cut, or if only the preset tells its layers, at none of the backbone."""
+    if backbone.layers:
+        problem = pooling_problem(where, pooling, cut, backbone.layers[cut], backbone.has_class_token)
+    elif backbone.architecture in known_presets():
+        problem = pooling_problem(where, pooling, cut, LayerTraits(False, "image"), has_class_token=False)
+    else:
+        problem = None
+    yield from [problem] if problem else []
 
 
 def _is_random(entries: Entries, name: str) -> bool:
