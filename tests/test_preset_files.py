@@ -124,7 +124,7 @@ def test_a_model_of_transformers_is_converted_from_hugging_face(server, tmp_path
     for file in (tmp_path / "saved").iterdir():
         monkeypatch.setitem(FILES, file.name, file.read_bytes())
     params = Params({"backbones": {"x": {"architecture": "preset", "weights": source}}})
-    assert weights.main(params, "x").startswith(f"x-preset, {source}, model.safetensors sha256 ")
+    assert weights.main(params, "x").startswith(f"x-preset, {source}, sha256 ")
     server.shutdown()
     server.server_close()
     assert weights.main(params, "x").startswith("x-preset")  # without a connection

@@ -19,6 +19,7 @@ from stages.validation.preset_folders import preset_folder_problems
 from stages.validation.study import validate_study
 from tests.pipeline import ROOT, read_yaml
 from tests.presets import save_preset
+from tests.transformers_models import write_model
 
 STUDY = read_yaml((ROOT / "params.yaml").read_text())
 PLACE = "a folder, kaggle://owner/model/keras/variation/version or hf://owner/model@commit."
@@ -327,6 +328,39 @@ def test_the_check_refuses_folders_without_a_usable_preset(tmp_path, monkeypatch
     [problem] = folder_problems(place)
     assert problem.startswith(f"backbones.x{message}")
     assert problem.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (
+            {"model_type": "clip"},
+            ["config.json has model_type 'clip', which", "the preset does not say how"],
+        ),
+        (
+            {"architecture": "vit_base_patch16_224"},
+            ["config.json has architecture 'vit_b", "config.json cannot be"],
+        ),
+        (
+            {"model_type": "vit", "hidden_act": "relu"},
+            ['config.json cannot be used (hidden_act is "relu', "the"],
+        ),
+    ],
+)
+def test_the_check_refuses_models_that_cannot_be_converted(tmp_path, monkeypatch, config, expected):
+    monkeypatch.chdir(tmp_path)
+    Path("mine").mkdir()
+    Path("mine/config.json").write_text(json.dumps(config))
+    problems = folder_problems()
+    assert len(problems) == len(expected)
+    for problem, start in zip(problems, expected, strict=True):
+        assert problem.startswith(f"backbones.x.weights: {start}")
+
+
+def test_the_check_accepts_a_model_of_transformers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_model(Path("mine"), "dinov2")
+    assert folder_problems(sha256=preset_checksum(Path("mine"))) == []
 
 
 def test_a_changed_folder_is_told_until_the_study_has_its_checksum(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import stages.cluster
 from stages.cluster.node import Outcome, Snapshot, run_in_clone, run_in_project
 from stages.core.errors import UserError
 from stages.core.stage_graph import CORES, StageGraph
+from stages.core.wording import counted
 from stages.core.yaml import parse_yaml, read_yaml
 
 ATTEMPTS_AFTER_LOSS = 10  # of a stage whose worker was killed or whose node was lost; Ray starts them
@@ -186,8 +187,8 @@ def _check_that_a_node_is_left(ray: ModuleType, stage: str, needs: Request, avoi
     if not _nodes(ray, needs, avoided):
         gpus = f" and {needs.gpus:g} GPUs" if needs.gpus else ""
         raise UserError(
-            f"no node of the cluster can run {stage}, which asks for {needs.cores} processor cores{gpus}: nodes were "
-            "lost, or their disks are full. Start nodes, then run this command again."
+            f"no node of the cluster can run {stage}, which asks for {counted(needs.cores, 'processor core')}{gpus}: "
+            "nodes were lost, or their disks are full. Start nodes, then run this command again."
         )
 
 

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stages.artifacts.weights import read_weights_record
+from stages.backbones.image_processors import timm_pixels, transformers_pixels
 from stages.backbones.known_presets import FAMILIES, is_preset
+from stages.backbones.preset_formats import TIMM, TRANSFORMERS, check_timm, preset_format, transformers_config
 from stages.backbones.presets import PLACES, PRESET
 from stages.config.backbones import BackboneConfig
 from stages.core.errors import UserError
@@ -35,6 +37,8 @@ def _folder_problems(name: str, entry: BackboneConfig) -> Iterator[str]:
     sha256 = preset_checksum(folder)
     if problem := _config_problem(folder):
         yield f"{where}.weights: {entry.weights!r} is not a preset of an image backbone ({problem}). Give another one."
+    elif problems := [*_other_format_problems(folder, f"{where}.weights")]:
+        yield from problems
     elif entry.sha256 is None:
         yield (
             f"{where}.weights: {entry.weights!r} has no checksum. Give `sha256: {sha256}`, if this preset is the right "
@@ -53,8 +57,25 @@ def _is_converted(name: str, entry: BackboneConfig) -> bool:
     return bool(preset) and preset.get("sha256") == entry.sha256
 
 
+def _other_format_problems(folder: Path, where: str) -> Iterator[str]:
+    """Why a model of transformers or of timm cannot be converted, as far as its configuration says."""
+    file_format, config = preset_format(folder)
+    checks = {
+        TRANSFORMERS: (
+            lambda: transformers_config(folder, config, where),
+            lambda: transformers_pixels(folder, where),
+        ),
+        TIMM: (lambda: check_timm(folder, config, where), lambda: timm_pixels(config, where)),
+    }
+    for check in checks.get(file_format, ()):
+        try:
+            check()
+        except UserError as error:
+            yield str(error)
+
+
 def _config_problem(folder: Path) -> str | None:
-    """Why a preset has no image backbone, as far as its config.json says; other formats are left to KerasHub."""
+    """Why a preset in KerasHub's own format has no image backbone, as far as its config.json says."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except ValueError:
