@@ -346,6 +346,7 @@ def test_a_converted_preset_needs_no_folder(tmp_path, monkeypatch, recorded, is_
     (WEIGHTS_FOLDER / "x").mkdir(parents=True)
     write_weights_record(WEIGHTS_FOLDER / "x", WeightsRecord("x-preset", preset={"sha256": recorded}))
     assert (folder_problems("nowhere", sha256="1" * 64) == []) == is_enough
+    assert folder_problems("nowhere") != []
 
 
 @pytest.mark.parametrize(

@@ -50,7 +50,7 @@ def _is_converted(name: str, entry: BackboneConfig) -> bool:
         preset = read_weights_record(name).preset
     except UserError:
         return False
-    return bool(preset) and preset.get("sha256") == entry.sha256
+    return entry.sha256 is not None and (preset or {}).get("sha256") == entry.sha256
 
 
 def _config_problem(folder: Path) -> str | None:
