@@ -63,9 +63,9 @@ def _config_problem(folder: Path) -> str | None:
         return "its config.json has no class"
     if "registered_name" not in config:
         return None
-    # Of one for images and text, the tower for images counts.
-    tower = (config.get("config") or {}).get("vision_encoder") or config
-    if tower.get("class_name") in FAMILIES:
+    own = config.get("config")
+    tower = own.get("vision_encoder") if isinstance(own, dict) else None  # of one for images and text
+    class_name = (tower if isinstance(tower, dict) else config).get("class_name")
+    if isinstance(class_name, str) and class_name in FAMILIES:
         return None
-    families = listing(family for family, _ in FAMILIES.values())
-    return f"its class is {tower.get('class_name')}; possible are {families}"
+    return f"its class is {class_name}; possible are {listing(family for family, _ in FAMILIES.values())}"
