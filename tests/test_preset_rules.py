@@ -314,7 +314,7 @@ def test_the_check_accepts_folders_of_supported_presets(tmp_path, monkeypatch, c
             '{"registered_name": "-", "class_name": "A", "config": {"vision_encoder": {"class_name": "Gemma3Vision"}}}',
             ".weights: 'mine' is not a preset of an image backbone (its class is Gemma3Vision; possible are ViT, ",
         ),
-        ("mine", '{"registered_name": "-", "config": [1]}', ".weights: 'mine' is not a preset of an image backbone (its"),
+        ("mine", '{"registered_name": "-", "config": [1]}', ".weights: 'mine' is not a preset of an image backbone"),
         ("mine", '{"registered_name": "-", "class_name": []}', ".weights: 'mine' is not a preset of an image backbone"),
         ("data/weights/x", "{}", ".weights: 'data/weights/x' is in a folder that stages write to. Move it to another"),
         ("mine", "{}", ".weights: 'mine' has no checksum. Give `sha256: f0c39c91"),
