@@ -315,6 +315,8 @@ def test_the_check_accepts_folders_of_supported_presets(tmp_path, monkeypatch, c
             '{"registered_name": "-", "class_name": "A", "config": {"vision_encoder": {"class_name": "Gemma3Vision"}}}',
             ".weights: 'mine' is not a preset of an image backbone (its class is Gemma3Vision; possible are ViT, ",
         ),
+        ("mine", '{"registered_name": "-", "config": [1]}', ".weights: 'mine' is not a preset of an image backbone"),
+        ("mine", '{"registered_name": "-", "class_name": []}', ".weights: 'mine' is not a preset of an image backbone"),
         ("data/weights/x", "{}", ".weights: 'data/weights/x' is in a folder that stages write to. Move it to another"),
         ("mine", "{}", ".weights: 'mine' has no checksum. Give `sha256: f0c39c91"),
     ],
@@ -380,6 +382,7 @@ def test_a_converted_preset_needs_no_folder(tmp_path, monkeypatch, recorded, is_
     (WEIGHTS_FOLDER / "x").mkdir(parents=True)
     write_weights_record(WEIGHTS_FOLDER / "x", WeightsRecord("x-preset", preset={"sha256": recorded}))
     assert (folder_problems("nowhere", sha256="1" * 64) == []) == is_enough
+    assert folder_problems("nowhere") != []
 
 
 @pytest.mark.parametrize(

@@ -54,7 +54,7 @@ def _is_converted(name: str, entry: BackboneConfig) -> bool:
         preset = read_weights_record(name).preset
     except UserError:
         return False
-    return bool(preset) and preset.get("sha256") == entry.sha256
+    return entry.sha256 is not None and (preset or {}).get("sha256") == entry.sha256
 
 
 def _other_format_problems(folder: Path, where: str) -> Iterator[str]:
@@ -84,9 +84,9 @@ def _config_problem(folder: Path) -> str | None:
         return "its config.json has no class"
     if "registered_name" not in config:
         return None
-    # Of one for images and text, the tower for images counts.
-    tower = (config.get("config") or {}).get("vision_encoder") or config
-    if tower.get("class_name") in FAMILIES:
+    own = config.get("config")
+    tower = own.get("vision_encoder") if isinstance(own, dict) else None  # of one for images and text
+    class_name = (tower if isinstance(tower, dict) else config).get("class_name")
+    if isinstance(class_name, str) and class_name in FAMILIES:
         return None
-    families = listing(family for family, _ in FAMILIES.values())
-    return f"its class is {tower.get('class_name')}; possible are {families}"
+    return f"its class is {class_name}; possible are {listing(family for family, _ in FAMILIES.values())}"
