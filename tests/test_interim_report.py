@@ -51,7 +51,7 @@ def test_the_report_covers_the_finished_models_and_nothing_else_is_written(here,
     assert files_outside_of_the_report() == before
     assert list(json.loads((FOLDER / "metrics.json").read_text())) == ["base", "fresh", "probe"]
     printed = capsys.readouterr().out
-    assert "finished 3 of 13 models: base, fresh, probe\n" in printed
+    assert "finished 3 of 14 models: base, fresh, probe\n" in printed
     assert f"interim_report: above: {NOT_TRAINED}\n" in printed
     for page in (FOLDER / "report.html", FOLDER / "report.md"):
         assert "This is an interim report. Not finished: top, part," in page.read_text(encoding="utf-8")

@@ -15,8 +15,8 @@ from stages.backbones.image_processors import timm_pixels, transformers_pixels
 from stages.backbones.preset_formats import check_timm, transformers_config
 from stages.backbones.pretrained import load_backbone
 from stages.core.errors import UserError
-from stages.core.files import sha256_of
 from stages.core.params import Params
+from stages.sources.preset_files import preset_checksum
 from tests.transformers_models import CONFIGS, PROCESSOR, REGISTERS, SIZE, states, write_model
 
 WHERE = "backbones.x.weights"
@@ -61,8 +61,8 @@ def assert_computes(kind, tolerance=1e-4):
 )
 def test_a_model_of_transformers_computes_what_it_computes_there(mine, kind, prefix, class_name, before_patches):
     write_model(mine, kind, prefix)
-    sha256 = sha256_of(mine / "model.safetensors")
-    assert convert(sha256=sha256) == f"x-preset, mine, model.safetensors sha256 {sha256}"
+    sha256 = preset_checksum(mine)
+    assert convert(sha256=sha256) == f"x-preset, mine, sha256 {sha256}"
     preset = read_weights_record("x").preset
     assert preset["class_name"] == class_name
     assert (preset["image_size"], preset["class_token"], preset["prefix_tokens"]) == (SIZE, True, before_patches)

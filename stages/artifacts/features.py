@@ -6,7 +6,7 @@ images that the backbone has seen (see `stages.artifacts.seen_images`); and per 
 `above.weights.h5`, the weights of the backbone above the cut layer; `record.json`.
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,14 @@ class CachedFeatures:
     def check_images(self, task: Task) -> None:
         """Refuse features that were computed from other images than the task was split from."""
         task.check_images(self.record.images_sha256, f"data/features/{self.record.name}")
+
+
+def joined_record(records: list[FeaturesRecord]) -> FeaturesRecord:
+    """The record of the vectors of several cut layers side by side. records: of each, lowest first; of one, its own."""
+    *lower, highest = records
+    if not lower:
+        return highest
+    return replace(highest, joined=[record.cut for record in lower], shape=[sum(record.shape[0] for record in records)])
 
 
 def write_features_record(folder: Path, record: FeaturesRecord) -> None:

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from stages.artifacts.features import CachedFeatures, JoinedArray, read_all_features
+from stages.artifacts.features import CachedFeatures, JoinedArray, joined_record, read_all_features
 from stages.backbones.layer_names import find_layer, starting_cut, starting_cuts, unusable_features
 from stages.backbones.layer_table import LayerTraits, layers_of
 from stages.core.errors import UserError
@@ -38,9 +38,8 @@ def read_joined_features(name: str, cuts: list[str | None], where: str) -> Cache
         raise UserError(f"{where}: two of {listing(cuts)} are the same layer. Leave one of them out.")
     if any(len(part.record.shape) > 1 for part in parts):
         raise UserError(not_vectors(where, name))
-    array = JoinedArray([part.array for part in parts])
-    record = replace(parts[-1].record, joined=layers[:-1], shape=[array.shape[1]])
-    return replace(parts[-1], record=record, array=array)
+    record = joined_record([part.record for part in parts])
+    return replace(parts[-1], record=record, array=JoinedArray([part.array for part in parts]))
 
 
 def starting_features(

@@ -2,7 +2,7 @@
 
 import json
 
-from stages.artifacts.features import read_all_features
+from stages.artifacts.features import FeaturesRecord, joined_record, read_all_features
 from stages.artifacts.models import (
     MODELS_FOLDER,
     HeadProvenance,
@@ -92,6 +92,12 @@ def _has_inputs(result: ModelResult) -> bool:
     return (
         (task.images_sha256, task.settings) == (made_from.images_sha256, made_from.task_settings)
         and (weights is None or read_weights_record(made_from.backbone).sha256 == weights)
-        and (features is None or features in [cached.record for cached in read_all_features(features.name)])
+        and (features is None or features == _current(features))
         and (head is None or head == HeadProvenance.of(read_model_record(head.name)))
     )
+
+
+def _current(features: FeaturesRecord) -> FeaturesRecord | None:
+    """The record of the cached features at the same cuts; None if they do not have them all."""
+    records = {cached.record.cut: cached.record for cached in read_all_features(features.name)}
+    return joined_record([records[cut] for cut in features.cuts]) if {*features.cuts} <= {*records} else None
