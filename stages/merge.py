@@ -4,7 +4,7 @@ Git runs it for a file that both branches have changed, once the command in docs
 is written into OURS. What cannot be merged is left as it is, with exit code 1; then git merges lines as usual.
 
 dvc.lock: of a stage that both branches ran, neither result is right, so it is left out, and `dvc repro` runs it.
-params.yaml: entries that both branches added are kept. Git alone takes them for two changes of one place.
+params.yaml: entries that both branches added are kept. Git alone reports them as a conflict.
 """
 
 import argparse

@@ -1,6 +1,6 @@
 """Fetches the weights of a backbone into data/weights/<backbone>.
 
-The stage `train` writes the same files for each network, so that a network of the study can be a backbone.
+The stage `train` writes the same files for networks, so that a network of the study can be a backbone.
 """
 
 import zipfile

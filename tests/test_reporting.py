@@ -446,7 +446,7 @@ def test_evaluate_refuses_what_removed_entries_have_left_behind(params):
     copy_model("b-net", "stale")
     with pytest.raises(
         UserError,
-        match=r"^data/costs/models/stale\.json and 1 more belong to entries that are no longer in params\.yaml \(",
+        match=r"^data/costs/models/stale\.json and 1 other belong to entries that are no longer in params\.yaml \(",
     ):
         evaluate.main(params)
 

@@ -20,6 +20,7 @@ from stages.artifacts.tiles import GALLERY_FOLDER, MISTAKES_FOLDER
 from stages.core.errors import UserError
 from stages.core.files import read_json
 from stages.core.params import MODEL_SECTIONS, PARAMS, Params
+from stages.core.wording import counted
 
 
 def remove_leftovers(params: Params) -> list[Path]:
@@ -37,7 +38,7 @@ def refuse_leftovers(params: Params) -> None:
     """`UserError` if there are leftovers, as after `git checkout` without `dvc checkout`."""
     if leftovers := find_leftovers(params):
         first, more = leftovers[0], len(leftovers) - 1
-        what = f"{first} and {more} more belong to entries" if more else f"{first} belongs to an entry"
+        what = f"{first} and {counted(more, 'other')} belong to entries" if more else f"{first} belongs to an entry"
         are = "are" if more else "is"
         raise UserError(
             f"{what} that {are} no longer in {PARAMS} (for example after `git checkout` without `dvc checkout`). Run "

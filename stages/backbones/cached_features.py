@@ -54,9 +54,9 @@ def starting_features(
     record = features[0].record
     start = cuts.get(starting_cut(layers, cuts, record.pooling, lowest_trained))
     if where and start is None:
-        found = f"cut {listing(cuts)}, pooling {record.pooling}"
+        available = f"cut {listing(cuts)}, pooling {record.pooling}"
         raise UserError(
-            unusable_features(where, lowest_trained, record.name, found, starting_cuts(layers, lowest_trained))
+            unusable_features(where, lowest_trained, record.name, available, starting_cuts(layers, lowest_trained))
         )
     return start
 

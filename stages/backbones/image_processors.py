@@ -109,7 +109,7 @@ def _pixels(
 
 
 def _channels(value: Any) -> list[float] | None:
-    """A finite number for each color, from one number or a list of them; None if it is neither."""
+    """A finite number per color, from one number or a list of them; None if it is neither."""
     numbers = value if isinstance(value, list) else [value] * COLORS
     is_valid = all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
     return [float(number) for number in numbers] if is_valid and len(numbers) == COLORS else None

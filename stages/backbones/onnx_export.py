@@ -88,7 +88,7 @@ def _depthwise_call(layer: layers.Conv2D) -> Callable[[keras.KerasTensor], keras
 
 
 def _call_depthwise(layer: layers.Conv2D, x: keras.KerasTensor) -> keras.KerasTensor:
-    """Call a depthwise convolution with the kernel of a convolution that has one group for each channel."""
+    """Call a depthwise convolution with the kernel of a convolution that has one group per channel."""
     options = {key: getattr(layer, key) for key in ("strides", "padding", "use_bias", "name")}
     depthwise = layers.DepthwiseConv2D(layer.kernel_size, **options)
     output = depthwise(x)

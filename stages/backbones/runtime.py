@@ -19,7 +19,7 @@ def make_deterministic(seed: int) -> None:
         import tensorflow as tf
 
         tf.config.experimental.enable_op_determinism()
-        # It warns that functions are compiled again, as they must be for each model and repeat.
+        # It warns that functions are compiled again, as they must be for every model and repeat.
         tf.get_logger().setLevel(logging.ERROR)
 
 

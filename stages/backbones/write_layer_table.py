@@ -34,7 +34,7 @@ def main(names: list[str]) -> str:
 
 
 def build_layer_table(architectures: Iterable[str] = ARCHITECTURES) -> dict[str, dict[str, LayerTraits]]:
-    """Build architectures and return, for each, its layers by name, lowest first."""
+    """Build architectures; return the layers of each by name, lowest first."""
     table = {}
     for architecture in architectures:
         backbone = build_backbone(architecture, max(64, ARCHITECTURES[architecture].smallest_image))

@@ -12,7 +12,7 @@ CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os
 class StageGraph:
     """The dependency graph of the pipeline.
 
-    dependencies: for each stage, the stages that it depends on directly.
+    dependencies: stage -> the stages that it depends on directly.
     """
 
     dependencies: dict[str, set[str]]

@@ -130,9 +130,9 @@ def screen_sentences(backbones: list[ScreenedBackbone]) -> list[str]:
     if cheap:
         cheapest = min(cheap, key=lambda entry: entry.multiply_adds)
         share = 100 * cheapest.multiply_adds / first[0].multiply_adds
-        shown = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
+        relative_cost = f"{share:.0f}" if share >= 1 else f"{share:.1g}"
         sentences.append(
-            f"If speed matters, add {cheapest.backbone}: it needs {shown} % of the multiply-adds of "
+            f"If speed matters, add {cheapest.backbone}: it needs {relative_cost} % of the multiply-adds of "
             f"{names[0]}, and no backbone that needs fewer is as accurate ({percent(cheapest.score)})."
         )
     return sentences

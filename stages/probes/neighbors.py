@@ -20,7 +20,7 @@ class Neighbors:
     votes: np.ndarray
 
     def scores(self, features: StandardizedFeatures, rows: np.ndarray, numbers: list[int]) -> list[np.ndarray]:
-        """The logarithms of the shares of votes, (m, classes) float64, for each number of neighbors.
+        """The logarithms of the shares of votes, (m, classes) float64, per number of neighbors.
 
         numbers: of neighbors, each from 1 to n. One more vote is spread evenly over the classes, so that no share is 0:
         against k votes it weighs 1 / (k + 1), the less the more neighbors are asked. Of equally similar training rows,

@@ -101,5 +101,5 @@ def _unusable_features(
         if not cuts or starting_cut(layers, cuts, features.pooling, lowest):
             return
         possible = starting_cuts(layers, lowest)
-    found = f"cut {listing(cuts)}, pooling {features.pooling}"
-    yield unusable_features(where, lowest, fine_tune.features, found, possible)
+    available = f"cut {listing(cuts)}, pooling {features.pooling}"
+    yield unusable_features(where, lowest, fine_tune.features, available, possible)
